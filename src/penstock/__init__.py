@@ -1,0 +1,1 @@
+"""Penstock: a self-hosted gateway for crypto withdrawals."""

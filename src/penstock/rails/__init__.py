@@ -1,0 +1,1 @@
+"""Rails: one folder a chain family, the same verbs everywhere (`base`)."""

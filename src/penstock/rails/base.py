@@ -1,0 +1,202 @@
+"""The verbs of a rail and the words in which a chain answers.
+
+Whatever a node says is mapped here to one of few outcomes, and whatever cannot be mapped is *unknown*: a timeout,
+an error text or a miss in the mempool proves nothing (failure model, R1).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.core.intent import Intent, Payment
+from penstock.core.money import Network, Token
+
+
+class InvalidDestination(ValueError):
+    """The address is not one that this network can pay; the text says what is wrong and what would be right."""
+
+
+class MemoRequired(ValueError):
+    """The destination demands a memo or tag and none was given."""
+
+
+class NodeUnreachable(Exception):
+    """No configured node gave a usable answer. Says nothing about any transaction."""
+
+
+class WrongNetwork(NodeUnreachable):
+    """A node serves another chain id or genesis than configured; it is never used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A recipient in the network's canonical form."""
+
+    address: str
+    memo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeEstimate:
+    """What one plain transfer of `token_id` costs now.
+
+    `cost` is the expected whole fee, `fee_cap` the most that a version may ever be allowed to cost, both in base units of the
+    native coin. `terms` are ready for an Intent. Holds until `holds_until_ms` (Unix milliseconds).
+    """
+
+    token_id: str
+    cost: int
+    fee_cap: int
+    terms: Mapping[str, int]
+    at_ms: int
+    holds_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Heights of one network: the newest block, and the newest that can never be undone."""
+
+    head: int
+    final: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """A hot address as `bind` sees it. `slot` is the next free conflict resource."""
+
+    chain: str
+    address: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """A signed transaction as `observe` sees it: own id, own bytes, and the intent it was built from."""
+
+    number: int
+    txid: str
+    raw: bytes
+    intent: Intent
+
+
+class Verdict(enum.Enum):
+    """What one node said of bytes we gave it. None of the three is terminal (failure model, section 3)."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A verdict with the node's words, cut short and free of secrets."""
+
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No node knows any version. Proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market."""
+
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A version is in a block that may still be undone. `depth` counts that block: 1 is the newest."""
+
+    txid: str
+    block: int
+    depth: int
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A version is in a block that stays, and paid exactly what it says. `fee` in native base units, L1 part included."""
+
+    txid: str
+    block: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOnChain:
+    """A version is in a block that stays and moved nothing: reverted, or it was our own cancel."""
+
+    txid: str
+    block: int
+    fee: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No version can ever land any more; `proof` says why, in words a person can check."""
+
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicious:
+    """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ."""
+
+    detail: str
+
+
+Observation = Absent | Pending | Included | Final | FailedOnChain | Dead | Suspicious
+
+
+class Rail(Protocol):
+    """One network. Every number a node gives is bounded before it is believed."""
+
+    @property
+    def network(self) -> Network:
+        """The network this rail serves."""
+        ...
+
+    def parse_destination(self, text: str, memo: str) -> Destination:
+        """Pure. Raises InvalidDestination or MemoRequired."""
+        ...
+
+    async def estimate(self, token: Token) -> FeeEstimate:
+        """Read only, called in the background. Raises NodeUnreachable."""
+        ...
+
+    async def heads(self) -> Heads:
+        """Newest and final height. Raises NodeUnreachable."""
+        ...
+
+    async def next_slot(self, address: str) -> int:
+        """The node's floor for the next slot (EVM: count of mined nonces). Raises NodeUnreachable."""
+        ...
+
+    def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
+        """Pure: choose the lane's slot and say what will be signed; never asks database or node."""
+        ...
+
+    def bump(self, intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool = False) -> Intent | None:
+        """Pure: the next version on the same slot at a fee that nodes must take, or None when the cap forbids it."""
+        ...
+
+    async def submit(self, raw: bytes) -> Submission:
+        """Give the bytes to the nodes; safe to repeat. Never raises for a node's fault: that is UNKNOWN."""
+        ...
+
+    async def observe(self, versions: Sequence[VersionView]) -> Observation:
+        """What became of an attempt. Raises NodeUnreachable when nobody answers."""
+        ...
+
+    async def balance(self, address: str, token: Token, *, block: int) -> int:
+        """Base units of the token at the end of that block. Raises NodeUnreachable."""
+        ...
