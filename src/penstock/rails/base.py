@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.core.event import Observation
 from penstock.core.intent import Intent, Payment
 from penstock.core.money import Network, Token
 
@@ -97,64 +98,6 @@ class Submission:
 
     verdict: Verdict
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """No node knows any version. Proves nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market."""
-
-    stuck: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Included:
-    """A version is in a block that may still be undone. `depth` counts that block: 1 is the newest."""
-
-    txid: str
-    block: int
-    depth: int
-    succeeded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """A version is in a block that stays, and paid exactly what it says. `fee` in native base units, L1 part included."""
-
-    txid: str
-    block: int
-    fee: int
-
-
-@dataclass(frozen=True, slots=True)
-class FailedOnChain:
-    """A version is in a block that stays and moved nothing: reverted, or it was our own cancel."""
-
-    txid: str
-    block: int
-    fee: int
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """No version can ever land any more; `proof` says why, in words a person can check."""
-
-    proof: str
-
-
-@dataclass(frozen=True, slots=True)
-class Suspicious:
-    """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ."""
-
-    detail: str
-
-
-Observation = Absent | Pending | Included | Final | FailedOnChain | Dead | Suspicious
 
 
 class Rail(Protocol):

@@ -1,0 +1,63 @@
+"""What a chain may be seen to have done with an attempt. Everything else a node says is one of these, or unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No node knows any version. Proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market."""
+
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A version is in a block that may still be undone. `depth` counts that block: 1 is the newest."""
+
+    txid: str
+    block: int
+    depth: int
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A version is in a block that stays, and paid exactly what it says. `fee` in native base units, L1 part included."""
+
+    txid: str
+    block: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOnChain:
+    """A version is in a block that stays and moved nothing: reverted, or it was our own cancel."""
+
+    txid: str
+    block: int
+    fee: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No version can ever land any more; `proof` says why, in words a person can check."""
+
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicious:
+    """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ."""
+
+    detail: str
+
+
+Observation = Absent | Pending | Included | Final | FailedOnChain | Dead | Suspicious

@@ -1,0 +1,403 @@
+"""One small API over sqlite3 and psycopg: the same SQL text, labelled transactions, integers for amounts.
+
+    database.write("intake", job)   one transaction; its label names the crash points `intake:before` and `intake:after`
+    database.read(job)              one snapshot, no write
+    tx.one / tx.all / tx.run        SQL with named parameters `:x`
+
+Words the text may use, replaced once per statement:
+
+    {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
+    {NOT_NEGATIVE column}               a CHECK expression on an amount
+    {FOR_UPDATE} {SKIP_LOCKED}          row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
+    {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`
+
+A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.rows import RowMaker
+from psycopg.types.numeric import NumericLoader
+
+from penstock.runtime import Runtime
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+_ATTEMPTS_MAX: Final = 8
+_POSTGRES_CONNECTIONS: Final = 8
+_PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
+_NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
+_AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
+_WORDS: Final = {
+    "sqlite": {"{INT}": "INTEGER", "{BYTES}": "BLOB", "{AMOUNT}": "TEXT", "{STRICT}": "STRICT", "{FOR_UPDATE}": "", "{SKIP_LOCKED}": ""},
+    "postgresql": {
+        "{INT}": "BIGINT",
+        "{BYTES}": "BYTEA",
+        "{AMOUNT}": "NUMERIC(78,0)",
+        "{STRICT}": "",
+        "{FOR_UPDATE}": "FOR UPDATE",
+        "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
+    },
+}
+
+
+class DatabaseRefused(Exception):
+    """The database is not one that money may be kept in; the text says which setting is wrong and what would be right."""
+
+
+class DatabaseUnavailable(Exception):
+    """No connection, disk full, or too many conflicts: nothing was committed."""
+
+
+class CommitUnknown(Exception):
+    """The connection broke while COMMIT was under way: look for the rows, assume nothing."""
+
+
+class Conflict(Exception):
+    """A constraint refused the rows: somebody else was first. Nothing was committed."""
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """Number, name and text of every migration, in order."""
+    folder = resources.files("penstock") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(int(f.name[:4]), f.name, f.read_text("utf-8")) for f in files]
+
+
+@lru_cache(maxsize=1)
+def amount_columns() -> frozenset[str]:
+    """Names of all columns declared {AMOUNT}."""
+    return frozenset(name for _, _, text in migrations() for name in _AMOUNT_COLUMN.findall(text))
+
+
+@lru_cache(maxsize=1024)
+def translate(sql: str, dialect: str) -> str:
+    """The statement in the words of one database."""
+
+    def rows(match: re.Match[str]) -> str:
+        name, columns = match[1], match[2]
+        if dialect == "postgresql":
+            return f"jsonb_to_recordset(CAST(:{name} AS jsonb)) AS {name}({columns})"
+        names = [column.split()[0] for column in columns.split(",")]
+        picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
+        return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
+
+    sql = _ROWS.sub(rows, sql)
+    sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
+    for word, meaning in _WORDS[dialect].items():
+        sql = sql.replace(word, meaning)
+    if dialect == "postgresql":
+        sql = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return sql
+
+
+def _json_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    amounts = amount_columns()
+    listed = [{k: str(v) if k in amounts and v is not None else v for k, v in row.items()} for row in rows]
+    return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
+
+
+class Tx:
+    """One open transaction. Not for use after its job has returned."""
+
+    def __init__(self, dialect: str, execute: Callable[[str, dict[str, Any]], Any]) -> None:
+        self.dialect = dialect
+        self._execute = execute
+
+    def _run(self, sql: str, parameters: dict[str, Any]) -> Any:  # noqa: ANN401  a cursor of either driver
+        amounts = amount_columns()
+        for name, value in parameters.items():
+            if isinstance(value, list | tuple):
+                parameters[name] = _json_rows(value)
+            elif name in amounts and self.dialect == "sqlite" and value is not None:
+                parameters[name] = str(value)
+        return self._execute(translate(sql, self.dialect), parameters)
+
+    def all(self, sql: str, **parameters: Any) -> list[Row]:
+        """Every row."""
+        return list(self._run(sql, parameters).fetchall())
+
+    def one(self, sql: str, **parameters: Any) -> Row | None:
+        """The first row, or None."""
+        row: Row | None = self._run(sql, parameters).fetchone()
+        return row
+
+    def run(self, sql: str, **parameters: Any) -> int:
+        """How many rows it touched."""
+        return int(self._run(sql, parameters).rowcount)
+
+
+class Database(ABC):
+    """A database of either kind. `open` checks its settings, `migrate` brings the schema up to date."""
+
+    dialect: str
+    _lane: str
+    _width: int
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def write(self, label: str, job: Callable[[Tx], T]) -> T:
+        """Run `job` in one transaction and commit it. A job may run more than once and must touch nothing but its Tx.
+
+        Raises Conflict, DatabaseUnavailable or CommitUnknown; whatever the job raises rolls back.
+        """
+        return await self._runtime.in_thread(f"{self._lane}-write", lambda: self._write(label, job), width=self._width)
+
+    async def read(self, job: Callable[[Tx], T]) -> T:
+        """Run `job` on a consistent snapshot."""
+        return await self._runtime.in_thread(f"{self._lane}-read", lambda: self._read(job), width=2)
+
+    async def migrate(self) -> list[str]:
+        """Apply what is missing, each migration in one transaction; names of those applied."""
+        return await self._runtime.in_thread(f"{self._lane}-write", self._migrate, width=self._width)
+
+    def _migrate(self) -> list[str]:
+        def current(tx: Tx) -> int:
+            tx.run("CREATE TABLE IF NOT EXISTS schema_version (number {INT} PRIMARY KEY, name TEXT NOT NULL, at_ms {INT} NOT NULL) {STRICT}")
+            row = tx.one("SELECT MAX(number) AS number FROM schema_version")
+            return int(row["number"] or 0) if row else 0
+
+        done = self._write("migrate:look", current)
+        applied = []
+        for number, name, text in migrations():
+            if number > done and self._write(f"migrate:{number:04d}", partial(self._apply, number=number, name=name, text=text)):
+                applied.append(name)
+        return applied
+
+    def _apply(self, tx: Tx, *, number: int, name: str, text: str) -> bool:
+        if tx.dialect == "postgresql":
+            tx.run("LOCK TABLE schema_version IN EXCLUSIVE MODE")
+        if tx.one("SELECT number FROM schema_version WHERE number = :number", number=number):
+            return False
+        for statement in re.sub(r"--[^\n]*", "", text).split(";"):
+            if statement.strip():
+                tx.run(statement)
+        tx.run("INSERT INTO schema_version VALUES (:number, :name, :at_ms)", number=number, name=name, at_ms=self._runtime.now_ms())
+        return True
+
+    async def pending_migrations(self) -> list[str]:
+        """Names of migrations that have not been applied."""
+
+        def job(tx: Tx) -> set[int]:
+            return {row["number"] for row in tx.all("SELECT number FROM schema_version")}
+
+        try:
+            done = await self.read(job)
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+            done = set()
+        return [name for number, name, _ in migrations() if number not in done]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._runtime.in_thread(f"{self._lane}-write", self._close, width=self._width)
+
+    @abstractmethod
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T: ...
+
+    @abstractmethod
+    def _read(self, job: Callable[[Tx], T]) -> T: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class SqliteDatabase(Database):
+    """SQLite: WAL, synchronous=FULL, one writer connection, readers beside it."""
+
+    dialect = "sqlite"
+    _width = 1
+
+    def __init__(self, runtime: Runtime, path: Path) -> None:
+        super().__init__(runtime)
+        self._lane = f"sqlite-{id(self):x}"
+        self._path = path
+        self._writer = self._connect()
+        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+
+    def _connect(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < (3, 38, 0):
+            raise DatabaseRefused(f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed")
+        amounts = amount_columns()
+
+        def row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
+            names = (column[0] for column in cursor.description)
+            return {n: int(v) if n in amounts and v is not None else v for n, v in zip(names, values, strict=True)}
+
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
+        connection.row_factory = row
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()["journal_mode"]
+        if mode != "wal":
+            raise DatabaseRefused(f"SQLite keeps {self._path.name} in journal mode {mode!r}; only WAL on a local disk is safe here")
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        level = connection.execute("PRAGMA synchronous").fetchone()["synchronous"]
+        if level != 2:  # noqa: PLR2004  FULL
+            raise DatabaseRefused(f"SQLite runs with synchronous={level}; FULL (2) is needed")
+        return connection
+
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        connection = self._writer
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise DatabaseUnavailable(str(error)) from error
+        try:
+            result = job(Tx("sqlite", connection.execute))
+            self._runtime.crash_point(f"{label}:before")
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError):
+                raise Conflict(str(error)) from error
+            if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error) and "syntax" not in str(error):
+                raise DatabaseUnavailable(str(error)) from error
+            raise
+        self._runtime.crash_point(f"{label}:after")
+        return result
+
+    def _read(self, job: Callable[[Tx], T]) -> T:
+        try:
+            connection = self._readers.get_nowait()
+        except queue.Empty:
+            connection = self._connect()
+        try:
+            connection.execute("BEGIN")
+            return job(Tx("sqlite", connection.execute))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._readers.put(connection)
+
+    def _close(self) -> None:
+        while not self._readers.empty():
+            self._readers.get().close()
+        self._writer.close()
+
+
+class _IntegerLoader(NumericLoader):
+    """NUMERIC as int: every number in the schema is one."""
+
+    def load(self, data: Any) -> int:  # type: ignore[override]  # noqa: ANN401
+        return int(bytes(data).decode())
+
+
+def _plain_rows(cursor: psycopg.Cursor[Any]) -> RowMaker[Row]:
+    names = [column.name for column in cursor.description or ()]
+    return lambda values: dict(zip(names, values, strict=True))
+
+
+class PostgresDatabase(Database):
+    """PostgreSQL: READ COMMITTED with row locks, durable commits only, bounded retry on conflicts."""
+
+    dialect = "postgresql"
+    _width = _POSTGRES_CONNECTIONS
+
+    def __init__(self, runtime: Runtime, url: str) -> None:
+        super().__init__(runtime)
+        self._lane = f"postgresql-{id(self):x}"
+        self._url = url
+        self._idle: queue.SimpleQueue[psycopg.Connection[Row]] = queue.SimpleQueue()
+        self._release(self._connect())
+
+    def _connect(self) -> psycopg.Connection[Row]:
+        try:
+            connection = psycopg.connect(self._url, autocommit=True, row_factory=_plain_rows, connect_timeout=10)
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable("PostgreSQL does not answer") from error
+        connection.adapters.register_loader("numeric", _IntegerLoader)
+        connection.prepare_threshold = 2
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            row = connection.execute(f"SHOW {setting}").fetchone()
+            value = next(iter(row.values())) if row else "unknown"
+            if value not in ("on", "remote_apply"):
+                connection.close()
+                raise DatabaseRefused(f"PostgreSQL runs with {setting}={value}; it must be on, or a crash could lose a payout")
+        return connection
+
+    def _acquire(self) -> psycopg.Connection[Row]:
+        while True:
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                return self._connect()
+            if not connection.closed:
+                return connection
+
+    def _release(self, connection: psycopg.Connection[Row]) -> None:
+        if not connection.closed:
+            self._idle.put(connection)
+
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            try:
+                return self._write_once(label, job)
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
+                if attempt == _ATTEMPTS_MAX:
+                    raise DatabaseUnavailable(f"{label}: {_ATTEMPTS_MAX} conflicts in a row") from error
+            except psycopg.IntegrityError as error:
+                raise Conflict(str(error)) from error
+            except psycopg.OperationalError as error:
+                raise DatabaseUnavailable(type(error).__name__) from error
+        raise AssertionError
+
+    def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
+        connection = self._acquire()
+        try:
+            connection.execute("BEGIN")
+            result = job(Tx("postgresql", connection.execute))
+            self._runtime.crash_point(f"{label}:before")
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            self._release(connection)
+            raise
+        try:
+            connection.execute("COMMIT")
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise CommitUnknown(label) from error
+        finally:
+            self._release(connection)
+        self._runtime.crash_point(f"{label}:after")
+        return result
+
+    def _read(self, job: Callable[[Tx], T]) -> T:
+        connection = self._acquire()
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return job(Tx("postgresql", connection.execute))
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(type(error).__name__) from error
+        finally:
+            if not connection.closed:
+                connection.rollback()
+            self._release(connection)
+
+    def _close(self) -> None:
+        while not self._idle.empty():
+            self._idle.get().close()
+
+
+def open_database(runtime: Runtime, url: str) -> Database:
+    """`sqlite:///path` or a PostgreSQL URL. Raises DatabaseRefused or DatabaseUnavailable."""
+    if url.startswith("sqlite:///"):
+        return SqliteDatabase(runtime, Path(url.removeprefix("sqlite:///")))
+    if url.startswith(("postgresql://", "postgres://")):
+        return PostgresDatabase(runtime, url)
+    raise DatabaseRefused("a database URL begins with sqlite:/// or postgresql://")
