@@ -176,6 +176,7 @@ CREATE TABLE attempt (
     outflow {AMOUNT} NOT NULL,
     fee_cap {AMOUNT} NOT NULL,
     gas_paid {AMOUNT},
+    native_rate TEXT NOT NULL DEFAULT '',
     block {INT},
     txid TEXT NOT NULL,
     seen TEXT NOT NULL,
@@ -188,6 +189,8 @@ CREATE TABLE attempt (
 ) {STRICT};
 CREATE INDEX attempt_due ON attempt (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE INDEX attempt_live ON attempt (lane_id, slot) WHERE state IN ('bound', 'signed', 'sent', 'included');
+
+CREATE INDEX attempt_block ON attempt (lane_id, block) WHERE block IS NOT NULL;
 
 -- Which orders an attempt is for; an order has at most one live attempt.
 CREATE TABLE attempt_order (

@@ -20,6 +20,10 @@ class InvalidDestination(ValueError):
     """The address is not one that this network can pay; the text says what is wrong and what would be right."""
 
 
+class OwnAddress(InvalidDestination):
+    """The address is the house's own, or a token contract: coins sent there are lost or go round in a circle."""
+
+
 class MemoRequired(ValueError):
     """The destination demands a memo or tag and none was given."""
 
@@ -120,8 +124,8 @@ class Rail(Protocol):
         """Newest and final height. Raises NodeUnreachable."""
         ...
 
-    async def next_slot(self, address: str) -> int:
-        """The node's floor for the next slot (EVM: count of mined nonces). Raises NodeUnreachable."""
+    async def next_slot(self, address: str, *, block: int | None = None) -> int:
+        """The node's floor for the next slot (EVM: count of mined nonces), newest or at the end of a block. Raises NodeUnreachable."""
         ...
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:

@@ -1,0 +1,1 @@
+"""The books: `book` is the only writer of entries, `audit` recomputes and compares."""

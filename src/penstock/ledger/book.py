@@ -1,0 +1,197 @@
+"""The only writer of balances, entries and postings.
+
+A money transaction opens a sheet (locks the balances it will touch, in id order), posts entries to it in memory, and
+closes it: each balance is written once under its old version, each entry once under its unique key, and one batch row
+carries the hash chain on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.core.errors import InvariantBroken
+from penstock.core.ledger import Entry, is_stored
+from penstock.db import Database, Tx
+
+Key = tuple[str, str]
+
+GENESIS: Final = "0" * 64
+"""What the first batch of a committer follows."""
+
+
+class Overdraft(Exception):
+    """The entry would take a balance below zero. The sheet is as it was before."""
+
+    def __init__(self, holder: str, coin_id: str, available: int, missing: int) -> None:
+        super().__init__(f"{holder} is short")
+        self.holder = holder
+        self.coin_id = coin_id
+        self.available = available
+        self.missing = missing
+
+
+@dataclass(slots=True)
+class Balance:
+    """A locked row and what becomes of it."""
+
+    id: int
+    available: int
+    reserved: int
+    version: int
+    touched: bool = False
+
+
+class Sheet:
+    """Balances under lock, and the entries posted to them so far."""
+
+    def __init__(self, balances: dict[Key, Balance]) -> None:
+        self.balances = balances
+        self.entries: list[Entry] = []
+
+    def post(self, entry: Entry) -> None:
+        """Apply an entry whole or not at all. Raises Overdraft."""
+        moved: list[tuple[Balance, str, int]] = []
+        for posting in entry.postings:
+            if not is_stored(posting.account):
+                continue
+            holder, _, side = posting.account.rpartition(":")
+            balance = self.balances[holder, posting.coin_id]
+            before: int = getattr(balance, side)
+            if before + posting.units < 0:
+                for done, name, units in moved:
+                    setattr(done, name, getattr(done, name) - units)
+                raise Overdraft(holder, posting.coin_id, balance.available, -(before + posting.units))
+            setattr(balance, side, before + posting.units)
+            moved.append((balance, side, posting.units))
+        for balance, _, _ in moved:
+            balance.touched = True
+        self.entries.append(entry)
+
+
+class Book:
+    """Writes for one committer: a room of one process, whose batches form one hash chain."""
+
+    def __init__(self, next_ids: Callable[[int], list[int]], committer: Callable[[], str]) -> None:
+        self._next_ids = next_ids
+        self._committer = committer
+
+    def open(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
+        """Lock the balances of these (holder, coin) pairs in id order; rows that do not exist are made, empty."""
+        wanted = sorted(set(keys))
+        balances = self._lock(tx, wanted)
+        missing = [key for key in wanted if key not in balances]
+        if missing:
+            new = zip(missing, self._next_ids(len(missing)), strict=True)
+            rows = [{"id": row_id, "holder": holder, "coin_id": coin_id, "available": 0} for (holder, coin_id), row_id in new]
+            # Make the empty balances; somebody else may be doing the same.
+            tx.run(
+                "INSERT INTO balance (id, holder, coin_id, available, reserved, version) "
+                "SELECT r.id, r.holder, r.coin_id, r.available, r.available, 0 "
+                "FROM {ROWS r(id {INT}, holder TEXT, coin_id TEXT, available {AMOUNT})} WHERE true ON CONFLICT DO NOTHING",
+                r=rows,
+            )
+            balances = self._lock(tx, wanted)
+        return Sheet(balances)
+
+    def _lock(self, tx: Tx, keys: list[Key]) -> dict[Key, Balance]:
+        # The balances of these holders, locked in id order so that two transactions never wait for each other.
+        rows = tx.all(
+            "SELECT id, holder, coin_id, available, reserved, version FROM balance "
+            "WHERE (holder, coin_id) IN (SELECT k.holder, k.coin_id FROM {ROWS k(holder TEXT, coin_id TEXT)}) "
+            "ORDER BY id {FOR_UPDATE}",
+            k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys],
+        )
+        return {(r["holder"], r["coin_id"]): Balance(r["id"], r["available"], r["reserved"], r["version"]) for r in rows}
+
+    def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
+        """Write what the sheet holds. Raises db.Conflict when an entry was posted before."""
+        if not sheet.entries:
+            return
+        self._write_balances(tx, [balance for balance in sheet.balances.values() if balance.touched])
+        batch_id, *entry_ids = self._next_ids(1 + len(sheet.entries))
+        entries = [self._entry_row(e, entry_id, batch_id, at_ms) for e, entry_id in zip(sheet.entries, entry_ids, strict=True)]
+        postings = [
+            {"entry_id": entry_id, "line": line, "account": p.account, "coin_id": p.coin_id, "amount": p.units}
+            for entry, entry_id in zip(sheet.entries, entry_ids, strict=True)
+            for line, p in enumerate(entry.postings)
+        ]
+        # The facts of this transaction.
+        tx.run(
+            "INSERT INTO entry (id, batch_id, ref_kind, ref_id, posting_kind, chain, block, note, at_ms) "
+            "SELECT e.id, e.batch_id, e.ref_kind, e.ref_id, e.posting_kind, e.chain, e.block, e.note, e.at_ms FROM {ROWS e(id {INT}, "
+            "batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, at_ms {INT})}",
+            e=entries,
+        )
+        # Their lines.
+        tx.run(
+            "INSERT INTO posting (entry_id, line, account, coin_id, amount) SELECT p.entry_id, p.line, p.account, p.coin_id, p.amount "
+            "FROM {ROWS p(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})}",
+            p=postings,
+        )
+        self._write_batch(tx, batch_id, entries, postings, at_ms)
+
+    def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int) -> dict[str, Any]:
+        return {
+            "id": entry_id,
+            "batch_id": batch_id,
+            "ref_kind": entry.ref_kind,
+            "ref_id": entry.ref_id,
+            "posting_kind": entry.posting_kind,
+            "chain": entry.chain,
+            "block": entry.block,
+            "note": entry.note,
+            "at_ms": at_ms,
+        }
+
+    def _write_balances(self, tx: Tx, touched: list[Balance]) -> None:
+        if not touched:
+            return
+        # Each balance once, and only from the version that was read; the CHECKs refuse anything below zero.
+        written = tx.run(
+            "UPDATE balance SET available = b.available, reserved = b.reserved, version = balance.version + 1 "
+            "FROM {ROWS b(id {INT}, available {AMOUNT}, reserved {AMOUNT}, version {INT})} "
+            "WHERE balance.id = b.id AND balance.version = b.version",
+            b=[{"id": b.id, "available": b.available, "reserved": b.reserved, "version": b.version} for b in touched],
+        )
+        if written != len(touched):
+            raise InvariantBroken("a locked balance changed under its lock")
+
+    def _write_batch(self, tx: Tx, batch_id: int, entries: list[dict[str, Any]], postings: list[dict[str, Any]], at_ms: int) -> None:
+        committer = self._committer()
+        # The head of this committer's chain.
+        head = tx.one("SELECT number, hash FROM batch WHERE committer = :committer ORDER BY number DESC LIMIT 1", committer=committer)
+        number, previous = (head["number"] + 1, head["hash"]) if head else (1, GENESIS)
+        # The next link.
+        tx.run(
+            "INSERT INTO batch (id, committer, number, previous_hash, hash, at_ms) "
+            "VALUES (:id, :committer, :number, :previous_hash, :hash, :at_ms)",
+            id=batch_id,
+            committer=committer,
+            number=number,
+            previous_hash=previous,
+            hash=batch_hash(previous, entries, postings),
+            at_ms=at_ms,
+        )
+
+
+def batch_hash(previous: str, entries: list[dict[str, Any]], postings: list[dict[str, Any]]) -> str:
+    """The link of a batch: over the link before it and every row it wrote, in id order."""
+    entry_columns = ("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms")
+    rows = [
+        [[e[c] for c in entry_columns] for e in sorted(entries, key=lambda e: e["id"])],
+        [[p["entry_id"], p["line"], p["account"], p["coin_id"], str(p["amount"])] for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))],
+    ]
+    return hashlib.sha256((previous + json.dumps(rows, separators=(",", ":"), ensure_ascii=False)).encode()).hexdigest()
+
+
+async def balances(database: Database, holder: str) -> dict[str, tuple[int, int]]:
+    """Available and reserved per coin id, in coin units."""
+    # What one holder owns.
+    rows = await database.read(
+        lambda tx: tx.all("SELECT coin_id, available, reserved FROM balance WHERE holder = :holder ORDER BY coin_id", holder=holder)
+    )
+    return {row["coin_id"]: (row["available"], row["reserved"]) for row in rows}

@@ -1,0 +1,222 @@
+"""From a decoded request to a draft: destination, quote, policy. Nothing here waits for a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock.catalog import Catalog
+from penstock.core.errors import Problem, Refused
+from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token
+from penstock.core.order import (
+    HOUSE_MERCHANT,
+    Order,
+    OrderState,
+    WireStatus,
+    fingerprint,
+    holder_of_account,
+    holder_of_merchant,
+)
+from penstock.core.party import Account, Merchant
+from penstock.core.snowflake import moment_ms
+from penstock.core.withdrawal import WithdrawRequest
+from penstock.orders.board import Board, Quote
+from penstock.orders.intake import Draft, Intake
+from penstock.rails.base import Destination, InvalidDestination, MemoRequired, OwnAddress, Rail
+
+
+class Accounts(Protocol):
+    """Internal accounts; looked up, never held in memory."""
+
+    async def find(self, text: str) -> Account | None:
+        """By numeric id or e-mail address."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's limits, per coin symbol, in plain decimal text; no entry means no limit."""
+
+    minimum: Mapping[str, str] = field(default_factory=dict)
+    maximum: Mapping[str, str] = field(default_factory=dict)
+    deny_addresses: frozenset[str] = frozenset()
+    withdrawals: bool = True
+
+
+def is_internal(address: str) -> bool:
+    """Only ASCII digits, or a text with @, is always inside the house (spec 5.2)."""
+    return "@" in address or (address.isascii() and address.isdigit())
+
+
+class Accept:
+    """Turns requests into drafts and hands them to the intake, each with its quote or its refusal."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        board: Board,
+        accounts: Accounts,
+        intake: Intake,
+        policy: Policy,
+        next_ids: Callable[[int], list[int]],
+    ) -> None:
+        self._catalog = catalog
+        self._board = board
+        self._accounts = accounts
+        self._intake = intake
+        self._policy = policy
+        self._next_ids = next_ids
+
+    async def withdraw(self, merchant: Merchant, request: WithdrawRequest) -> Order:
+        """The order of this id, new or as it was first accepted. Raises Refused."""
+        return await self._submit(merchant.id, holder_of_merchant(merchant.id), request)
+
+    async def withdraw_from_account(self, account: Account, request: WithdrawRequest) -> Order:
+        """An internal account's way out: the same road, paid by the account. Raises Refused."""
+        return await self._submit(HOUSE_MERCHANT, holder_of_account(account.id), request)
+
+    async def fee(self, token: Token, address: str) -> CoinAmount:
+        """What `/withdraw` would charge now; nothing inside the house. Raises Refused."""
+        if address and is_internal(address):
+            return CoinAmount.zero(token.coin)
+        self._rail(token)
+        return self._board.quote(token).fee
+
+    async def _submit(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
+        wish: Order | Refused
+        try:
+            wish = await self._wish(merchant_id, payer, request)
+        except Refused as refusal:
+            wish = refusal
+        mark = fingerprint(
+            address=request.address,
+            token_id=request.token_id,
+            value=request.value_text,
+            memo=request.memo,
+            merchant_pays_fee=request.merchant_pays_fee,
+        )
+        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark, wish))
+
+    async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
+        token = self._catalog.token(request.token_id)
+        if token is None:
+            raise Refused(Problem.INVALID_COIN, "token_id is not a token of this server; coin/all lists them all.")
+        if request.memo_is_number_zero and token.takes_memo:
+            raise Refused(Problem.INVALID_ARGUMENT, 'memo is the number 0; send the text "0" for tag 0, or leave memo out for none.')
+        if not self._policy.withdrawals:
+            raise Refused(Problem.DISABLED_WITHDRAW, "Withdrawals are switched off by the operator; try again later.")
+        value = self._value(token, request.value_text)
+        if is_internal(request.address):
+            return await self._internal(merchant_id, payer, request, token, value)
+        return self._outside(merchant_id, payer, request, token, value)
+
+    def _value(self, token: Token, text: str) -> CoinAmount:
+        try:
+            value = CoinAmount.parse(token.coin, text)
+        except Inexact as error:
+            raise Refused(Problem.COIN_PRECISION_LIMIT, f"value has too many decimals; {token.coin.symbol} takes at most 18.") from error
+        except NotAnAmount as error:
+            raise Refused(Problem.INVALID_ARGUMENT, f"value is wrong: {error}.") from error
+        if not value:
+            raise Refused(Problem.INVALID_ARGUMENT, "value must be greater than zero.")
+        symbol = token.coin.symbol
+        if (low := self._policy.minimum.get(symbol)) and value < CoinAmount.parse(token.coin, low):
+            raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {low} {symbol}.")
+        if (high := self._policy.maximum.get(symbol)) and CoinAmount.parse(token.coin, high) < value:
+            raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {high} {symbol}.")
+        return value
+
+    async def _internal(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:
+        account = await self._accounts.find(request.address)
+        if account is None:
+            raise Refused(Problem.TO_USER_NOT_FOUND, "users do not exist")
+        recipient = holder_of_account(account.id)
+        if recipient == payer:
+            raise Refused(Problem.CANNOT_SELF, "address is the paying account itself; name another one.")
+        quote = Quote(CoinAmount.zero(token.coin), "0", self._board.rate_text(token.coin.symbol), "0", 0)
+        return self._order(merchant_id, payer, request, token, value, quote, recipient=recipient, destination=Destination(""))
+
+    def _outside(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:
+        rail = self._rail(token)
+        destination = self._destination(rail, token, request)
+        try:
+            value.to_token(token)
+        except Inexact as error:
+            raise Refused(
+                Problem.COIN_PRECISION_LIMIT, f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {error.decimals}."
+            ) from error
+        quote = self._board.quote(token)
+        if not request.merchant_pays_fee and value <= quote.fee:
+            raise Refused(
+                Problem.NOTHING_LEFT_AFTER_FEE,
+                f"value {value} does not exceed the network fee of {quote.fee} {token.coin.symbol}; send more, or set merchant_pays_fee.",
+            )
+        return self._order(merchant_id, payer, request, token, value, quote, recipient="", destination=destination)
+
+    def _rail(self, token: Token) -> Rail:
+        rail = self._board.rail(token.chain)
+        if rail is None or token.status == 2:  # noqa: PLR2004  maintenance, spec 4.8
+            raise Refused(Problem.CHAIN_STOP_WITHDRAW, f"Withdrawals of {token.coin.symbol} on {token.chain} are off at the moment.")
+        return rail
+
+    def _destination(self, rail: Rail, token: Token, request: WithdrawRequest) -> Destination:
+        try:
+            destination = rail.parse_destination(request.address, request.memo if token.takes_memo else "")
+        except OwnAddress as error:
+            raise Refused(Problem.CANNOT_SELF, f"address is refused: {error}.") from error
+        except InvalidDestination as error:
+            raise Refused(Problem.ADDRESS_FORMAT, f"address is refused: {error}.") from error
+        except MemoRequired as error:
+            raise Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.") from error
+        if {destination.address, destination.address.lower()} & self._policy.deny_addresses:
+            raise Refused(Problem.ADDRESS_IN_BLACK_LIST, "address is on the operator's list of addresses that are not paid.")
+        return destination
+
+    def _order(
+        self,
+        merchant_id: int,
+        payer: str,
+        request: WithdrawRequest,
+        token: Token,
+        value: CoinAmount,
+        quote: Quote,
+        *,
+        recipient: str,
+        destination: Destination,
+    ) -> Order:
+        order_id, record_id = self._next_ids(2)
+        internal = recipient != ""
+        net = value if internal or request.merchant_pays_fee else value - quote.fee
+        return Order(
+            id=order_id,
+            record_id=record_id,
+            merchant_id=merchant_id,
+            merchant_order_id=request.merchant_order_id,
+            payer=payer,
+            recipient=recipient,
+            address=request.address,
+            destination=destination.address,
+            memo=destination.memo if token.takes_memo else "",
+            token_id=token.id,
+            coin_id=token.coin.id,
+            crypto=token.coin.symbol,
+            chain=token.chain,
+            contract=token.wire_contract,
+            merchant_pays_fee=request.merchant_pays_fee,
+            value=value.units,
+            fee=quote.fee.units,
+            net=net.units,
+            reserve=0 if internal else (net + quote.fee).units,
+            fee_usd=quote.fee_usd,
+            token_rate=quote.token_rate,
+            native_rate=quote.native_rate,
+            gas_quoted=quote.gas_quoted,
+            state=OrderState.SUCCEEDED if internal else OrderState.ACCEPTED,
+            wire=WireStatus.SUCCESSFUL if internal else WireStatus.PENDING,
+            hold_reason="",
+            fail_reason="",
+            txid="",
+            decided_at_ms=moment_ms(order_id) if internal else None,
+        )

@@ -1,0 +1,224 @@
+"""Attempts, versions and lanes as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.core.attempt import AttemptState
+from penstock.core.intent import Intent, Signed
+from penstock.db import Row, Tx
+from penstock.rails.base import VersionView
+
+LEASE_MS: Final = 30_000
+"""How long a worker may keep what it claimed before others see it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A hot address; `next_slot` is read and raised only under the row's lock."""
+
+    id: int
+    chain: str
+    address: str
+    next_slot: int
+    halted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One transaction on the attempt's resource; `txid` and `raw` are None until the signer's bytes are stored."""
+
+    id: int
+    attempt_id: int
+    number: int
+    kind: str
+    intent: Intent
+    txid: str | None
+    raw: bytes | None
+    sends: int
+    sent_at_ms: int | None
+
+    def view(self) -> VersionView:
+        """As a rail sees a signed version."""
+        assert self.txid is not None and self.raw is not None  # noqa: S101,PT018  the schema's CHECK ties both
+        return VersionView(self.number, self.txid, self.raw, self.intent)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One conflict resource with every version that was made for it."""
+
+    id: int
+    lane_id: int
+    chain: str
+    slot: int
+    token_id: str
+    state: AttemptState
+    lease: str
+    seen: str
+    versions: tuple[Version, ...]
+
+    @property
+    def newest(self) -> Version:
+        """The version to send again."""
+        return self.versions[-1]
+
+
+def lane_for_update(tx: Tx, chain: str) -> Lane | None:
+    """The lane of a network, locked: nonce and liquidity are taken under this lock."""
+    row = tx.one("SELECT id, chain, address, next_slot, halted FROM lane WHERE chain = :chain AND number = 0 {FOR_UPDATE}", chain=chain)
+    return Lane(**row) if row else None
+
+
+def halt_lane(tx: Tx, chain: str, reason: str) -> None:
+    """Bind nothing more on this network until a person has looked; the first reason stays."""
+    tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:400])
+
+
+def live_count(tx: Tx, lane_id: int) -> int:
+    """How many attempts of the lane are not final yet."""
+    row = tx.one(
+        "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND state IN ('bound', 'signed', 'sent', 'included')", lane_id=lane_id
+    )
+    return int(row["n"]) if row else 0
+
+
+def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int, lease: str) -> None:
+    """Bind: one attempt, its first version and its orders for each intent, and the lane's next slot behind them."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": intent.attempt_id,
+            "lane_id": lane.id,
+            "slot": intent.slot,
+            "token_id": intent.token_id,
+            "outflow": sum(payment.units for payment in intent.payments),
+            "fee_cap": intent.fee_cap,
+            "at_ms": now_ms,
+            "due_at_ms": now_ms + LEASE_MS,
+            "lease": lease,
+        }
+        for intent in intents
+    ]
+    # The resources; UNIQUE (lane, slot) makes each belong to one attempt for ever.
+    tx.run(
+        "INSERT INTO attempt (id, lane_id, slot, token_id, state, outflow, fee_cap, txid, seen, created_at_ms, due_at_ms, lease, lease_until_ms) "
+        "SELECT a.id, a.lane_id, a.slot, a.token_id, 'bound', a.outflow, a.fee_cap, '', '', a.at_ms, a.due_at_ms, a.lease, a.due_at_ms "
+        "FROM {ROWS a(id {INT}, lane_id {INT}, slot {INT}, token_id TEXT, outflow {AMOUNT}, fee_cap {AMOUNT}, at_ms {INT}, "
+        "due_at_ms {INT}, lease TEXT)}",
+        a=rows,
+    )
+    # One live attempt an order, by the partial unique index.
+    tx.run(
+        "INSERT INTO attempt_order (attempt_id, order_id, live) SELECT a.attempt_id, a.order_id, 1 "
+        "FROM {ROWS a(attempt_id {INT}, order_id {INT})}",
+        a=[{"attempt_id": intent.attempt_id, "order_id": payment.order_id} for intent in intents for payment in intent.payments],
+    )
+    insert_versions(tx, intents, version_ids, now_ms=now_ms)
+    tx.run("UPDATE lane SET next_slot = :next_slot WHERE id = :id", next_slot=lane.next_slot + len(intents), id=lane.id)
+
+
+def insert_versions(tx: Tx, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int) -> None:
+    """Say what will be signed, before it is. Raises db.Conflict when this version number exists."""
+    rows = [
+        {
+            "id": version_id,
+            "attempt_id": intent.attempt_id,
+            "number": intent.version,
+            "kind": intent.kind,
+            "intent": intent.to_json(),
+            "at_ms": now_ms,
+        }
+        for intent, version_id in zip(intents, version_ids, strict=True)
+    ]
+    # Versions without bytes: the signer's come in the next transaction.
+    tx.run(
+        "INSERT INTO version (id, attempt_id, number, kind, intent, sends, verdict, created_at_ms) "
+        "SELECT v.id, v.attempt_id, v.number, v.kind, v.intent, 0, '', v.at_ms "
+        "FROM {ROWS v(id {INT}, attempt_id {INT}, number {INT}, kind TEXT, intent TEXT, at_ms {INT})}",
+        v=rows,
+    )
+    # What each version pays.
+    tx.run(
+        "INSERT INTO version_order (version_id, order_id, output, amount) SELECT v.version_id, v.order_id, v.output, v.amount "
+        "FROM {ROWS v(version_id {INT}, order_id {INT}, output {INT}, amount {AMOUNT})}",
+        v=[
+            {"version_id": version_id, "order_id": payment.order_id, "output": output, "amount": payment.units}
+            for intent, version_id in zip(intents, version_ids, strict=True)
+            if intent.kind == "pay"
+            for output, payment in enumerate(intent.payments)
+        ],
+    )
+
+
+def store_signed(tx: Tx, signed: Sequence[Signed]) -> None:
+    """The signer's bytes, before a node sees the first of them. Running twice changes nothing."""
+    rows = [{"attempt_id": s.attempt_id, "number": s.version, "txid": s.txid, "raw": s.raw.hex()} for s in signed]
+    tx.run(
+        "UPDATE version SET txid = s.txid, raw = s.raw FROM {ROWS s(attempt_id {INT}, number {INT}, txid TEXT, raw TEXT)} "
+        "WHERE version.attempt_id = s.attempt_id AND version.number = s.number AND version.raw IS NULL",
+        s=rows,
+    )
+    tx.run(
+        "UPDATE attempt SET state = 'signed' WHERE state = 'bound' AND id IN (SELECT s.attempt_id FROM {ROWS s(attempt_id {INT})})",
+        s=rows,
+    )
+
+
+def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due_at_ms: int) -> None:
+    """What the nodes said of bytes we gave them; none of it is terminal."""
+    rows = [
+        {"version_id": v.id, "attempt_id": v.attempt_id, "verdict": verdict[:200], "at_ms": now_ms, "due_at_ms": due_at_ms}
+        for v, verdict in sent
+    ]
+    tx.run(
+        "UPDATE version SET sends = version.sends + 1, verdict = s.verdict, sent_at_ms = s.at_ms "
+        "FROM {ROWS s(version_id {INT}, verdict TEXT, at_ms {INT})} WHERE version.id = s.version_id",
+        s=rows,
+    )
+    tx.run(
+        "UPDATE attempt SET state = CASE WHEN state = 'signed' THEN 'sent' ELSE state END, due_at_ms = s.due_at_ms, lease = '' "
+        "FROM {ROWS s(attempt_id {INT}, due_at_ms {INT})} "
+        "WHERE attempt.id = s.attempt_id AND attempt.state IN ('signed', 'sent', 'included')",
+        s=rows,
+    )
+
+
+def claim(tx: Tx, *, now_ms: int, limit: int, lease: str) -> list[Attempt]:
+    """Attempts that are due, with their versions, leased to us."""
+    # Oldest due first; others skip what we hold.
+    rows = tx.all(
+        "UPDATE attempt SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
+        "(SELECT id FROM attempt WHERE due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :limit {SKIP_LOCKED}) RETURNING id",
+        lease=lease,
+        until_ms=now_ms + LEASE_MS,
+        now_ms=now_ms,
+        limit=limit,
+    )
+    return load(tx, [row["id"] for row in rows])
+
+
+def load(tx: Tx, attempt_ids: Sequence[int]) -> list[Attempt]:
+    """Attempts by id, lowest slot first."""
+    if not attempt_ids:
+        return []
+    keys = [{"id": attempt_id} for attempt_id in attempt_ids]
+    versions: dict[int, list[Version]] = {}
+    for row in tx.all(
+        "SELECT id, attempt_id, number, kind, intent, txid, raw, sends, sent_at_ms FROM version "
+        "WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY attempt_id, number",
+        k=keys,
+    ):
+        versions.setdefault(row["attempt_id"], []).append(_version(row))
+    rows = tx.all(
+        "SELECT attempt.id, lane_id, chain, slot, token_id, state, lease, seen FROM attempt JOIN lane ON lane.id = attempt.lane_id "
+        "WHERE attempt.id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY lane_id, slot",
+        k=keys,
+    )
+    return [Attempt(**{**row, "state": AttemptState(row["state"])}, versions=tuple(versions.get(row["id"], ()))) for row in rows]
+
+
+def _version(row: Row) -> Version:
+    raw = bytes.fromhex(row["raw"]) if row["raw"] is not None else None
+    return Version(**{**row, "intent": Intent.from_json(row["intent"]), "raw": raw})

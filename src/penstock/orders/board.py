@@ -1,0 +1,118 @@
+"""What the road costs now: fee estimates and heights, refreshed in the background, read from memory by requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from penstock.catalog import Catalog
+from penstock.core.errors import Problem, Refused
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Token, TokenAmount, plain, round_up_to_token
+from penstock.rails.base import FeeEstimate, Heads, NodeUnreachable, Rail
+from penstock.rates import NoPrice, Prices, StalePrice, convert, usd_value
+from penstock.runtime import Runtime
+
+log = structlog.get_logger()
+
+REFRESH_MS: Final = 3_000
+CENT: Final = 10 ** (LEDGER_DECIMALS - 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A fee in the withdrawn coin with the rates it was made from; frozen into the order."""
+
+    fee: CoinAmount
+    fee_usd: str
+    token_rate: str
+    native_rate: str
+    gas_quoted: int
+
+
+class Board:
+    """Estimates per token and heads per network, each with its age."""
+
+    def __init__(self, runtime: Runtime, catalog: Catalog, rails: Mapping[str, Rail], prices: Prices) -> None:
+        self._runtime = runtime
+        self._catalog = catalog
+        self.rails = rails
+        self._prices = prices
+        self._estimates: dict[str, FeeEstimate] = {}
+        self._heads: dict[str, Heads] = {}
+        self.faults: dict[str, str] = {}
+
+    def rail(self, chain: str) -> Rail | None:
+        """The rail of a network that is on."""
+        return self.rails.get(chain)
+
+    def heads(self, chain: str) -> Heads | None:
+        """Newest and final height as last seen."""
+        return self._heads.get(chain)
+
+    def estimate(self, token: Token) -> FeeEstimate | None:
+        """The estimate, unless none was had or it is too old."""
+        found = self._estimates.get(token.id)
+        return found if found is not None and found.holds_until_ms > self._runtime.now_ms() else None
+
+    def rate_text(self, symbol: str) -> str:
+        """USD price as last known, "0" when there is none (spec, 16.18)."""
+        known = self._prices.last_known(symbol)
+        return plain(known.usd, LEDGER_DECIMALS) if known else "0"
+
+    def quote(self, token: Token) -> Quote:
+        """What a transfer of this token costs the one who bears it. Raises Refused."""
+        estimate = self.estimate(token)
+        if estimate is None:
+            raise Refused(Problem.SERVICE_ERROR, f"There is no fresh fee estimate for {token.chain} yet; please try again in a few seconds.")
+        native = self._catalog.native(token.chain)
+        cost = TokenAmount(native, estimate.cost).to_coin()
+        now_ms = self._runtime.now_ms()
+        try:
+            fee_rate = self._prices.usd(native.coin.symbol, now_ms)
+            coin_rate = self._prices.usd(token.coin.symbol, now_ms)
+            fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
+        except (NoPrice, StalePrice) as error:
+            raise Refused(Problem.SERVICE_ERROR, f"The fee cannot be quoted now: {error}; please try again later.") from error
+        fee = round_up_to_token(fee, token)
+        return Quote(
+            fee=fee,
+            fee_usd=_dollars(usd_value(fee, coin_rate)),
+            token_rate=plain(coin_rate.usd, LEDGER_DECIMALS),
+            native_rate=plain(fee_rate.usd, LEDGER_DECIMALS),
+            gas_quoted=estimate.cost,
+        )
+
+    async def keep(self) -> None:
+        """Refresh for ever."""
+        while True:
+            await self.refresh()
+            await self._runtime.sleep(REFRESH_MS / 1000)
+
+    async def refresh(self) -> None:
+        """One look at every network that is on. A network that does not answer keeps its last values until they are too old."""
+        tasks = [self._runtime.spawn(self.refresh_network(chain), name=f"board-{chain}") for chain in self.rails]
+        for task in tasks:
+            await task
+
+    async def refresh_network(self, chain: str) -> None:
+        """Heads and the estimate of every token of one network."""
+        rail = self.rails[chain]
+        try:
+            self._heads[chain] = await rail.heads()
+            for token in self._catalog.tokens_on(chain):
+                if token.status == 1:
+                    self._estimates[token.id] = await rail.estimate(token)
+            self.faults.pop(chain, None)
+        except NodeUnreachable as error:
+            if self.faults.get(chain) != str(error):
+                log.warning("network.unreachable", chain=chain, detail=str(error))
+            self.faults[chain] = str(error)
+
+
+def _dollars(usd: int) -> str:
+    """USD with two decimals, rounded half up; "0" for nothing (spec 5.1, 16.9)."""
+    cents = (usd + CENT // 2) // CENT
+    return f"{cents // 100}.{cents % 100:02d}" if usd else "0"

@@ -1,0 +1,148 @@
+"""Attempts until they are final: resume what a crash left, observe, decide, and let `settle` write the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from penstock.catalog import Catalog
+from penstock.core.attempt import AttemptState, Outcome, advance
+from penstock.core.event import Dead, FailedOnChain, Observation, Suspicious
+from penstock.core.event import Final as FinalOnChain
+from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
+from penstock.orders import attempts
+from penstock.orders.attempts import Attempt, Version
+from penstock.orders.board import Board
+from penstock.orders.send import Stages
+from penstock.orders.settle import Settler, Verdict
+from penstock.orders.store import LostRace
+from penstock.rails.base import NodeUnreachable
+from penstock.runtime import Runtime
+
+log = structlog.get_logger()
+
+UNREACHABLE_RETRY_MS: Final = 3_000
+VERSIONS_MAX: Final = 20
+
+
+class Follower:
+    """The pump job of attempts that are due."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        database: Database,
+        catalog: Catalog,
+        board: Board,
+        stages: Stages,
+        settler: Settler,
+        next_ids: Callable[[int], list[int]],
+        report_depth: Callable[[str], int | None],
+    ) -> None:
+        self._runtime = runtime
+        self._database = database
+        self._catalog = catalog
+        self._board = board
+        self._stages = stages
+        self._settler = settler
+        self._next_ids = next_ids
+        self._report_depth = report_depth
+
+    async def claim(self, limit: int) -> list[Attempt]:
+        """Attempts that are due, leased to us."""
+        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
+        return await self._database.write("follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease))
+
+    async def handle(self, due: Sequence[Attempt]) -> None:
+        """Resume those that a crash left between two steps, observe the others."""
+        unsigned = [a.newest for a in due if a.newest.raw is None]
+        if unsigned:
+            await self._stages.submit(await self._stages.sign(unsigned))
+        unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED]
+        if unsent:
+            await self._stages.submit(unsent)
+        watched = [a for a in due if a.newest.raw is not None and a.state in (AttemptState.SENT, AttemptState.INCLUDED)]
+        tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
+        verdicts = [verdict for task in tasks if (verdict := await task) is not None]
+        if verdicts:
+            await self._settle(verdicts)
+        for verdict in verdicts:
+            if verdict.decision.outcome is Outcome.RESEND or verdict.decision.outcome is Outcome.UNDO:
+                await self._stages.submit([verdict.attempt.newest])
+            elif verdict.decision.outcome is Outcome.BUMP:
+                await self._bump(verdict.attempt)
+
+    async def _observe(self, attempt: Attempt) -> Verdict | None:
+        rail = self._board.rail(attempt.chain)
+        seen: Observation | None = None
+        try:
+            if rail is not None:
+                seen = await rail.observe([version.view() for version in attempt.versions if version.raw is not None])
+        except NodeUnreachable as error:
+            log.warning("attempt.observe.unreachable", chain=attempt.chain, detail=str(error))
+        if seen is None:
+            await self._look_again(attempt)
+            return None
+        decision = advance(attempt.state, seen, report_depth=self._report_depth(attempt.chain))
+        at_last = isinstance(seen, FinalOnChain | FailedOnChain | Dead)
+        poll_ms = 60_000 if isinstance(seen, Suspicious) else self._poll_ms(attempt.chain)
+        return Verdict(attempt, seen, decision, None if at_last else self._runtime.now_ms() + poll_ms)
+
+    def _poll_ms(self, chain: str) -> int:
+        rail = self._board.rail(chain)
+        return max(200, min(15_000, rail.network.block_ms)) if rail is not None else UNREACHABLE_RETRY_MS
+
+    async def _look_again(self, attempt: Attempt) -> None:
+        again = self._runtime.now_ms() + UNREACHABLE_RETRY_MS
+
+        def job(tx: Tx) -> None:
+            # Nobody answered, which proves nothing: ask again soon.
+            tx.run(
+                "UPDATE attempt SET due_at_ms = :again, lease = '' WHERE id = :id AND lease = :lease",
+                again=again,
+                id=attempt.id,
+                lease=attempt.lease,
+            )
+
+        await self._database.write("follow.later", job)
+
+    async def _settle(self, verdicts: list[Verdict]) -> None:
+        """All in one transaction; where one of them is refused, each alone, so that no order holds up another."""
+        try:
+            await self._settler.apply(verdicts)
+        except DatabaseUnavailable:
+            raise
+        except (LostRace, Conflict) as error:
+            if len(verdicts) == 1:
+                log.warning("attempt.settle.refused", attempt=verdicts[0].attempt.id, error=type(error).__name__, detail=str(error)[:200])
+                return
+            for verdict in verdicts:
+                await self._settle([verdict])
+
+    async def _bump(self, attempt: Attempt) -> None:
+        """A new version on the same slot, stored before it is signed. Under the cap or not at all."""
+        rail, token = self._board.rail(attempt.chain), self._catalog.token(attempt.token_id)
+        if rail is None or token is None or len(attempt.versions) >= VERSIONS_MAX:
+            return
+        newest = attempt.newest
+        intent = rail.bump(newest.intent, self._board.estimate(token), version=newest.number + 1, cancel=newest.kind == "cancel")
+        if intent is None:
+            log.warning("attempt.bump.capped", attempt=attempt.id, chain=attempt.chain)
+            await self._stages.submit([newest])
+            return
+        version_id = self._next_ids(1)
+
+        def job(tx: Tx) -> Version | None:
+            attempts.insert_versions(tx, [intent], version_id, now_ms=self._runtime.now_ms())
+            found = attempts.load(tx, [attempt.id])
+            return found[0].newest if found else None
+
+        try:
+            version = await self._database.write("bump", job)
+        except Conflict:
+            return  # another worker made this version already
+        if version is not None:
+            await self._stages.submit(await self._stages.sign([version]))

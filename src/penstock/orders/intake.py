@@ -1,0 +1,270 @@
+"""Group commit: every draft that waits is applied in one transaction (architecture, section 2.3).
+
+While one batch commits the next one gathers, so there is no artificial delay and the cost of a commit is shared. The order
+of steps is fixed: keys, balances, replay in arrival order, one write per table. A stored order always wins over a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from penstock.core import ledger, wire
+from penstock.core.errors import Problem, Refused
+from penstock.core.money import LEDGER_DECIMALS, plain
+from penstock.core.order import Order
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
+from penstock.ledger.book import Book, Overdraft
+from penstock.orders import store
+from penstock.runtime import Runtime
+
+log = structlog.get_logger()
+
+QUEUE_MAX: Final = 10_000
+BATCH_MAX: Final = 1_000
+COMMIT_TRIES: Final = 5
+
+
+class Outbox(Protocol):
+    """Where decided orders leave an event, inside the same transaction."""
+
+    def enqueue(self, tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
+        """Rows of id, order_id, merchant_id, body, created_at_ms."""
+        ...
+
+
+@dataclass(slots=True)
+class Draft:
+    """A request that waits for the next commit: the order it would be, or the refusal it would get."""
+
+    merchant_id: int
+    merchant_order_id: str
+    fingerprint: str
+    wish: Order | Refused
+    answer: asyncio.Future[Order] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What makes it the same order as another one."""
+        return self.merchant_id, self.merchant_order_id
+
+
+Answer = Order | Refused
+_AGAIN: Final = object()
+
+
+class Intake:
+    """One per process; its task `run` is the committer."""
+
+    def __init__(self, runtime: Runtime, database: Database, book: Book, outbox: Outbox, next_ids: Callable[[int], list[int]]) -> None:
+        self._runtime = runtime
+        self._database = database
+        self._book = book
+        self._outbox = outbox
+        self._next_ids = next_ids
+        self._waiting: deque[Draft] = deque()
+        self._arrived = asyncio.Event()
+        self._stopping = False
+        self.committed: Callable[[bool], None] = lambda external: None  # noqa: ARG005  told after each batch, whether workers have work
+
+    async def submit(self, draft: Draft) -> Order:
+        """The stored order of this id, new or old. Raises Refused."""
+        if self._stopping or len(self._waiting) >= QUEUE_MAX:
+            raise Refused(Problem.RATE_LIMIT, "The server has more requests waiting than it will hold; come back in a second.", retry_after_s=1)
+        self._waiting.append(draft)
+        self._arrived.set()
+        return await draft.answer
+
+    async def run(self) -> None:
+        """Commit what waits until `stop`; the last batch is finished."""
+        while not (self._stopping and not self._waiting):
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+                await self._commit(batch)
+
+    def stop(self) -> None:
+        """Take no more drafts; `run` returns when the waiting ones are answered."""
+        self._stopping = True
+        self._arrived.set()
+
+    async def _commit(self, batch: list[Draft]) -> None:
+        try:
+            answers = await self._apply_surely(batch)
+        except Exception as error:  # noqa: BLE001  whatever the database refuses, every caller gets an answer
+            if len(batch) > 1:
+                log.warning("intake.batch.refused", size=len(batch), error=type(error).__name__)
+                for draft in batch:
+                    await self._commit([draft])
+                return
+            log.error("intake.draft.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400  no bodies in logs
+            answers = [Refused(Problem.SERVICE_ERROR, "The order could not be stored; ask bill/info or repeat the same id.")]
+        for draft, answer in zip(batch, answers, strict=True):
+            if answer is _AGAIN:
+                self._waiting.appendleft(draft)
+            elif not draft.answer.done():
+                if isinstance(answer, Refused):
+                    draft.answer.set_exception(answer)
+                else:
+                    draft.answer.set_result(answer)  # type: ignore[arg-type]
+        self.committed(any(isinstance(a, Order) and not a.is_internal for a in answers))
+
+    async def _apply_surely(self, batch: list[Draft]) -> list[object]:
+        """Apply once. After a COMMIT of unknown outcome the same batch again finds its own keys, if it did commit."""
+        for attempt in range(1, COMMIT_TRIES + 1):
+            try:
+                return await self._database.write("intake", lambda tx: self._apply(tx, batch))
+            except CommitUnknown:
+                log.warning("intake.commit.unknown", attempt=attempt)
+                await self._runtime.sleep(0.05 * attempt)
+            except DatabaseUnavailable:
+                if attempt == COMMIT_TRIES:
+                    raise
+                await self._runtime.sleep(0.05 * attempt)
+        raise DatabaseUnavailable("the outcome of a commit stayed unknown")
+
+    def _apply(self, tx: Tx, batch: Sequence[Draft]) -> list[object]:
+        now_ms = self._runtime.now_ms()
+        firsts = _first_wishes(batch)
+        ours = self._take_keys(tx, firsts, now_ms)
+        stored = _stored(tx, {draft.key for draft in batch} - ours)
+        sheet = self._book.open(tx, _balances_touched([firsts[key] for key in ours]))
+        verdicts: dict[tuple[int, str], tuple[str, Answer]] = {}
+        answers: list[object] = []
+        for draft in batch:
+            if draft.key in stored:
+                answers.append(_repeat(draft, *stored[draft.key]))
+            elif draft.key not in ours:
+                answers.append(draft.wish)
+            elif draft.key not in verdicts:
+                if draft is not firsts[draft.key]:
+                    answers.append(draft.wish)  # a refusal that came before the first wish of its id
+                    continue
+                answer = _post(sheet, draft)
+                verdicts[draft.key] = (draft.fingerprint, answer)
+                answers.append(answer)
+            else:
+                answers.append(_second(draft, *verdicts[draft.key]))
+        accepted = [answer for _, answer in verdicts.values() if isinstance(answer, Order)]
+        self._drop_keys(tx, [key for key, (_, answer) in verdicts.items() if isinstance(answer, Refused)])
+        if accepted:
+            store.insert(tx, accepted, due_at_ms=now_ms)
+            self._book.close(tx, sheet, now_ms)
+            self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
+        return answers
+
+    def _take_keys(self, tx: Tx, firsts: dict[tuple[int, str], Draft], now_ms: int) -> set[tuple[int, str]]:
+        rows = [
+            {
+                "merchant_id": key[0],
+                "merchant_order_id": key[1],
+                "fingerprint": firsts[key].fingerprint,
+                "order_id": _wish(firsts[key]).id,
+                "created_at_ms": now_ms,
+            }
+            for key in sorted(firsts)
+        ]
+        if not rows:
+            return set()
+        # Whoever inserts the key owns the order id, for ever. Sorted, so that two processes never wait for each other.
+        taken = tx.all(
+            "INSERT INTO order_key (merchant_id, merchant_order_id, fingerprint, order_id, created_at_ms) "
+            "SELECT k.merchant_id, k.merchant_order_id, k.fingerprint, k.order_id, k.created_at_ms FROM {ROWS k(merchant_id {INT}, "
+            "merchant_order_id TEXT, fingerprint TEXT, order_id {INT}, created_at_ms {INT})} WHERE true "
+            "ON CONFLICT DO NOTHING RETURNING merchant_id, merchant_order_id",
+            k=rows,
+        )
+        return {(row["merchant_id"], row["merchant_order_id"]) for row in taken}
+
+    def _drop_keys(self, tx: Tx, keys: Sequence[tuple[int, str]]) -> None:
+        if keys:
+            # A request that was refused leaves no order behind and is judged afresh (spec 5.6).
+            tx.run(
+                "DELETE FROM order_key WHERE (merchant_id, merchant_order_id) IN "
+                "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
+                k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in keys],
+            )
+
+    def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> None:
+        if decided:
+            ids = self._next_ids(len(decided))
+            self._outbox.enqueue(tx, [event_row(order, event_id, now_ms) for order, event_id in zip(decided, ids, strict=True)])
+
+
+def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
+    """The outbox row of a decided order."""
+    body = wire.compact(wire.webhook_body(order)).decode()
+    return {"id": event_id, "order_id": order.id, "merchant_id": order.merchant_id, "body": body, "created_at_ms": now_ms}
+
+
+def _wish(draft: Draft) -> Order:
+    assert isinstance(draft.wish, Order)  # noqa: S101  only wishes are among the firsts
+    return draft.wish
+
+
+def _first_wishes(batch: Sequence[Draft]) -> dict[tuple[int, str], Draft]:
+    firsts: dict[tuple[int, str], Draft] = {}
+    for draft in batch:
+        if isinstance(draft.wish, Order):
+            firsts.setdefault(draft.key, draft)
+    return firsts
+
+
+def _stored(tx: Tx, keys: set[tuple[int, str]]) -> dict[tuple[int, str], tuple[str, Order]]:
+    if not keys:
+        return {}
+    # Orders that were there before this batch, with the fingerprint of their request.
+    rows = tx.all(
+        f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "  # noqa: S608
+        "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
+        "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
+        k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)],
+    )
+    return {(row["merchant_id"], row["merchant_order_id"]): (row["fingerprint"], store.order_of(row)) for row in rows}
+
+
+def _balances_touched(drafts: Sequence[Draft]) -> set[tuple[str, str]]:
+    touched = set()
+    for draft in drafts:
+        order = _wish(draft)
+        touched.add((order.payer, order.coin_id))
+        if order.is_internal:
+            touched.add((order.recipient, order.coin_id))
+    return touched
+
+
+def _post(sheet: Any, draft: Draft) -> Answer:  # noqa: ANN401  ledger.book.Sheet
+    order = _wish(draft)
+    try:
+        if order.is_internal:
+            sheet.post(ledger.internal(order.id, order.payer, order.recipient, order.coin_id, order.value))
+        else:
+            sheet.post(ledger.reserve(order.id, order.payer, order.coin_id, order.reserve))
+    except Overdraft as short:
+        available, needed = plain(short.available, LEDGER_DECIMALS), plain(short.available + short.missing, LEDGER_DECIMALS)
+        return Refused(
+            Problem.BALANCE_INSUFFICIENT, f"The balance of {order.crypto} has {available} available and this withdrawal needs {needed}."
+        )
+    return order
+
+
+def _repeat(draft: Draft, fingerprint: str, order: Order) -> Answer:
+    if draft.fingerprint == fingerprint:
+        return order
+    return Refused(
+        Problem.ORDER_DUPLICATE,
+        "merchant_order_id was used before for a withdrawal with other content; a new withdrawal needs a new id.",
+    )
+
+
+def _second(draft: Draft, fingerprint: str, answer: Answer) -> object:
+    """A later draft with an id that this batch already judged: equal ones share, others are judged in the next batch."""
+    if isinstance(answer, Order):
+        return _repeat(draft, fingerprint, answer)
+    return answer if draft.fingerprint == fingerprint else _AGAIN

@@ -1,0 +1,318 @@
+"""From an accepted order to bytes on a node: bind, commit; sign, commit; submit.
+
+A crash between any two of these steps is met by `follow`, which finds the attempt in the state it was left in and goes on
+with the same slot, the same intent and the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from penstock.catalog import Catalog
+from penstock.core.intent import Intent, Payment, Signer, SignRefused
+from penstock.core.money import CoinAmount, Token
+from penstock.core.order import HoldReason, Order, OrderState
+from penstock.db import Database, Tx
+from penstock.orders import attempts, store
+from penstock.orders.attempts import LEASE_MS, Lane, Version
+from penstock.orders.board import Board
+from penstock.rails.base import FeeEstimate, LaneView, Rail
+from penstock.runtime import Runtime
+
+log = structlog.get_logger()
+
+HELD_RETRY_MS: Final = 5_000
+"""How often a held order looks again for what it waits for."""
+NOT_READY_MS: Final = 500
+SUBMITS_AT_ONCE: Final = 32
+
+
+@dataclass(slots=True)
+class Purse:
+    """What a lane can still spend, counted down while attempts are bound under its lock."""
+
+    spendable: dict[str, int]
+
+    def take(self, amounts: Mapping[str, int]) -> bool:
+        """Take all or nothing."""
+        if any(self.spendable.get(token_id, 0) < units for token_id, units in amounts.items()):
+            return False
+        for token_id, units in amounts.items():
+            self.spendable[token_id] -= units
+        return True
+
+
+def purse(tx: Tx, lane_id: int, native: Token) -> Purse | None:
+    """Observed final balance, less what attempts that the observation does not show yet will take; None before the first look."""
+    seen = {r["token_id"]: r for r in tx.all("SELECT token_id, block, observed FROM treasury_seen WHERE lane_id = :lane_id", lane_id=lane_id)}
+    if native.id not in seen:
+        return None
+    oldest = min(row["block"] for row in seen.values())
+    # Live attempts, and final ones in blocks that are newer than the observation.
+    rows = tx.all(
+        "SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt WHERE lane_id = :lane_id AND state IN "
+        "('bound', 'signed', 'sent', 'included') UNION ALL SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt "
+        "WHERE lane_id = :lane_id AND state = 'final' AND block > :oldest",
+        lane_id=lane_id,
+        oldest=oldest,
+    )
+    spendable = {token_id: row["observed"] for token_id, row in seen.items()}
+    for row in rows:
+        final_block = row["block"] if row["state"] == "final" else None
+        fee = row["fee_cap"] if row["gas_paid"] is None else row["gas_paid"]
+        for token_id, units in ((row["token_id"], row["outflow"]), (native.id, fee)):
+            if token_id in seen and (final_block is None or final_block > seen[token_id]["block"]):
+                spendable[token_id] -= units
+    return Purse(spendable)
+
+
+class Stages(Protocol):
+    """What `follow` needs of sending."""
+
+    async def sign(self, versions: Sequence[Version]) -> list[Version]:
+        """Sign and store."""
+        ...
+
+    async def submit(self, versions: Sequence[Version]) -> None:
+        """Give bytes to nodes and record what they said."""
+        ...
+
+
+class Sender:
+    """The pump job of orders that are due."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        database: Database,
+        catalog: Catalog,
+        board: Board,
+        signer: Signer,
+        next_ids: Callable[[int], list[int]],
+        in_flight_max: Callable[[str], int],
+    ) -> None:
+        self._runtime = runtime
+        self._database = database
+        self._catalog = catalog
+        self._board = board
+        self._signer = signer
+        self._next_ids = next_ids
+        self._in_flight_max = in_flight_max
+
+    async def claim(self, limit: int) -> list[Order]:
+        """Orders that are due, leased to us."""
+        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
+
+        def job(tx: Tx) -> list[Order]:
+            # Oldest due first; others skip what we hold.
+            rows = tx.all(
+                "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "  # noqa: S608
+                "(SELECT id FROM orders WHERE due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT :limit {SKIP_LOCKED}) "
+                f"RETURNING {store.COLUMNS}",
+                lease=lease,
+                until_ms=now_ms + LEASE_MS,
+                now_ms=now_ms,
+                limit=limit,
+            )
+            return sorted((store.order_of(row) for row in rows), key=lambda order: order.id)
+
+        return await self._database.write("send.claim", job)
+
+    async def handle(self, orders: Sequence[Order]) -> None:
+        """Bind, sign, submit; network by network."""
+        by_chain: defaultdict[str, list[Order]] = defaultdict(list)
+        for order in orders:
+            by_chain[order.chain].append(order)
+        for chain, group in by_chain.items():
+            bound = await self._bind(chain, group)
+            if bound:
+                await self.submit(await self.sign(bound))
+
+    async def _bind(self, chain: str, orders: Sequence[Order]) -> list[Version]:
+        """Take slot and liquidity for as many as there are, hold the others with the reason; one transaction."""
+        rail = self._board.rail(chain)
+        lease = self._runtime.random_bytes(8).hex()
+        attempt_ids = self._next_ids(len(orders))
+        spare_ids = self._next_ids(2 * len(orders))
+        estimates = {o.token_id: self._board.estimate(t) for o in orders if (t := self._catalog.token(o.token_id)) is not None}
+
+        def job(tx: Tx) -> list[int]:
+            now_ms = self._runtime.now_ms()
+            lane = attempts.lane_for_update(tx, chain)
+            fresh = store.lock(tx, [order.id for order in orders])
+            waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
+            if rail is None or lane is None or lane.halted:
+                reason = lane.halted if lane is not None and lane.halted else "the network is off or does not answer"
+                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], spare_ids, now_ms)
+                return []
+            chosen = self._choose(tx, rail, lane, waiting, estimates, attempt_ids)
+            if chosen is None:
+                reason = "the treasury has not been looked at yet"
+                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], spare_ids, now_ms)
+                return []
+            intents, held, later = chosen
+            self._postpone(tx, later, now_ms + NOT_READY_MS)
+            self._hold(tx, held, spare_ids[: len(orders)], now_ms)
+            if intents:
+                attempts.insert(tx, lane, intents, spare_ids[len(orders) :][: len(intents)], now_ms=now_ms, lease=lease)
+                moves = [
+                    store.Move(fresh[i.payments[0].order_id], OrderState.SENDING, f"slot {i.slot} on {chain}", at_ms=now_ms, hold_reason="")
+                    for i in intents
+                ]
+                store.move(tx, moves, next_ids=attempt_history_ids[: len(moves)])
+            return [intent.attempt_id for intent in intents]
+
+        attempt_history_ids = self._next_ids(len(orders))
+        bound = await self._database.write("bind", job)
+        found = await self._database.read(lambda tx: attempts.load(tx, bound))
+        return [attempt.newest for attempt in found]
+
+    def _choose(
+        self,
+        tx: Tx,
+        rail: Rail,
+        lane: Lane,
+        orders: Sequence[Order],
+        estimates: Mapping[str, FeeEstimate | None],
+        attempt_ids: Sequence[int],
+    ) -> tuple[list[Intent], list[tuple[Order, HoldReason, str]], list[Order]] | None:
+        """Which orders go now, which are held and why, which wait for room; None before the treasury was looked at."""
+        native = self._catalog.native(lane.chain)
+        money = purse(tx, lane.id, native)
+        if money is None:
+            return None
+        room = self._in_flight_max(lane.chain) - attempts.live_count(tx, lane.id)
+        intents: list[Intent] = []
+        held: list[tuple[Order, HoldReason, str]] = []
+        later: list[Order] = []
+        for order in sorted(orders, key=lambda o: o.id):
+            token, fees = self._catalog.token(order.token_id), estimates.get(order.token_id)
+            if token is None or fees is None:
+                held.append((order, HoldReason.NETWORK_PAUSED, "there is no fresh fee estimate from the network's nodes"))
+                continue
+            if len(intents) >= room:
+                later.append(order)
+                continue
+            units = CoinAmount(token.coin, order.net).to_token(token).units
+            if fees.cost > fees.fee_cap:
+                held.append((order, HoldReason.FEE_CAP, f"the network asks {fees.cost} and the cap is {fees.fee_cap} base units of {native.coin.symbol}"))
+                continue
+            needs = {native.id: fees.fee_cap}
+            needs[token.id] = needs.get(token.id, 0) + units
+            if not money.take(needs):
+                held.append((order, HoldReason.LIQUIDITY, _shortage(money, needs, self._catalog)))
+                continue
+            view = LaneView(lane.chain, lane.address, lane.next_slot + len(intents))
+            payment = Payment(order.id, order.destination, order.memo, units)
+            intents.append(rail.bind([payment], token, view, fees, attempt_id=attempt_ids[len(intents)]))
+        return intents, held, later
+
+    def _hold(self, tx: Tx, held: Sequence[tuple[Order, HoldReason, str]], ids: Sequence[int], now_ms: int) -> None:
+        again = now_ms + HELD_RETRY_MS
+        same = [order for order, why, _ in held if order.state is OrderState.HELD and order.hold_reason == why.value]
+        self._postpone(tx, same, again)
+        moves = []
+        for order, why, text in held:
+            if order.state is OrderState.ACCEPTED:
+                moves.append(store.Move(order, OrderState.HELD, f"{why.value}: {text}", at_ms=now_ms, hold_reason=why.value, due_at_ms=again))
+        store.move(tx, moves, next_ids=ids[: len(moves)])
+        changed = [(o, why) for o, why, _ in held if o.state is OrderState.HELD and o.hold_reason != why.value]
+        # Still held, but for another reason.
+        tx.run(
+            "UPDATE orders SET hold_reason = h.hold_reason, due_at_ms = h.due_at_ms, lease = '' "
+            "FROM {ROWS h(id {INT}, hold_reason TEXT, due_at_ms {INT})} WHERE orders.id = h.id AND orders.state = 'held'",
+            h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why in changed],
+        )
+
+    def _postpone(self, tx: Tx, orders: Sequence[Order], due_at_ms: int) -> None:
+        # Nothing is wrong with them: come back soon.
+        tx.run(
+            "UPDATE orders SET due_at_ms = :due_at_ms, lease = '' WHERE state IN ('accepted', 'held') "
+            "AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+            due_at_ms=due_at_ms,
+            k=[{"id": order.id} for order in orders],
+        )
+
+    async def sign(self, versions: Sequence[Version]) -> list[Version]:
+        """Have the signer build and sign, and commit its bytes. What it refuses goes to a person; the others go on."""
+        signed = []
+        try:
+            signed = await self._signer.sign([version.intent for version in versions])
+        except SignRefused:
+            for version in versions:
+                try:
+                    signed += await self._signer.sign([version.intent])
+                except SignRefused as refusal:
+                    log.error("order.sign.refused", attempt=version.attempt_id, reason=str(refusal))  # noqa: TRY400
+                    await self._quarantine(version, f"the signer refused: {refusal}")
+        await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
+        found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
+        return [attempt.newest for attempt in found]
+
+    async def _quarantine(self, version: Version, reason: str) -> None:
+        ids = self._next_ids(len(version.intent.payments))
+
+        def job(tx: Tx) -> None:
+            now_ms = self._runtime.now_ms()
+            orders = store.lock(tx, [payment.order_id for payment in version.intent.payments])
+            moves = [
+                store.Move(o, OrderState.QUARANTINED, reason, at_ms=now_ms)
+                for o in orders.values()
+                if o.state in (OrderState.SENDING, OrderState.CONFIRMING)
+            ]
+            store.move(tx, moves, next_ids=ids[: len(moves)])
+            # Later slots cannot land before this one, so nothing more is bound here until a person has looked.
+            tx.run("UPDATE attempt SET due_at_ms = NULL, seen = :seen WHERE id = :id", seen=reason[:200], id=version.attempt_id)
+            attempts.halt_lane(tx, version.intent.chain, f"{reason} (attempt {version.attempt_id})")
+
+        await self._database.write("quarantine", job)
+
+    async def submit(self, versions: Sequence[Version]) -> None:
+        """Give the bytes to the nodes, lowest slot first, and record what they said. Unknown changes nothing."""
+        gate = asyncio.Semaphore(SUBMITS_AT_ONCE)
+
+        async def one(version: Version) -> tuple[Version, str]:
+            async with gate:
+                rail = self._board.rail(version.intent.chain)
+                if rail is None or version.raw is None:
+                    return version, "unknown: the network is off"
+                said = await rail.submit(version.raw)
+                self._runtime.crash_point("submit:after")
+                return version, f"{said.verdict.value}: {said.detail}" if said.detail else said.verdict.value
+
+        tasks = [self._runtime.spawn(one(version), name="submit") for version in versions]
+        results = [await task for task in tasks]
+        if not results:
+            return
+
+        def job(tx: Tx) -> None:
+            now_ms = self._runtime.now_ms()
+            by_chain: defaultdict[str, list[tuple[Version, str]]] = defaultdict(list)
+            for version, verdict in results:
+                by_chain[version.intent.chain].append((version, verdict))
+            for chain, sent in by_chain.items():
+                attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self.poll_ms(chain))
+
+        await self._database.write("sent", job)
+
+    def poll_ms(self, chain: str) -> int:
+        """How long to wait before looking at an attempt again: about a block."""
+        rail = self._board.rail(chain)
+        return max(200, min(15_000, rail.network.block_ms)) if rail is not None else 5_000
+
+
+def _shortage(money: Purse, needs: Mapping[str, int], catalog: Catalog) -> str:
+    for token_id, units in needs.items():
+        token = catalog.token(token_id)
+        if token is not None and money.spendable.get(token_id, 0) < units:
+            have = max(0, money.spendable.get(token_id, 0))
+            missing = CoinAmount(token.coin, (units - have) * token.scale)
+            return f"the treasury lacks {missing} {token.coin.symbol} on {token.chain}"
+    return "the treasury is short"

@@ -1,0 +1,264 @@
+"""One transaction for a decision: states by compare-and-set, ledger entries, and the webhook's outbox row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from penstock.catalog import Catalog
+from penstock.core import ledger
+from penstock.core.attempt import Decision, Outcome, check_move
+from penstock.core.errors import InvariantBroken
+from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
+from penstock.core.money import TokenAmount
+from penstock.core.order import TERMINAL, Order, OrderState
+from penstock.db import Database, Tx
+from penstock.ledger.book import Book, Sheet
+from penstock.orders import attempts, store
+from penstock.orders.attempts import Attempt
+from penstock.orders.intake import Outbox, event_row
+from penstock.orders.store import Move
+from penstock.runtime import Runtime
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was seen of an attempt and what follows; `due_at_ms` is when to look again, None for never."""
+
+    attempt: Attempt
+    seen: Observation
+    decision: Decision
+    due_at_ms: int | None
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What one transaction will write, gathered verdict by verdict."""
+
+    sheet: Sheet
+    now_ms: int
+    moves: list[Move] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    retired: list[int] = field(default_factory=list)
+    halts: dict[str, str] = field(default_factory=dict)
+
+
+class Settler:
+    """Writes decisions of `follow`, and the operator's cancellations."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        database: Database,
+        catalog: Catalog,
+        book: Book,
+        outbox: Outbox,
+        next_ids: Callable[[int], list[int]],
+        rate_text: Callable[[str], str],
+    ) -> None:
+        self._runtime = runtime
+        self._database = database
+        self._catalog = catalog
+        self._book = book
+        self._outbox = outbox
+        self._next_ids = next_ids
+        self._rate_text = rate_text
+        self.decided: Callable[[], None] = lambda: None
+
+    async def apply(self, verdicts: Sequence[Verdict]) -> None:
+        """All verdicts in one transaction. Raises store.LostRace or db.Conflict, and then none of them is written."""
+        count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts))
+        if count:
+            self.decided()
+
+    def _apply(self, tx: Tx, verdicts: Sequence[Verdict]) -> int:
+        ours = self._lock(tx, verdicts)
+        links = tx.all(
+            "SELECT attempt_id, order_id FROM attempt_order WHERE live = 1 AND attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY order_id",
+            k=[{"id": verdict.attempt.id} for verdict in ours],
+        )
+        orders = store.lock(tx, [link["order_id"] for link in links])
+        of_attempt: defaultdict[int, list[Order]] = defaultdict(list)
+        for link in links:
+            of_attempt[link["attempt_id"]].append(orders[link["order_id"]])
+        decisive = [v for v in ours if v.decision.outcome in (Outcome.REPORT, Outcome.SETTLE, Outcome.FAIL)]
+        keys = {(o.payer, o.coin_id) for v in decisive for o in of_attempt[v.attempt.id] if o.state not in TERMINAL}
+        changes = _Changes(self._book.open(tx, keys), self._runtime.now_ms())
+        for verdict in ours:
+            self._decide(changes, verdict, of_attempt[verdict.attempt.id])
+        return self._write(tx, changes)
+
+    def _lock(self, tx: Tx, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Those whose attempt is still as it was observed and still ours."""
+        rows = tx.all(
+            "SELECT id, state, lease FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY id {FOR_UPDATE}",
+            k=[{"id": verdict.attempt.id} for verdict in verdicts],
+        )
+        now = {row["id"]: (row["state"], row["lease"]) for row in rows}
+        return [v for v in verdicts if now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.lease)]
+
+    def _decide(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order]) -> None:
+        attempt, seen, decision = verdict.attempt, verdict.seen, verdict.decision
+        if decision.state is not attempt.state:
+            check_move(attempt.state, decision.state)
+        row: dict[str, Any] = {
+            "id": attempt.id,
+            "state": decision.state.value,
+            "seen": describe(seen)[:200],
+            "seen_at_ms": changes.now_ms,
+            "due_at_ms": verdict.due_at_ms,
+            "txid": "",
+            "block": None,
+            "gas_paid": None,
+            "native_rate": "",
+            "failed": 0,
+        }
+        changes.rows.append(row)
+        match seen:
+            case Included(txid=txid, block=block):
+                row["txid"], row["block"] = txid, block
+                self._included(changes, verdict, orders, txid)
+            case Final(txid=txid, block=block, fee=fee):
+                row["txid"], row["block"] = txid, block
+                self._gas(changes, row, attempt, fee)
+                self._final(changes, verdict, orders, txid, block)
+            case FailedOnChain(txid=txid, block=block, fee=fee, detail=detail):
+                row["txid"], row["block"], row["failed"] = txid, block, 1
+                self._gas(changes, row, attempt, fee)
+                self._failed(changes, attempt, orders, txid, detail)
+            case Dead(proof=proof):
+                changes.retired.append(attempt.id)
+                changes.moves += [
+                    Move(o, OrderState.ACCEPTED, f"attempt proved dead: {proof}", at_ms=changes.now_ms, due_at_ms=changes.now_ms) for o in orders
+                ]
+            case Suspicious(detail=detail):
+                changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
+                changes.moves += [
+                    Move(o, OrderState.QUARANTINED, detail, at_ms=changes.now_ms)
+                    for o in orders
+                    if o.state in (OrderState.SENDING, OrderState.CONFIRMING)
+                ]
+            case Absent() | Pending():
+                if decision.outcome is Outcome.UNDO:
+                    self._undone(changes, orders)
+
+    def _included(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str) -> None:
+        for order in orders:
+            if order.state in TERMINAL:
+                continue
+            if verdict.decision.outcome is Outcome.REPORT:
+                self._succeed(changes, order, txid, describe(verdict.seen))
+            elif order.state is OrderState.SENDING:
+                changes.moves.append(Move(order, OrderState.CONFIRMING, describe(verdict.seen), at_ms=changes.now_ms, txid=txid))
+
+    def _undone(self, changes: _Changes, orders: Sequence[Order]) -> None:
+        changes.moves += [
+            Move(o, OrderState.SENDING, "its block was undone; the same bytes are sent again", at_ms=changes.now_ms)
+            for o in orders
+            if o.state is OrderState.CONFIRMING
+        ]
+
+    def _succeed(self, changes: _Changes, order: Order, txid: str, reason: str) -> None:
+        changes.sheet.post(ledger.settle(order.id, order.payer, order.token_id, order.coin_id, net=order.net, fee=order.fee))
+        changes.moves.append(Move(order, OrderState.SUCCEEDED, reason, at_ms=changes.now_ms, txid=txid, decided_at_ms=changes.now_ms))
+
+    def _final(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str, block: int) -> None:
+        attempt = verdict.attempt
+        for order in orders:
+            if order.state is OrderState.FAILED:
+                raise InvariantBroken(f"order {order.id} failed and its attempt {attempt.id} paid")
+            if order.state is not OrderState.SUCCEEDED:
+                self._succeed(changes, order, txid, describe(verdict.seen))
+        token_id, coin_id = orders[0].token_id, orders[0].coin_id
+        paid = sum(order.net for order in orders)
+        changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
+        changes.retired.append(attempt.id)
+
+    def _gas(self, changes: _Changes, row: dict[str, Any], attempt: Attempt, fee: int) -> None:
+        native = self._catalog.native(attempt.chain)
+        row["gas_paid"], row["native_rate"] = fee, self._rate_text(native.coin.symbol)
+        units = TokenAmount(native, fee).to_coin().units
+        changes.sheet.post(ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"]))
+
+    def _failed(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], txid: str, detail: str) -> None:
+        changes.retired.append(attempt.id)
+        for order in orders:
+            if order.state is OrderState.SUCCEEDED:
+                changes.halts[attempt.chain] = f"order {order.id} was reported as paid before finality and then failed on chain"
+                continue
+            changes.sheet.post(ledger.release(order.id, order.payer, order.coin_id, order.reserve))
+            changes.moves.append(
+                Move(order, OrderState.FAILED, detail, at_ms=changes.now_ms, txid=txid, fail_reason=detail, decided_at_ms=changes.now_ms)
+            )
+
+    def _write(self, tx: Tx, changes: _Changes) -> int:
+        after = store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])
+        self._book.close(tx, changes.sheet, changes.now_ms)
+        decided = [order for order in after if order.state in TERMINAL]
+        if decided:
+            ids = self._next_ids(len(decided))
+            self._outbox.enqueue(tx, [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)])
+        # What the attempts are now; a failed one took gas but none of its outflow.
+        tx.run(
+            "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, due_at_ms = a.due_at_ms, lease = '', "
+            "txid = a.txid, block = a.block, gas_paid = a.gas_paid, native_rate = a.native_rate, "
+            "outflow = CASE WHEN a.failed = 1 THEN a.outflow ELSE attempt.outflow END "
+            "FROM {ROWS a(id {INT}, state TEXT, seen TEXT, seen_at_ms {INT}, due_at_ms {INT}, txid TEXT, block {INT}, gas_paid {AMOUNT}, "
+            "native_rate TEXT, failed {INT}, outflow {AMOUNT})} WHERE attempt.id = a.id",
+            a=[{**row, "outflow": 0} for row in changes.rows],
+        )
+        # Orders of attempts that are over may be bound again, should a person or a proof allow it.
+        tx.run(
+            "UPDATE attempt_order SET live = 0 WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+            k=[{"id": attempt_id} for attempt_id in changes.retired],
+        )
+        for chain, reason in changes.halts.items():
+            log.error("lane.halted", chain=chain, reason=reason)
+            attempts.halt_lane(tx, chain, reason)
+        return len(decided)
+
+    async def cancel(self, order_id: int, reason: str) -> Order | None:
+        """Fail an order that nothing was bound for; None when it is too late or unknown. Its money is back at once."""
+
+        def job(tx: Tx) -> Order | None:
+            order = store.lock(tx, [order_id]).get(order_id)
+            if order is None or order.state not in (OrderState.ACCEPTED, OrderState.HELD):
+                return None
+            changes = _Changes(self._book.open(tx, [(order.payer, order.coin_id)]), self._runtime.now_ms())
+            changes.sheet.post(ledger.release(order.id, order.payer, order.coin_id, order.reserve))
+            text = f"cancelled: {reason}"
+            changes.moves.append(
+                Move(order, OrderState.FAILED, text, at_ms=changes.now_ms, fail_reason=text, hold_reason="", decided_at_ms=changes.now_ms)
+            )
+            self._write(tx, changes)
+            return store.lock(tx, [order_id])[order_id]
+
+        return await self._database.write("cancel", job)
+
+
+def describe(seen: Observation) -> str:
+    """An observation in words for the timeline."""
+    match seen:
+        case Absent():
+            return "no node knows it; the same bytes are sent again"
+        case Pending(stuck=stuck):
+            return "waiting in the mempool" + (", priced below the market" if stuck else "")
+        case Included(block=block, depth=depth, succeeded=succeeded):
+            return f"in block {block}, {depth} deep" + ("" if succeeded else ", reverted")
+        case Final(block=block, fee=fee):
+            return f"final in block {block}, fee {fee} base units"
+        case FailedOnChain(block=block, detail=detail):
+            return f"failed for good in block {block}: {detail}"
+        case Dead(proof=proof):
+            return f"dead: {proof}"
+        case Suspicious(detail=detail):
+            return f"needs a person: {detail}"
+
+

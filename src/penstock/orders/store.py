@@ -1,0 +1,149 @@
+"""Orders as rows: read, written, and moved from state to state by compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from penstock.core.order import Order, OrderState, WireStatus, check_move, wire_status
+from penstock.db import Database, Row, Tx
+
+_FIELDS: Final = tuple(field.name for field in fields(Order))
+COLUMNS: Final = ", ".join(_FIELDS)
+QUALIFIED: Final = ", ".join(f"orders.{name}" for name in _FIELDS)
+
+_TYPES: Final = {
+    "INT": {"id", "record_id", "merchant_id", "merchant_pays_fee", "wire", "decided_at_ms", "due_at_ms"},
+    "AMOUNT": {"value", "fee", "net", "reserve", "gas_quoted"},
+}
+
+
+def _column_type(name: str) -> str:
+    return next(("{" + kind + "}" for kind, names in _TYPES.items() if name in names), "TEXT")
+
+
+_INSERT: Final = (
+    f"INSERT INTO orders ({COLUMNS}, due_at_ms, lease, lease_until_ms) "  # noqa: S608  column names of a dataclass
+    f"SELECT {', '.join(f'o.{name}' for name in _FIELDS)}, o.due_at_ms, '', 0 "
+    "FROM {ROWS o(" + ", ".join(f"{name} {_column_type(name)}" for name in (*_FIELDS, "due_at_ms")) + ")}"
+)
+
+
+def order_of(row: Row) -> Order:
+    """An order from a row that has all of COLUMNS."""
+    values = {name: row[name] for name in _FIELDS}
+    values["merchant_pays_fee"] = bool(row["merchant_pays_fee"])
+    values["state"] = OrderState(row["state"])
+    values["wire"] = WireStatus(row["wire"])
+    return Order(**values)
+
+
+def insert(tx: Tx, orders: Sequence[Order], *, due_at_ms: int) -> None:
+    """New orders; those that are not decided yet are due at once."""
+    rows: list[dict[str, Any]] = []
+    for order in orders:
+        row = {name: getattr(order, name) for name in _FIELDS}
+        row["merchant_pays_fee"] = int(order.merchant_pays_fee)
+        row["due_at_ms"] = None if order.decided_at_ms is not None else due_at_ms
+        rows.append(row)
+    # All orders of one intake.
+    tx.run(_INSERT, o=rows)
+
+
+def lock(tx: Tx, order_ids: Iterable[int]) -> dict[int, Order]:
+    """Orders by id, locked in id order until the transaction ends."""
+    # The orders that are about to move.
+    rows = tx.all(
+        f"SELECT {COLUMNS} FROM orders WHERE id IN (SELECT k.id FROM {{ROWS k(id {{INT}})}}) ORDER BY id {{FOR_UPDATE}}",  # noqa: S608
+        k=[{"id": order_id} for order_id in sorted(set(order_ids))],
+    )
+    return {row["id"]: order_of(row) for row in rows}
+
+
+class Move:
+    """One change of state, with what it writes besides."""
+
+    def __init__(self, order: Order, after: OrderState, reason: str, *, at_ms: int, **changes: Any) -> None:
+        check_move(order.state, after)
+        self.order = order
+        self.after = after
+        self.reason = reason
+        self.at_ms = at_ms
+        self.changes = changes
+
+
+def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> list[Order]:
+    """Apply moves of locked orders: state, wire status, history. Returns the orders as they are now.
+
+    Raises InvariantBroken for a move that the table does not have.
+    """
+    after = [_after(m) for m in moves]
+    rows = [
+        {
+            "id": order.id,
+            "before": m.order.state.value,
+            "state": order.state.value,
+            "wire": int(order.wire),
+            "hold_reason": order.hold_reason,
+            "fail_reason": order.fail_reason,
+            "txid": order.txid,
+            "decided_at_ms": order.decided_at_ms,
+            "due_at_ms": m.changes.get("due_at_ms"),
+        }
+        for m, order in zip(moves, after, strict=True)
+    ]
+    # Compare and set: an order moves only from the state it was read in. Whoever held a lease on it has lost it.
+    moved = tx.run(
+        "UPDATE orders SET state = m.state, wire = m.wire, hold_reason = m.hold_reason, fail_reason = m.fail_reason, txid = m.txid, "
+        "decided_at_ms = m.decided_at_ms, due_at_ms = m.due_at_ms, lease = '', lease_until_ms = 0 "
+        "FROM {ROWS m(id {INT}, before TEXT, state TEXT, wire {INT}, hold_reason TEXT, fail_reason TEXT, txid TEXT, "
+        "decided_at_ms {INT}, due_at_ms {INT})} WHERE orders.id = m.id AND orders.state = m.before",
+        m=rows,
+    )
+    if moved != len(rows):
+        raise LostRace(f"{len(rows) - moved} of {len(rows)} orders had moved already")
+    history = [
+        {"id": i, "order_id": m.order.id, "at_ms": m.at_ms, "before": m.order.state.value, "after": m.after.value, "reason": m.reason}
+        for m, i in zip(moves, next_ids, strict=True)
+    ]
+    # What happened, for people.
+    tx.run(
+        "INSERT INTO order_history (id, order_id, at_ms, before, after, reason) SELECT h.id, h.order_id, h.at_ms, h.before, h.after, h.reason "
+        "FROM {ROWS h(id {INT}, order_id {INT}, at_ms {INT}, before TEXT, after TEXT, reason TEXT)}",
+        h=history,
+    )
+    return after
+
+
+class LostRace(Exception):
+    """A compare-and-set found another state. The transaction is rolled back; the job will be seen again."""
+
+
+def _after(m: Move) -> Order:
+    from dataclasses import replace  # noqa: PLC0415
+
+    changes = {name: value for name, value in m.changes.items() if name in _FIELDS}
+    return replace(m.order, state=m.after, wire=wire_status(m.after, m.order.wire), **changes)
+
+
+class OrderStore:
+    """Reads for the API and the commands."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, merchant_id: int, merchant_order_ids: Sequence[str]) -> Mapping[str, Order]:
+        """Orders of one merchant by the merchant's own ids; unknown ids are left out."""
+        keys = [{"merchant_order_id": text} for text in merchant_order_ids]
+        # Through the key table, which is never partitioned.
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "  # noqa: S608
+                "WHERE order_key.merchant_id = :merchant_id AND order_key.merchant_order_id IN "
+                "(SELECT k.merchant_order_id FROM {ROWS k(merchant_order_id TEXT)})",
+                merchant_id=merchant_id,
+                k=keys,
+            )
+        )
+        return {row["merchant_order_id"]: order_of(row) for row in rows}
