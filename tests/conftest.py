@@ -1,0 +1,17 @@
+"""What every test may ask for. The fixtures live beside this file, one module a subject."""
+
+import os
+
+import hypothesis
+
+pytest_plugins = [
+    "tests.fixtures.not_run",
+    "tests.fixtures.databases",
+    "tests.fixtures.nodes",
+    "tests.fixtures.simulation",
+]
+
+# No deadline: two busy cores would make a slow example a failure. CI prints what replays a failure.
+hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=5_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "penstock"))
