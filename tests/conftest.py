@@ -15,3 +15,7 @@ pytest_plugins = [
 hypothesis.settings.register_profile("penstock", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=5_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "penstock"))
+
+# The caller's own Penstock (its home, its node URLs) is no part of a test.
+for name in [name for name in os.environ if name.startswith("PENSTOCK_") and not name.startswith("PENSTOCK_TEST_")]:
+    del os.environ[name]

@@ -1,5 +1,6 @@
 """The servers that other tests rely on are what they say they are."""
 
+import asyncio
 import json
 import time
 import urllib.request
@@ -8,6 +9,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from penstock.db import open_database
+from penstock.runtime import SystemRuntime
 from tests.fixtures.nodes import anvil_node
 from tests.fixtures.processes import free_port
 
@@ -26,6 +29,20 @@ def test_each_test_gets_an_empty_database(database_url):
     with psycopg.connect(database_url) as db:
         assert db.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
         db.execute("CREATE TABLE left_behind (x int)")
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_migrated_database_is_up_to_date_and_empty(migrated_url, again):
+    async def job():
+        database = open_database(runtime, migrated_url)
+        pending = await database.pending_migrations()
+        orders = await database.read(lambda tx: tx.all("SELECT * FROM orders"))
+        await database.close()
+        return pending, orders
+
+    runtime = SystemRuntime()
+    assert asyncio.run(job()) == ([], [])
+    runtime.close()
 
 
 @pytest.mark.parametrize("again", [1, 2])
