@@ -1,0 +1,241 @@
+"""`penstock.toml` and `PENSTOCK_*` to one frozen `Settings`; the only reader of the environment.
+
+Every setting can be given in the file as `[section] key` or as `PENSTOCK_SECTION__KEY`; the environment wins. Lists are
+comma-separated there. What is unknown or of the wrong kind is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.core.party import Secret
+
+_PREFIX: Final = "PENSTOCK_"
+_NOT_SETTINGS: Final = frozenset({"PENSTOCK_HOME", "PENSTOCK_PASSPHRASE", "PENSTOCK_TEST_POSTGRES"})
+
+
+class SettingWrong(Exception):
+    """A setting that cannot be used; the text names it and says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where `serve` listens."""
+
+    listen: str = "127.0.0.1:8080"
+    """Address and port; put a TLS proxy in front for anything but this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The one shared state."""
+
+    url: str = ""
+    """`sqlite:///path` or `postgresql://…`; empty is `penstock.db` in the home folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one caller may ask."""
+
+    requests_per_second: int = 100
+    """Per source address and per merchant, in each process; 0 for no limit."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose X-Forwarded-For counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """How events leave."""
+
+    allow_private_targets: bool = False
+    """Admit loopback and private targets, and plain http to them. For tests and the demo."""
+    schedule: tuple[int, ...] = ()
+    """Seconds between sends; empty is 7 sends within 30 minutes, then up to 16 within 96 hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSource:
+    """Where USD prices come from."""
+
+    file: str = ""
+    """A TOML file of `SYMBOL = "price"`; empty is the file that ships with Penstock. It does not age."""
+    url: str = ""
+    """An HTTP source instead: a JSON address with `{symbol}` in it."""
+    path: str = ""
+    """Where the price stands in that JSON, keys separated by dots; `{symbol}` is replaced."""
+    age_max_s: int = 600
+    """A price that is older refuses new quotes that need it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """The operator's limits, per coin symbol."""
+
+    minimum: Mapping[str, str] = field(default_factory=dict)
+    """Least amount of a withdrawal, such as USDT = "1"."""
+    maximum: Mapping[str, str] = field(default_factory=dict)
+    """Greatest amount of a withdrawal."""
+    deny_addresses: tuple[str, ...] = ()
+    """Addresses that are never paid."""
+    withdrawals: bool = True
+    """Off refuses every new withdrawal."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """One network; off until it has node URLs."""
+
+    rpc_urls: tuple[str, ...] = ()
+    """Nodes in order of preference. Their addresses may hold credentials, so they are never logged."""
+    chain_id: int = 0
+    """Makes it a test network with this chain id and drops the pinned genesis."""
+    confirmations: int = 0
+    """A depth: stands in for finality on a test network or where there is no finality tag, else sets when success is reported."""
+    fee_max: str = ""
+    """The most that one transaction may cost, in the network's own coin."""
+    in_flight_max: int = 200
+    """Attempts that may be open at once on the hot address."""
+    block_ms: int = 0
+    """Time between blocks, for test networks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set, once read never changed."""
+
+    home: Path
+    passphrase: Secret | None = None
+    server: Server = field(default_factory=Server)
+    database: Storage = field(default_factory=Storage)
+    limits: Limits = field(default_factory=Limits)
+    webhooks: Webhooks = field(default_factory=Webhooks)
+    prices: PriceSource = field(default_factory=PriceSource)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
+
+    @property
+    def database_url(self) -> str:
+        """The database to open."""
+        return self.database.url or f"sqlite:///{self.home / 'penstock.db'}"
+
+
+def load(home: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read file and environment. `overrides` are `section__key` from the command line. Raises SettingWrong."""
+    env = dict(os.environ if environment is None else environment)
+    home = home or Path(env.get("PENSTOCK_HOME") or "penstock-home")
+    tree = _file(home / "penstock.toml")
+    for name, text in sorted(env.items()):
+        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS and "__" in name:
+            _put(tree, [part.lower() for part in name.removeprefix(_PREFIX).split("__")], text, name)
+    for name, value in overrides.items():
+        if value is not None:
+            _put(tree, name.split("__"), value, name)
+    sections = {f.name: f for f in dataclasses.fields(Settings)}
+    hints = typing.get_type_hints(Settings)
+    values: dict[str, Any] = {"home": home.absolute()}
+    if env.get("PENSTOCK_PASSPHRASE"):
+        values["passphrase"] = Secret(env["PENSTOCK_PASSPHRASE"])
+    for section, content in tree.items():
+        if section not in sections or section in ("home", "passphrase"):
+            raise SettingWrong(f"there is no section [{section}]; there are {', '.join(sorted(set(sections) - {'home', 'passphrase'}))}")
+        if section == "networks":
+            values[section] = {chain.upper(): _section(NetworkSettings, c, f"networks.{chain.upper()}") for chain, c in content.items()}
+        else:
+            values[section] = _section(hints[section], content, section)
+    return _checked(Settings(**values))
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingWrong(f"{path.name} is not valid TOML: {error}") from error
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: object, name: str) -> None:
+    for key in keys[:-1]:
+        known = next((k for k in tree if k.lower() == key.lower()), key)
+        tree = tree.setdefault(known, {})
+        if not isinstance(tree, dict):
+            raise SettingWrong(f"{name} does not fit: {key} is not a section")
+    tree[keys[-1]] = value
+
+
+def _section(cls: type[Any], content: object, where: str) -> Any:  # noqa: ANN401  one of the dataclasses above
+    if not isinstance(content, dict):
+        raise SettingWrong(f"[{where}] must be a section")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, raw in content.items():
+        if key not in hints:
+            raise SettingWrong(f"{where}.{key} is not a setting; [{where}] has {', '.join(sorted(hints))}")
+        values[key] = _value(hints[key], raw, f"{where}.{key}")
+    return cls(**values)
+
+
+def _value(kind: Any, raw: object, where: str) -> object:  # noqa: ANN401  a type
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        items = [part.strip() for part in raw.split(",") if part.strip()] if isinstance(raw, str) else raw
+        if not isinstance(items, list):
+            raise SettingWrong(f"{where} must be a list")
+        return tuple(_value(typing.get_args(kind)[0], item, where) for item in items)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(raw, dict):
+            raise SettingWrong(f"{where} must be a table")
+        return types.MappingProxyType({key.upper(): str(value) for key, value in raw.items()})
+    convert: dict[Any, Callable[[object], object]] = {bool: _bool, int: _int, str: _str}
+    try:
+        return convert[kind](raw)
+    except ValueError as error:
+        raise SettingWrong(f"{where} must be {error}") from error
+
+
+def _bool(raw: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in words:
+        return words[raw.lower()]
+    raise ValueError("true or false")
+
+
+def _int(raw: object) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return raw
+    if isinstance(raw, str) and raw.isascii() and raw.isdigit():
+        return int(raw)
+    raise ValueError("a whole number that is not negative")
+
+
+def _str(raw: object) -> str:
+    if isinstance(raw, str):
+        return raw
+    raise ValueError("a text")
+
+
+def _checked(settings: Settings) -> Settings:
+    host, _, port = settings.server.listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingWrong("server.listen must be address:port, such as 127.0.0.1:8080")
+    for proxy in settings.limits.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError as error:
+            raise SettingWrong(f"limits.trusted_proxies: {proxy} is not an address or network") from error
+    for chain, network in settings.networks.items():
+        if any(not url.startswith(("http://", "https://")) for url in network.rpc_urls):
+            raise SettingWrong(f"networks.{chain}.rpc_urls must begin with http:// or https://")
+    return settings
