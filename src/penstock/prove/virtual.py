@@ -1,0 +1,140 @@
+"""A machine whose time, randomness and crashes come from one seed.
+
+The real asyncio runs on a loop whose selector never waits: when nothing is ready it moves the clock to the next timer. Blocking work
+runs inline. So one seed is one history, and a crash can be placed at every label of `crash_point`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import selectors
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+START_MS: Final = 1_790_000_000_000
+
+
+class Stuck(Exception):
+    """Every task waits and no timer is set: the program would hang."""
+
+
+class Crash(SystemExit):
+    """The machine dies here. Passes through tasks and out of the loop as only an exit does."""
+
+
+class _Clock(selectors.SelectSelector):
+    """A selector that moves time instead of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise Stuck
+        self.now += max(0.0, timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual seconds."""
+
+    def __init__(self) -> None:
+        self.clock = _Clock()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self.clock.now
+
+
+class Journal:
+    """What happened, in order; its hash tells whether two runs were the same."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._hash = hashlib.sha256()
+
+    def note(self, at_ms: int, event: str) -> None:
+        """Append one event."""
+        line = f"{at_ms - START_MS:>9} {event}"
+        self.lines.append(line)
+        self._hash.update(line.encode())
+
+    @property
+    def hash(self) -> str:
+        """Over every event so far."""
+        return self._hash.hexdigest()
+
+
+class VirtualRuntime:
+    """A `Runtime` for one life of the program; the clock, the generator and the journal outlive it."""
+
+    def __init__(self, loop: VirtualLoop, source: random.Random, journal: Journal) -> None:
+        self._loop = loop
+        self._source = source
+        self._journal = journal
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._dead = False
+        self.visits: Counter[str] = Counter()
+        self.crash_at: Callable[[str, int], bool] = lambda label, visit: False  # noqa: ARG005
+        self.delay_s = 0.002
+
+    def now_ms(self) -> int:
+        """Virtual wall clock."""
+        return START_MS + int(self._loop.time() * 1000)
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+    def random_bytes(self, count: int) -> bytes:
+        """From the seed."""
+        return self._source.randbytes(count)
+
+    def random_below(self, bound: int) -> int:
+        """From the seed."""
+        return self._source.randrange(bound)
+
+    async def sleep(self, seconds: float) -> None:
+        """Virtual seconds."""
+        await asyncio.sleep(seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """A task of this life."""
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def in_thread(self, lane: str, work: Callable[[], T], *, width: int = 1) -> T:  # noqa: ARG002
+        """Inline, after a moment that the seed chooses, so that other tasks get between."""
+        await asyncio.sleep(self._source.random() * self.delay_s)
+        if self._dead:
+            raise asyncio.CancelledError
+        return work()
+
+    def crash_point(self, label: str) -> None:
+        """Note the visit, and die when the plan says so."""
+        if self._dead:
+            return
+        self.visits[label] += 1
+        self._journal.note(self.now_ms(), label)
+        if self.crash_at(label, self.visits[label]):
+            self._journal.note(self.now_ms(), f"CRASH at {label}")
+            self._dead = True
+            raise Crash(label)
+
+    def bury(self) -> None:
+        """End every task of this life; none of them can reach the database any more."""
+        self._dead = True
+        while tasks := [task for task in self._tasks if not task.done()]:
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._tasks.clear()
