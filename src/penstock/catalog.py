@@ -1,0 +1,446 @@
+"""Networks, coins and tokens: what exists. The data stand in catalog.toml beside this file; nothing is decided here.
+
+    catalog = Catalog.load()                                  the shipped file
+    catalog = Catalog.load(overrides=home / "catalog.toml")   and the operator's own: fields add to or replace shipped ones
+    catalog = catalog.with_network("ETH", chain_id=31337)     a test network in its place
+
+Everything is checked while loading, so a look-up later can only find or not find. An operator who overrides an id, a contract or
+decimals is believed: that file is as trusted as the keys.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from penstock.core.money import LEDGER_DECIMALS, Coin, MoneyError, Network, Token, parse_units
+
+ID_NAMESPACE: Final = uuid.UUID("80aaf850-bb34-5ef9-bf11-082de5cc0124")
+"""uuid5(NAMESPACE_DNS, "catalog.penstock"): where ids come from that CCPayment never published."""
+
+TEST_CONFIRMATIONS: Final = 2
+"""Depth of a test network unless the operator says otherwise; a real network's depth makes no sense in a box."""
+
+CHAIN_ID_MAX: Final = 2**63 - 37
+"""EIP-2294: with a larger one, `v` of a legacy transaction no longer fits 64 bits."""
+
+ContractCheck = Callable[[str, str], str | None]
+"""(family, contract) -> None, or what is wrong. Passed in by wiring, because checksums belong to the rails."""
+
+_CHAIN: Final = re.compile(r"[A-Z][A-Z0-9_]{1,19}", re.ASCII)
+_SYMBOL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}", re.ASCII)
+_EVM_CONTRACT: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+_HASH: Final = re.compile(r"0x[0-9a-f]{64}", re.ASCII)
+_ANY_CONTRACT: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
+
+_EVM_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
+    {
+        "has_finality_tag": (bool, False),
+        "fee_model": (str, "eip1559"),
+        "op_stack": (bool, False),
+        "gas_varies": (bool, False),
+        "priority_fee_min_wei": (int, 0),
+        "gas_price_max_wei": (int, None),
+        "fee_max": (str, None),
+        "explorer_tx": (str, ""),
+        "logo": (str, ""),
+    }
+)
+_TRON_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType({"explorer_tx": (str, ""), "logo": (str, "")})
+FAMILIES: Final[Mapping[str, Mapping[str, tuple[type, Any]]]] = MappingProxyType({"evm": _EVM_PARAMS, "tron": _TRON_PARAMS})
+"""Chain families and what each may say of a network, with type and default; None: it must be said. `tron` has no rail yet."""
+
+_NETWORK_FIELDS: Final = frozenset({"family", "name", "chain_id", "genesis", "native", "block_ms", "confirmations"})
+_COIN_FIELDS: Final = frozenset({"id", "id_from", "name", "display_decimals", "logo"})
+_TOKEN_FIELDS: Final = frozenset({"id", "id_from", "standard", "contract", "wire_contract", "decimals", "takes_memo", "status"})
+
+
+class CatalogError(ValueError):
+    """An entry that cannot stand. The text names it and says what would be right."""
+
+
+def derived_coin_id(symbol: str) -> str:
+    """The id of a coin whose CCPayment id is not known. Made once, then fixed in the file as text."""
+    return str(uuid.uuid5(ID_NAMESPACE, f"coin:{symbol}"))
+
+
+def derived_token_id(chain_id: int, contract: str | None) -> str:
+    """The id of an EVM token whose CCPayment id is not known; `contract` None is the network's own coin."""
+    return str(uuid.uuid5(ID_NAMESPACE, f"token:eip155:{chain_id}:{contract.lower() if contract else 'native'}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that exists, frozen. A coin and one of its tokens may share an id, so look-ups go by kind."""
+
+    _networks: Mapping[str, Network]
+    _coins: Mapping[str, Coin]
+    _tokens: Mapping[str, Token]
+    _by_symbol: Mapping[tuple[str, str], Token]
+    _by_coin: Mapping[str, tuple[Token, ...]]
+    _reserved: Mapping[str, str]
+
+    @classmethod
+    def load(cls, path: Path | None = None, overrides: str | Path | None = None, *, check_contract: ContractCheck | None = None) -> Catalog:
+        """The catalogue at `path` (None: the shipped one) with `overrides` laid over it (a file, or TOML text).
+
+        Raises CatalogError, also for a file that is missing or no TOML.
+        """
+        tables = _read(path or Path(__file__).with_name("catalog.toml"))
+        if overrides is not None:
+            tables = _merged(tables, _read(overrides))
+        return _build(tables, check_contract)
+
+    def network(self, chain: str) -> Network | None:
+        """The network with this wire name."""
+        return self._networks.get(chain)
+
+    def coin(self, coin_id: str) -> Coin | None:
+        """The coin with this id."""
+        return self._coins.get(coin_id)
+
+    def token(self, token_id: str) -> Token | None:
+        """The token with this id."""
+        return self._tokens.get(token_id)
+
+    def coin_named_by(self, any_id: str) -> Coin | None:
+        """The coin that a token id or a coin id means: internal payouts and prices need no more (vendor: Token ID Interface)."""
+        token = self._tokens.get(any_id)
+        return token.coin if token is not None else self._coins.get(any_id)
+
+    def coin_by_symbol(self, symbol: str) -> Coin | None:
+        """The coin with this symbol; symbols are unique."""
+        return next((coin for coin in self._coins.values() if coin.symbol == symbol), None)
+
+    def by_symbol(self, symbol: str, chain: str) -> Token | None:
+        """The token of this coin on this network."""
+        return self._by_symbol.get((symbol, chain))
+
+    def native(self, chain: str) -> Token:
+        """The coin that pays gas on this network. Raises CatalogError where the catalogue knows none."""
+        network = self._networks.get(chain)
+        token = self._tokens.get(network.native_token_id) if network is not None else None
+        if token is None:
+            raise CatalogError(f"network {chain}: no native token in the catalogue")
+        return token
+
+    def tokens_of(self, coin: Coin) -> tuple[Token, ...]:
+        """Every token of a coin, in the order of the file."""
+        return self._by_coin.get(coin.id, ())
+
+    def coins(self) -> tuple[Coin, ...]:
+        """Every coin, in the order of the file."""
+        return tuple(self._coins.values())
+
+    def networks(self) -> tuple[Network, ...]:
+        """Every network, in the order of the file."""
+        return tuple(self._networks.values())
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Every token, in the order of the file."""
+        return tuple(self._tokens.values())
+
+    def tokens_on(self, chain: str) -> tuple[Token, ...]:
+        """Every token on a network, in the order of the file."""
+        return tuple(token for token in self._tokens.values() if token.chain == chain)
+
+    def reserved(self, any_id: str) -> str | None:
+        """What an id of CCPayment's means that cannot be paid here yet; None for all others."""
+        return self._reserved.get(any_id)
+
+    def with_network(self, chain: str, *, chain_id: int | None = None, confirmations: int | None = None) -> Catalog:
+        """The catalogue with one network as the operator's settings have it.
+
+        Another `chain_id` than the catalogue's makes it a test network: no pinned genesis, no explorer, a name that says so, and a
+        small depth stands in for finality.
+        `confirmations` is kept, and sets param `reports_at_depth`: success is reported at that depth instead of at finality.
+        Raises CatalogError for an unknown network, a depth below 1, and a chain id that another network has: the same bytes would
+        be a valid payment on both.
+        """
+        network = self._networks.get(chain)
+        if network is None:
+            raise CatalogError(f"network {chain}: not in the catalogue; it has {', '.join(self._networks)}")
+        if confirmations is not None and confirmations < 1:
+            raise CatalogError(f"network {chain}: confirmations is {confirmations}; 1 or more would be right")
+        if chain_id is not None and chain_id != network.chain_id:
+            network = _as_test_network(network, chain_id, self._networks.values())
+        if confirmations is not None:
+            params = dict(network.params) | {"reports_at_depth": True}
+            network = replace(network, confirmations=confirmations, params=tuple(sorted(params.items())))
+        return replace(self, _networks=MappingProxyType({**self._networks, chain: network}))
+
+
+def _as_test_network(network: Network, chain_id: int, others: Iterable[Network]) -> Network:
+    if network.family != "evm" or network.is_test:
+        reason = f"family {network.family} has no chain id to set" if network.family != "evm" else "is a test network already"
+        raise CatalogError(f"network {network.chain}: {reason}")
+    if not 1 <= chain_id <= CHAIN_ID_MAX:
+        raise CatalogError(f"network {network.chain}: chain_id {chain_id} is not between 1 and {CHAIN_ID_MAX}")
+    for other in others:
+        if other.chain != network.chain and other.chain_id == chain_id:
+            raise CatalogError(
+                f"network {network.chain}: chain_id {chain_id} is {other.chain}'s; a payment signed for one would be valid on both"
+            )
+    return replace(
+        network,
+        name=f"{network.name} (test network {chain_id})",
+        chain_id=chain_id,
+        genesis=None,
+        confirmations=TEST_CONFIRMATIONS,
+        is_test=True,
+        params=tuple((key, "" if key == "explorer_tx" else value) for key, value in network.params),
+    )
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    name = str(source) if isinstance(source, Path) else "catalogue text"
+    try:
+        tables = tomllib.loads(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CatalogError(f"{name}: {error}") from error
+    for key, table in tables.items():
+        if key not in {"networks", "coins", "tokens", "reserved"} or not isinstance(table, dict):
+            raise CatalogError(f"{name}: {key} is not one of the tables networks, coins, tokens, reserved")
+    return tables
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _build(tables: Mapping[str, Any], check_contract: ContractCheck | None) -> Catalog:
+    reserved = {_known_id(f"reserved {key}", key): str(text) for key, text in tables.get("reserved", {}).items()}
+    coins = {symbol: _coin(symbol, fields) for symbol, fields in tables.get("coins", {}).items()}
+    networks = {chain: _Entry(f"network {chain}", fields, _network_fields(chain, fields)) for chain, fields in _items(tables, "networks")}
+    tokens: dict[tuple[str, str], Token] = {}
+    for chain, of_chain in _items(tables, "tokens"):
+        if chain not in networks:
+            raise CatalogError(f"tokens.{chain}: there is no [networks.{chain}]; the catalogue has {', '.join(networks)}")
+        for symbol, fields in of_chain.items():
+            if symbol not in coins:
+                raise CatalogError(f"token {chain}.{symbol}: there is no [coins.{symbol}]; add one, or name the token by its coin's symbol")
+            tokens[symbol, chain] = _token(chain, coins[symbol], fields, networks[chain], check_contract)
+    _refuse_doubles(coins.values(), tokens.values(), reserved)
+    by_coin: dict[str, tuple[Token, ...]] = {}
+    for token in tokens.values():
+        by_coin[token.coin.id] = (*by_coin.get(token.coin.id, ()), token)
+    built = {chain: _network(chain, entry, tokens) for chain, entry in networks.items()}
+    _refuse_double_chain_ids(built.values())
+    return Catalog(
+        _networks=MappingProxyType(built),
+        _coins=MappingProxyType({coin.id: coin for coin in coins.values()}),
+        _tokens=MappingProxyType({token.id: token for token in tokens.values()}),
+        _by_symbol=MappingProxyType(tokens),
+        _by_coin=MappingProxyType(by_coin),
+        _reserved=MappingProxyType(reserved),
+    )
+
+
+class _Entry:
+    """One table of the file: typed fields, none unknown, errors that name the entry."""
+
+    def __init__(self, name: str, fields: object, known: Iterable[str]) -> None:
+        if not isinstance(fields, dict):
+            raise CatalogError(f"{name}: is no table")
+        self.name, self._fields = name, fields
+        if unknown := sorted(set(fields) - set(known)):
+            raise CatalogError(f"{name}: unknown field {unknown[0]}; known are {', '.join(sorted(known))}")
+
+    def has(self, key: str) -> bool:
+        return key in self._fields
+
+    def _get(self, key: str, kind: type, default: object) -> Any:
+        value = self._fields.get(key, default)
+        if value is None:
+            raise CatalogError(f"{self.name}: {key} is missing")
+        if type(value) is not kind:
+            raise CatalogError(f"{self.name}: {key} is {value!r}; {_KINDS[kind]} would be right")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._get(key, str, default))
+
+    def number(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = int(self._get(key, int, default))
+        if not low <= value <= high:
+            raise CatalogError(f"{self.name}: {key} is {value}; {low} to {high} would be right")
+        return value
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        return bool(self._get(key, bool, default))
+
+    def param(self, key: str, kind: type, default: object) -> str | int | bool:
+        value: str | int | bool = self._get(key, kind, default)
+        return value
+
+
+_KINDS: Final[Mapping[type, str]] = MappingProxyType({str: "a text in quotes", int: "a whole number", bool: "true or false"})
+
+
+def _items(tables: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    for chain, fields in tables.get(kind, {}).items():
+        if _CHAIN.fullmatch(chain) is None or not isinstance(fields, dict):
+            raise CatalogError(f"{kind}.{chain}: a table [{kind}.CHAIN] with the chain in capitals would be right")
+    return list(tables.get(kind, {}).items())
+
+
+def _network_fields(chain: str, fields: dict[str, Any]) -> frozenset[str]:
+    family = fields.get("family")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise CatalogError(f"network {chain}: family is {family!r}; one of {', '.join(FAMILIES)} would be right")
+    return _NETWORK_FIELDS.union(FAMILIES[family])
+
+
+def _coin(symbol: str, fields: object) -> Coin:
+    entry = _Entry(f"coin {symbol}", fields, _COIN_FIELDS)
+    if _SYMBOL.fullmatch(symbol) is None:
+        raise CatalogError(f"{entry.name}: a symbol is 1 to 20 letters, digits, dots and dashes")
+    entry.text("id_from", "")
+    if not entry.has("id"):
+        raise CatalogError(f'{entry.name}: id is missing; where CCPayment\'s is not known, write id = "{derived_coin_id(symbol)}"')
+    return Coin(
+        id=_known_id(entry.name, entry.text("id")),
+        symbol=symbol,
+        name=entry.text("name"),
+        display_decimals=entry.number("display_decimals", 0, LEDGER_DECIMALS),
+        logo=entry.text("logo", ""),
+    )
+
+
+def _token(chain: str, coin: Coin, fields: object, network: _Entry, check_contract: ContractCheck | None) -> Token:
+    entry = _Entry(f"token {chain}.{coin.symbol}", fields, _TOKEN_FIELDS)
+    entry.text("id_from", "")
+    contract = entry.text("contract") if entry.has("contract") else None
+    family, chain_id = network.text("family"), _chain_id(network)
+    if not entry.has("id"):
+        would_be = f'; where CCPayment\'s is not known, write id = "{derived_token_id(chain_id, contract)}"' if family == "evm" else ""
+        raise CatalogError(f"{entry.name}: id is missing{would_be}")
+    if contract is not None:
+        _check_contract(entry.name, family, contract, check_contract)
+    elif network.text("native", "") != coin.symbol:
+        raise CatalogError(f"{entry.name}: contract is missing; only the network's own coin, {network.text('native', '')}, has none")
+    wire_contract = entry.text("wire_contract", contract or str(chain_id))
+    if contract is not None and wire_contract != contract and not (family == "evm" and wire_contract.lower() == contract.lower()):
+        raise CatalogError(f"{entry.name}: wire_contract {wire_contract} is another contract than {contract}")
+    decimals = entry.number("decimals", 0, 255)
+    try:
+        return Token(
+            id=_known_id(entry.name, entry.text("id")),
+            coin=coin,
+            chain=chain,
+            standard=entry.text("standard"),
+            contract=contract,
+            wire_contract=wire_contract,
+            decimals=decimals,
+            takes_memo=entry.flag("takes_memo"),
+            status=entry.number("status", 1, 3, 1),
+        )
+    except MoneyError as error:
+        raise CatalogError(f"{entry.name}: decimals is {decimals}; the books hold {LEDGER_DECIMALS}, so it cannot be listed") from error
+
+
+def _network(chain: str, entry: _Entry, tokens: Mapping[tuple[str, str], Token]) -> Network:
+    family = entry.text("family")
+    native = tokens.get((entry.text("native", ""), chain))
+    if family == "evm" and (native is None or not native.is_native):
+        raise CatalogError(
+            f"{entry.name}: its own coin is missing; [tokens.{chain}.{entry.text('native')}] without contract would be right"
+        )
+    genesis = entry.text("genesis") if entry.has("genesis") else None
+    if genesis is not None and _HASH.fullmatch(genesis) is None:
+        raise CatalogError(f"{entry.name}: genesis is {genesis!r}; 0x and 64 hex digits in lower case would be right")
+    params = {key: entry.param(key, kind, default) for key, (kind, default) in FAMILIES[family].items()}
+    _check_params(entry, params)
+    return Network(
+        chain=chain,
+        family=family,
+        name=entry.text("name"),
+        native_token_id=native.id if native is not None else "",
+        chain_id=_chain_id(entry),
+        genesis=genesis,
+        block_ms=entry.number("block_ms", 1, 3_600_000),
+        confirmations=entry.number("confirmations", 1, 100_000),
+        is_test=False,
+        params=tuple(sorted(params.items())),
+    )
+
+
+def _chain_id(entry: _Entry) -> int:
+    """EVM networks have one; elsewhere 0 stands for none."""
+    return entry.number("chain_id", 1, CHAIN_ID_MAX) if entry.text("family") == "evm" else 0
+
+
+def _check_params(entry: _Entry, params: Mapping[str, str | int | bool]) -> None:
+    if params.get("explorer_tx") and "{txid}" not in str(params["explorer_tx"]):
+        raise CatalogError(f"{entry.name}: explorer_tx has no {{txid}} in it")
+    if "fee_max" not in params:
+        return
+    if params["fee_model"] not in {"eip1559", "legacy"}:
+        raise CatalogError(f"{entry.name}: fee_model is {params['fee_model']!r}; eip1559 or legacy would be right")
+    if not 0 <= int(params["priority_fee_min_wei"]) < int(params["gas_price_max_wei"]):
+        raise CatalogError(f"{entry.name}: priority_fee_min_wei must be 0 or more and below gas_price_max_wei")
+    try:
+        fee_max = parse_units(str(params["fee_max"]), LEDGER_DECIMALS)
+    except MoneyError as error:
+        raise CatalogError(f"{entry.name}: fee_max: {error}") from error
+    if fee_max == 0:
+        raise CatalogError(f"{entry.name}: fee_max is 0, so nothing could ever be paid")
+
+
+def _check_contract(name: str, family: str, contract: str, check: ContractCheck | None) -> None:
+    if family == "evm" and (_EVM_CONTRACT.fullmatch(contract) is None or int(contract, 16) == 0):
+        raise CatalogError(f"{name}: contract is {contract!r}; 0x and 40 hex digits, not all 0, would be right")
+    if _ANY_CONTRACT.fullmatch(contract) is None:
+        raise CatalogError(f"{name}: contract is {contract!r}; 1 to 128 printable characters would be right")
+    if check is not None and (problem := check(family, contract)) is not None:
+        raise CatalogError(f"{name}: contract {contract}: {problem}")
+
+
+def _known_id(name: str, text: str) -> str:
+    try:
+        canonical = str(uuid.UUID(text))
+    except ValueError:
+        canonical = ""
+    if canonical != text:
+        raise CatalogError(f"{name}: id is {text!r}; a UUID in lower case with hyphens would be right")
+    return text
+
+
+def _refuse_doubles(coins: Iterable[Coin], tokens: Iterable[Token], reserved: Mapping[str, str]) -> None:
+    """One id one coin, one id one token (a token may share its own coin's), one contract one token."""
+    coin_of: dict[str, Coin] = {}
+    for coin in coins:
+        if (other := coin_of.setdefault(coin.id, coin)) is not coin:
+            raise CatalogError(f"coin {coin.symbol}: id {coin.id} is coin {other.symbol}'s")
+    by_id: dict[str, str] = {}
+    by_contract: dict[tuple[str, str], str] = {}
+    for token in tokens:
+        name = f"{token.chain}.{token.coin.symbol}"
+        if (taken := by_id.setdefault(token.id, name)) != name:
+            raise CatalogError(f"token {name}: id {token.id} is token {taken}'s")
+        if coin_of.get(token.id, token.coin) is not token.coin:
+            raise CatalogError(
+                f"token {name}: id {token.id} is coin {coin_of[token.id].symbol}'s; a token may share its own coin's id only"
+            )
+        where = (token.chain, (token.contract or "native").lower())
+        if (taken := by_contract.setdefault(where, name)) != name:
+            raise CatalogError(f"token {name}: contract {token.contract} is token {taken}'s")
+    for taken_id in reserved.keys() & (coin_of.keys() | by_id.keys()):
+        raise CatalogError(f"id {taken_id} is reserved for: {reserved[taken_id]}")
+
+
+def _refuse_double_chain_ids(networks: Iterable[Network]) -> None:
+    seen: dict[int, str] = {}
+    for network in networks:
+        if network.family == "evm" and (other := seen.setdefault(network.chain_id, network.chain)) != network.chain:
+            raise CatalogError(f"network {network.chain}: chain_id {network.chain_id} is {other}'s")
