@@ -173,7 +173,7 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, name: str) -> Non
     tree[keys[-1]] = value
 
 
-def _section(cls: type[Any], content: object, where: str) -> Any:  # noqa: ANN401  one of the dataclasses above
+def _section(cls: type[Any], content: object, where: str) -> Any:
     if not isinstance(content, dict):
         raise SettingWrong(f"[{where}] must be a section")
     hints = typing.get_type_hints(cls)
@@ -185,7 +185,7 @@ def _section(cls: type[Any], content: object, where: str) -> Any:  # noqa: ANN40
     return cls(**values)
 
 
-def _value(kind: Any, raw: object, where: str) -> object:  # noqa: ANN401  a type
+def _value(kind: Any, raw: object, where: str) -> object:
     origin = typing.get_origin(kind)
     if origin is tuple:
         items = [part.strip() for part in raw.split(",") if part.strip()] if isinstance(raw, str) else raw

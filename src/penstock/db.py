@@ -118,7 +118,7 @@ class Tx:
         self.dialect = dialect
         self._execute = execute
 
-    def _run(self, sql: str, parameters: dict[str, Any]) -> Any:  # noqa: ANN401  a cursor of either driver
+    def _run(self, sql: str, parameters: dict[str, Any]) -> Any:
         amounts = amount_columns()
         for name, value in parameters.items():
             if isinstance(value, list | tuple):
@@ -168,7 +168,9 @@ class Database(ABC):
 
     def _migrate(self) -> list[str]:
         def current(tx: Tx) -> int:
-            tx.run("CREATE TABLE IF NOT EXISTS schema_version (number {INT} PRIMARY KEY, name TEXT NOT NULL, at_ms {INT} NOT NULL) {STRICT}")
+            tx.run(
+                "CREATE TABLE IF NOT EXISTS schema_version (number {INT} PRIMARY KEY, name TEXT NOT NULL, at_ms {INT} NOT NULL) {STRICT}"
+            )
             row = tx.one("SELECT MAX(number) AS number FROM schema_version")
             return int(row["number"] or 0) if row else 0
 
@@ -246,7 +248,7 @@ class SqliteDatabase(Database):
         for pragma in ("synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
         level = connection.execute("PRAGMA synchronous").fetchone()["synchronous"]
-        if level != 2:  # noqa: PLR2004  FULL
+        if level != 2:
             raise DatabaseRefused(f"SQLite runs with synchronous={level}; FULL (2) is needed")
         return connection
 
@@ -293,7 +295,7 @@ class SqliteDatabase(Database):
 class _IntegerLoader(NumericLoader):
     """NUMERIC as int: every number in the schema is one."""
 
-    def load(self, data: Any) -> int:  # type: ignore[override]  # noqa: ANN401
+    def load(self, data: Any) -> int:  # type: ignore[override]
         return int(bytes(data).decode())
 
 

@@ -298,9 +298,10 @@ def coin_text_for_usd(usd: int, rate: Rate, *, decimals: int = 16) -> str:
     return plain(_half_up(usd * 10**decimals, rate.usd), decimals)
 
 
-def usd_text(usd: int, *, decimals: int = 2) -> str:
-    """10^-18 USD as wire text, rounded half up; network_fee_value has two decimals (spec, 16.9), "0" for zero."""
-    return plain(_half_up(usd, 10 ** (USD_DECIMALS - decimals)), decimals)
+def usd_text(usd: int) -> str:
+    """10^-18 USD as wire text: always two decimals, rounded half up (spec, 16.9)."""
+    cents = _half_up(usd, 10 ** (USD_DECIMALS - 2))
+    return f"{cents // 100}.{cents % 100:02d}"
 
 
 def _half_up(numerator: int, denominator: int) -> int:

@@ -31,7 +31,11 @@ class Problem(enum.Enum):
     IP_NOT_IN_WHITELIST = (12002, "IpNotInWhitelist", "The source address is not on the merchant's allow-list.")
     INVALID_COIN = (13000, "InvalidCoin", "No such coin or token id.")
     INVALID_CHAIN = (13001, "InvalidChain", "No such network.")
-    BALANCE_INSUFFICIENT = (14000, "BalanceInsufficient", "The available balance does not cover the amount, and the fee where the merchant pays it.")
+    BALANCE_INSUFFICIENT = (
+        14000,
+        "BalanceInsufficient",
+        "The available balance does not cover the amount, and the fee where the merchant pays it.",
+    )
     ADDRESS_EMPTY_MEMO = (14003, "AddressEmptyMemo", "The destination demands a memo or tag.")
     CHAIN_STOP_WITHDRAW = (14004, "ChainStopWithdraw", "Withdrawals on this network are off.")
     VALUE_BELOW_LIMIT = (14005, "WithdrawValueLessThanLimit", "Below the operator's minimum, or below what the network can carry.")

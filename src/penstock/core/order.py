@@ -104,7 +104,8 @@ def wire_status(state: OrderState, shown: WireStatus) -> WireStatus:
 @dataclass(frozen=True, slots=True)
 class Order:
     """One withdrawal. Amounts are coin units of 10^-18; times Unix milliseconds; `payer` and `recipient` are holders
-    (`m:<merchant>` or `u:<account>`), `recipient` is "" for an outside address."""
+    (`m:<merchant>` or `u:<account>`), `recipient` is "" for an outside address.
+    """
 
     id: int
     record_id: int

@@ -183,7 +183,10 @@ def batch_hash(previous: str, entries: list[dict[str, Any]], postings: list[dict
     entry_columns = ("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms")
     rows = [
         [[e[c] for c in entry_columns] for e in sorted(entries, key=lambda e: e["id"])],
-        [[p["entry_id"], p["line"], p["account"], p["coin_id"], str(p["amount"])] for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))],
+        [
+            [p["entry_id"], p["line"], p["account"], p["coin_id"], str(p["amount"])]
+            for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))
+        ],
     ]
     return hashlib.sha256((previous + json.dumps(rows, separators=(",", ":"), ensure_ascii=False)).encode()).hexdigest()
 

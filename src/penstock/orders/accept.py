@@ -145,7 +145,8 @@ class Accept:
             value.to_token(token)
         except Inexact as error:
             raise Refused(
-                Problem.COIN_PRECISION_LIMIT, f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {error.decimals}."
+                Problem.COIN_PRECISION_LIMIT,
+                f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {error.decimals}.",
             ) from error
         quote = self._board.quote(token)
         if not request.merchant_pays_fee and value <= quote.fee:
@@ -157,7 +158,7 @@ class Accept:
 
     def _rail(self, token: Token) -> Rail:
         rail = self._board.rail(token.chain)
-        if rail is None or token.status == 2:  # noqa: PLR2004  maintenance, spec 4.8
+        if rail is None or token.status == 2:
             raise Refused(Problem.CHAIN_STOP_WITHDRAW, f"Withdrawals of {token.coin.symbol} on {token.chain} are off at the moment.")
         return rail
 

@@ -12,13 +12,12 @@ from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Token, TokenAmount, plain, round_up_to_token
 from penstock.rails.base import FeeEstimate, Heads, NodeUnreachable, Rail
-from penstock.rates import NoPrice, Prices, StalePrice, convert, usd_value
+from penstock.rates import NoPrice, Prices, StalePrice, convert, usd_text, usd_value
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
 
 REFRESH_MS: Final = 3_000
-CENT: Final = 10 ** (LEDGER_DECIMALS - 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +65,22 @@ class Board:
         """What a transfer of this token costs the one who bears it. Raises Refused."""
         estimate = self.estimate(token)
         if estimate is None:
-            raise Refused(Problem.SERVICE_ERROR, f"There is no fresh fee estimate for {token.chain} yet; please try again in a few seconds.")
+            raise Refused(
+                Problem.SERVICE_ERROR, f"There is no fresh fee estimate for {token.chain} yet; please try again in a few seconds."
+            )
         native = self._catalog.native(token.chain)
         cost = TokenAmount(native, estimate.cost).to_coin()
         now_ms = self._runtime.now_ms()
         try:
-            fee_rate = self._prices.usd(native.coin.symbol, now_ms)
-            coin_rate = self._prices.usd(token.coin.symbol, now_ms)
+            fee_rate = self._prices.usd(native.coin.symbol, now_ms=now_ms)
+            coin_rate = self._prices.usd(token.coin.symbol, now_ms=now_ms)
             fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
         except (NoPrice, StalePrice) as error:
             raise Refused(Problem.SERVICE_ERROR, f"The fee cannot be quoted now: {error}; please try again later.") from error
         fee = round_up_to_token(fee, token)
         return Quote(
             fee=fee,
-            fee_usd=_dollars(usd_value(fee, coin_rate)),
+            fee_usd=usd_text(usd_value(fee, coin_rate)) if fee else "0",
             token_rate=plain(coin_rate.usd, LEDGER_DECIMALS),
             native_rate=plain(fee_rate.usd, LEDGER_DECIMALS),
             gas_quoted=estimate.cost,
@@ -110,9 +111,3 @@ class Board:
             if self.faults.get(chain) != str(error):
                 log.warning("network.unreachable", chain=chain, detail=str(error))
             self.faults[chain] = str(error)
-
-
-def _dollars(usd: int) -> str:
-    """USD with two decimals, rounded half up; "0" for nothing (spec 5.1, 16.9)."""
-    cents = (usd + CENT // 2) // CENT
-    return f"{cents // 100}.{cents % 100:02d}" if usd else "0"

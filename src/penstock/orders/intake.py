@@ -75,7 +75,9 @@ class Intake:
     async def submit(self, draft: Draft) -> Order:
         """The stored order of this id, new or old. Raises Refused."""
         if self._stopping or len(self._waiting) >= QUEUE_MAX:
-            raise Refused(Problem.RATE_LIMIT, "The server has more requests waiting than it will hold; come back in a second.", retry_after_s=1)
+            raise Refused(
+                Problem.RATE_LIMIT, "The server has more requests waiting than it will hold; come back in a second.", retry_after_s=1
+            )
         self._waiting.append(draft)
         self._arrived.set()
         return await draft.answer
@@ -221,7 +223,7 @@ def _stored(tx: Tx, keys: set[tuple[int, str]]) -> dict[tuple[int, str], tuple[s
         return {}
     # Orders that were there before this batch, with the fingerprint of their request.
     rows = tx.all(
-        f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "  # noqa: S608
+        f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
         "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
         "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
         k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)],
@@ -239,7 +241,7 @@ def _balances_touched(drafts: Sequence[Draft]) -> set[tuple[str, str]]:
     return touched
 
 
-def _post(sheet: Any, draft: Draft) -> Answer:  # noqa: ANN401  ledger.book.Sheet
+def _post(sheet: Any, draft: Draft) -> Answer:
     order = _wish(draft)
     try:
         if order.is_internal:

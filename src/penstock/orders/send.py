@@ -50,7 +50,9 @@ class Purse:
 
 def purse(tx: Tx, lane_id: int, native: Token) -> Purse | None:
     """Observed final balance, less what attempts that the observation does not show yet will take; None before the first look."""
-    seen = {r["token_id"]: r for r in tx.all("SELECT token_id, block, observed FROM treasury_seen WHERE lane_id = :lane_id", lane_id=lane_id)}
+    seen = {
+        r["token_id"]: r for r in tx.all("SELECT token_id, block, observed FROM treasury_seen WHERE lane_id = :lane_id", lane_id=lane_id)
+    }
     if native.id not in seen:
         return None
     oldest = min(row["block"] for row in seen.values())
@@ -113,7 +115,7 @@ class Sender:
         def job(tx: Tx) -> list[Order]:
             # Oldest due first; others skip what we hold.
             rows = tx.all(
-                "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "  # noqa: S608
+                "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
                 "(SELECT id FROM orders WHERE due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT :limit {SKIP_LOCKED}) "
                 f"RETURNING {store.COLUMNS}",
                 lease=lease,
@@ -202,7 +204,13 @@ class Sender:
                 continue
             units = CoinAmount(token.coin, order.net).to_token(token).units
             if fees.cost > fees.fee_cap:
-                held.append((order, HoldReason.FEE_CAP, f"the network asks {fees.cost} and the cap is {fees.fee_cap} base units of {native.coin.symbol}"))
+                held.append(
+                    (
+                        order,
+                        HoldReason.FEE_CAP,
+                        f"the network asks {fees.cost} and the cap is {fees.fee_cap} base units of {native.coin.symbol}",
+                    )
+                )
                 continue
             needs = {native.id: fees.fee_cap}
             needs[token.id] = needs.get(token.id, 0) + units
@@ -221,7 +229,9 @@ class Sender:
         moves = []
         for order, why, text in held:
             if order.state is OrderState.ACCEPTED:
-                moves.append(store.Move(order, OrderState.HELD, f"{why.value}: {text}", at_ms=now_ms, hold_reason=why.value, due_at_ms=again))
+                moves.append(
+                    store.Move(order, OrderState.HELD, f"{why.value}: {text}", at_ms=now_ms, hold_reason=why.value, due_at_ms=again)
+                )
         store.move(tx, moves, next_ids=ids[: len(moves)])
         changed = [(o, why) for o, why, _ in held if o.state is OrderState.HELD and o.hold_reason != why.value]
         # Still held, but for another reason.

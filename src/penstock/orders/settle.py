@@ -136,7 +136,8 @@ class Settler:
             case Dead(proof=proof):
                 changes.retired.append(attempt.id)
                 changes.moves += [
-                    Move(o, OrderState.ACCEPTED, f"attempt proved dead: {proof}", at_ms=changes.now_ms, due_at_ms=changes.now_ms) for o in orders
+                    Move(o, OrderState.ACCEPTED, f"attempt proved dead: {proof}", at_ms=changes.now_ms, due_at_ms=changes.now_ms)
+                    for o in orders
                 ]
             case Suspicious(detail=detail):
                 changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
@@ -260,5 +261,3 @@ def describe(seen: Observation) -> str:
             return f"dead: {proof}"
         case Suspicious(detail=detail):
             return f"needs a person: {detail}"
-
-

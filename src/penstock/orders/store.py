@@ -24,7 +24,7 @@ def _column_type(name: str) -> str:
 
 
 _INSERT: Final = (
-    f"INSERT INTO orders ({COLUMNS}, due_at_ms, lease, lease_until_ms) "  # noqa: S608  column names of a dataclass
+    f"INSERT INTO orders ({COLUMNS}, due_at_ms, lease, lease_until_ms) "
     f"SELECT {', '.join(f'o.{name}' for name in _FIELDS)}, o.due_at_ms, '', 0 "
     "FROM {ROWS o(" + ", ".join(f"{name} {_column_type(name)}" for name in (*_FIELDS, "due_at_ms")) + ")}"
 )
@@ -55,7 +55,7 @@ def lock(tx: Tx, order_ids: Iterable[int]) -> dict[int, Order]:
     """Orders by id, locked in id order until the transaction ends."""
     # The orders that are about to move.
     rows = tx.all(
-        f"SELECT {COLUMNS} FROM orders WHERE id IN (SELECT k.id FROM {{ROWS k(id {{INT}})}}) ORDER BY id {{FOR_UPDATE}}",  # noqa: S608
+        f"SELECT {COLUMNS} FROM orders WHERE id IN (SELECT k.id FROM {{ROWS k(id {{INT}})}}) ORDER BY id {{FOR_UPDATE}}",
         k=[{"id": order_id} for order_id in sorted(set(order_ids))],
     )
     return {row["id"]: order_of(row) for row in rows}
@@ -139,7 +139,7 @@ class OrderStore:
         # Through the key table, which is never partitioned.
         rows = await self._database.read(
             lambda tx: tx.all(
-                f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "  # noqa: S608
+                f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
                 "WHERE order_key.merchant_id = :merchant_id AND order_key.merchant_order_id IN "
                 "(SELECT k.merchant_order_id FROM {ROWS k(merchant_order_id TEXT)})",
                 merchant_id=merchant_id,

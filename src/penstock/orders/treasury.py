@@ -80,7 +80,7 @@ class Treasury:
 
     async def address(self, chain: str) -> str:
         """The hot address of a network; it exists before the first funding."""
-        return await self._signer.address(self._catalog.network(chain).family, 0)
+        return await self._signer.address(self._rails[chain].network.family, 0)
 
     async def look(self, chain: str) -> Look:
         """Open the lane if it is new, read it at the final block, and book what arrived. Raises NodeUnreachable."""
@@ -90,7 +90,7 @@ class Treasury:
         mined = await rail.next_slot(address)
         await self._open(chain, address, mined)
         used = await rail.next_slot(address, block=heads.final)
-        tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]  # noqa: PLR2004  maintenance
+        tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
         observed = {token.id: await rail.balance(address, token, block=heads.final) for token in tokens}
         seen = Look(chain, address, heads.final, used, observed)
         if await self._database.write("treasury", lambda tx: self._record(tx, seen)):
@@ -147,7 +147,9 @@ class Treasury:
             elif units < expected:
                 missing = TokenAmount(token, expected - units)
                 log.error("treasury.outflow.unexplained", chain=seen.chain, token=token.id, missing=str(missing), block=seen.block)
-                attempts.halt_lane(tx, seen.chain, f"{missing} {token.coin.symbol} left the hot address at or before block {seen.block} unexplained")
+                attempts.halt_lane(
+                    tx, seen.chain, f"{missing} {token.coin.symbol} left the hot address at or before block {seen.block} unexplained"
+                )
                 continue
             self._note(tx, lane.id, token_id, seen.block, units)
         self._book.close(tx, sheet, self._runtime.now_ms())
