@@ -1,0 +1,131 @@
+"""The entrance on both databases: repeats, races for one balance, refusals that leave nothing behind."""
+
+import asyncio
+from collections import Counter
+
+from penstock.core.errors import Problem, Refused
+from penstock.core.order import Order
+from penstock.ledger.book import balances
+from tests.fixtures.rooms import USDT, rooms, units
+
+
+def codes(answers):
+    return Counter(a.problem.name if isinstance(a, Refused) else type(a).__name__ for a in answers)
+
+
+def test_a_thousand_concurrent_repeats_of_one_id_make_one_order(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url, worker=1) as one, rooms(migrated_url, worker=2) as two:
+            await one.credit("m:1", "1000")
+            first, second = await asyncio.gather(
+                one.submit_all([one.draft("same") for _ in range(500)]), two.submit_all([two.draft("same") for _ in range(500)])
+            )
+            assert {a.id for a in (*first, *second)} == {first[0].id}
+            assert await balances(one.database, "m:1") == {USDT: (units("999"), 0)}
+            assert await balances(one.database, "u:1000001") == {USDT: (units("1"), 0)}
+            assert (await one.audit()).breaches == []
+
+    asyncio.run(scenario())
+
+
+def test_one_id_with_a_thousand_different_bodies_makes_one_order(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "1000000")
+            answers = await r.submit_all([r.draft("same", str(n)) for n in range(1, 1001)])
+            assert codes(answers) == {"Order": 1, "ORDER_DUPLICATE": 999}
+            assert (await r.audit()).breaches == []
+
+    asyncio.run(scenario())
+
+
+def test_a_thousand_withdrawals_against_a_balance_that_covers_one(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url, worker=1) as one, rooms(migrated_url, worker=2) as two:
+            await one.credit("m:1", "1")
+            first, second = await asyncio.gather(
+                one.submit_all([one.draft(f"a{n}", recipient="") for n in range(500)]),
+                two.submit_all([two.draft(f"b{n}", recipient="") for n in range(500)]),
+            )
+            assert codes([*first, *second]) == {"Order": 1, "BALANCE_INSUFFICIENT": 999}
+            assert await balances(one.database, "m:1") == {USDT: (0, units("1"))}
+            assert (await one.audit()).breaches == []
+
+    asyncio.run(scenario())
+
+
+def test_a_stored_order_wins_over_a_refusal_and_a_refusal_leaves_nothing(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "5")
+            stored = (await r.submit_all([r.draft("stored")]))[0]
+
+        async with rooms(migrated_url, worker=3) as r:
+            stale = r.draft("stored")
+            stale.wish = Refused(Problem.SERVICE_ERROR, "the price is stale")
+            unknown = r.draft("unknown")
+            unknown.wish = Refused(Problem.SERVICE_ERROR, "the price is stale")
+            too_much = r.draft("too much", "6")
+            answers = await r.submit_all([stale, unknown, too_much, r.draft("other", merchant=2)])
+            assert answers[0] == stored
+            assert codes(answers) == {"Order": 1, "SERVICE_ERROR": 1, "BALANCE_INSUFFICIENT": 2}
+
+        async with rooms(migrated_url, worker=4) as r:
+            answers = await r.submit_all([r.draft("too much", "3"), r.draft("unknown", "0.5")])
+            assert all(isinstance(a, Order) for a in answers)
+            report = await r.audit()
+            assert report.breaches == []
+            assert report.counts["orders"] == 3
+
+    asyncio.run(scenario())
+
+
+def test_two_merchants_may_use_the_same_id(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "1")
+            await r.credit("m:2", "1")
+            one, two = await r.submit_all([r.draft("same", merchant=1), r.draft("same", merchant=2)])
+            assert one.id != two.id
+
+    asyncio.run(scenario())
+
+
+def test_an_overdraft_in_a_batch_is_refused_alone_and_money_received_in_it_can_be_spent(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "3")
+            answers = await r.submit_all(
+                [
+                    r.draft("too much", "4"),
+                    r.draft("in", "3", recipient="u:1000001"),
+                    r.draft("out", "3", recipient="u:1000002", merchant=0, payer="u:1000001"),
+                ]
+            )
+            assert codes(answers) == {"Order": 2, "BALANCE_INSUFFICIENT": 1}
+            assert await balances(r.database, "u:1000002") == {USDT: (units("3"), 0)}
+            report = await r.audit()
+            assert report.breaches == []
+            assert [w.invariant for w in report.warnings] == ["I11"]
+
+    asyncio.run(scenario())
+
+
+def test_the_audit_names_an_edited_balance_posting_and_order(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "10")
+            await r.submit_all([r.draft("in"), r.draft("out", recipient="")])
+            assert (await r.audit()).breaches == []
+            await r.database.write(
+                "tamper", lambda tx: tx.run("UPDATE balance SET available = :available WHERE holder = 'm:1'", available=0)
+            )
+            assert {f.invariant for f in (await r.audit()).breaches} == {"I3"}
+            await r.database.write("tamper", lambda tx: tx.run("UPDATE posting SET amount = :amount WHERE line = 0", amount=1))
+            report = await r.audit()
+            assert {"I1", "I3"} <= {f.invariant for f in report.breaches}
+            assert "I15" in {f.invariant for f in report.warnings}
+            await r.database.write("tamper", lambda tx: tx.run("DELETE FROM entry WHERE posting_kind = 'reserve'"))
+            assert "I5" in {f.invariant for f in (await r.audit()).breaches}
+
+    asyncio.run(scenario())
