@@ -1,0 +1,320 @@
+"""Bind, sign, submit, follow, settle on both databases, with a rail that shows whatever the test wants to see."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
+from penstock.ledger.audit import audit
+from penstock.ledger.book import balances
+from penstock.rails.base import NodeUnreachable
+from tests.fixtures.chain import Road
+from tests.fixtures.rooms import USDT, rooms, units
+
+
+def scenario(url, body, **options):
+    async def run():
+        async with rooms(url) as r:
+            road = Road(r, **options)
+            road.rail.funds = {"USDT": 1_000 * 10**6, "ETH": 10**18}
+            await road.board.refresh()
+            await road.treasury.refresh()
+            await r.credit("m:1", "100")
+            await body(r, road)
+            report = await audit(r.database, {})
+            assert report.breaches == []
+
+    asyncio.run(run())
+
+
+def usdt(r, road, name, value="10"):
+    draft = r.draft(name, value, recipient="")
+    draft.wish = replace(draft.wish, token_id=road.catalog.by_symbol("USDT", "ETH").id, fee=units("1"), net=units(value) - units("1"))
+    return draft
+
+
+def final(versions):
+    return Final(versions[-1].txid, 101, 21_000 * 10**9)
+
+
+def test_a_payout_goes_from_accepted_to_succeeded(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("sending", 1)
+        assert len(road.rail.sent) == 1
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 1, succeeded=True)
+        await road.follow()
+        assert (await road.order("a"))["state"] == "confirming"
+        road.rail.answer = final
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("succeeded", 2)
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
+        assert await road.follow() == 0
+
+    scenario(migrated_url, body)
+
+
+def test_orders_share_no_slot_and_are_bound_lowest_first(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, f"o{n}", "2") for n in range(20)])
+        await road.send()
+        rows = await r.database.read(lambda tx: tx.all("SELECT slot, state FROM attempt ORDER BY slot"))
+        assert [row["slot"] for row in rows] == list(range(20))
+        assert {row["state"] for row in rows} == {"sent"}
+
+    scenario(migrated_url, body)
+
+
+def test_too_little_in_the_treasury_holds_the_order_until_it_is_refilled(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a", "50"), usdt(r, road, "b", "50")])
+        road.rail.funds["USDT"] = 60 * 10**6
+        road.rail.final = 101
+        await r.database.write("unsee", lambda tx: tx.run("UPDATE treasury_seen SET observed = :observed", observed=60 * 10**6))
+        await r.database.write(
+            "gas",
+            lambda tx: tx.run(
+                "UPDATE treasury_seen SET observed = :observed WHERE token_id = :t", observed=10**18, t=road.catalog.native("ETH").id
+            ),
+        )
+        await road.send()
+        assert (await road.order("a"))["state"] == "sending"
+        held = await road.order("b")
+        assert (held["state"], held["hold_reason"], held["wire"]) == ("held", "liquidity", 0)
+        await r.database.write(
+            "refill",
+            lambda tx: tx.run(
+                "UPDATE treasury_seen SET observed = :observed WHERE token_id = :t", observed=200 * 10**6, t=held["token_id"]
+            ),
+        )
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("b"))["state"] == "sending"
+
+    scenario(migrated_url, body)
+
+
+def test_a_fee_over_the_cap_holds_the_order(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        road.rail.fee_cap = 1
+        await road.board.refresh()
+        await road.send()
+        assert (await road.order("a"))["hold_reason"] == "fee cap"
+
+    scenario(migrated_url, body)
+
+
+def test_reported_early_it_stays_succeeded_through_a_reorg_and_is_sent_again(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 2, succeeded=True)
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        road.rail.answer = Absent()
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert len(road.rail.sent) == 2
+        assert road.rail.sent[0] == road.rail.sent[1]
+        assert (await audit(r.database, {})).breaches == []
+        road.rail.answer = final
+        await road.follow()
+
+    scenario(migrated_url, body, report_depth=2)
+
+
+def test_a_reorg_before_the_report_takes_the_order_back_but_never_its_wire_status(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 1, succeeded=True)
+        await road.follow()
+        road.rail.answer = Absent()
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("sending", 1)
+        assert road.rail.sent[0] == road.rail.sent[1]
+
+    scenario(migrated_url, body)
+
+
+def test_failed_on_chain_gives_the_money_back_and_charges_no_fee(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: FailedOnChain(versions[0].txid, 101, 21_000 * 10**9, "reverted")
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("failed", 3)
+        assert order["txid"].startswith("0x")
+        assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
+
+    scenario(migrated_url, body)
+
+
+def test_a_stuck_payment_is_bumped_on_the_same_slot_and_any_version_may_win(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Pending(stuck=True)
+        await road.follow()
+        rows = await r.database.read(lambda tx: tx.all("SELECT number, txid FROM version ORDER BY number"))
+        assert [row["number"] for row in rows] == [1, 2]
+        assert len({row["txid"] for row in rows}) == 2
+        road.rail.answer = lambda versions: Final(versions[0].txid, 101, 21_000 * 10**9)
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["txid"]) == ("succeeded", rows[0]["txid"])
+
+    scenario(migrated_url, body)
+
+
+def test_at_the_cap_the_same_bytes_are_sent_again(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer, road.rail.bumps = Pending(stuck=True), False
+        await road.follow()
+        assert road.rail.sent[0] == road.rail.sent[1]
+
+    scenario(migrated_url, body)
+
+
+def test_what_only_a_person_can_judge_is_quarantined_and_stops_the_lane(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Suspicious("the slot was used by an unknown transaction")
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("quarantined", 1)
+        road.rail.answer = final
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+
+    scenario(migrated_url, body)
+
+
+def test_a_halted_lane_binds_nothing_more(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await r.database.write("halt", lambda tx: tx.run("UPDATE lane SET halted = 'a key leaked'"))
+        await road.send()
+        order = await road.order("a")
+        assert (order["state"], order["hold_reason"]) == ("held", "network paused")
+        assert road.rail.sent == []
+
+    scenario(migrated_url, body)
+
+
+def test_the_signer_refuses_one_and_it_goes_to_a_person(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        road.signer.refuses = True
+        await road.send()
+        assert (await road.order("a"))["state"] == "quarantined"
+        assert road.rail.sent == []
+
+    scenario(migrated_url, body)
+
+
+def test_nobody_answers_and_nothing_changes(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+
+        def down(versions):
+            raise NodeUnreachable("no node answers")
+
+        road.rail.answer = down
+        await road.follow()
+        assert (await road.order("a"))["state"] == "sending"
+
+    scenario(migrated_url, body)
+
+
+@pytest.mark.parametrize("step", ["bound", "signed"])
+def test_what_a_crash_left_between_two_steps_is_resumed_with_the_same_bytes(migrated_url, step):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        orders = await road.sender.claim(10)
+        versions = await road.sender._bind("ETH", orders)
+        if step == "signed":
+            await road.sender.sign(versions)
+        await road.follow()
+        assert (await road.order("a"))["state"] == "sending"
+        assert len(road.rail.sent) == 1
+        road.rail.answer = final
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert len(set(road.rail.sent)) == 1
+
+    scenario(migrated_url, body)
+
+
+def test_cancelled_before_it_is_bound_and_not_after(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        a = await road.order("a")
+        cancelled = await road.settler.cancel(a["id"], "the user changed their mind")
+        assert cancelled.state == "failed"
+        await road.send()
+        b = await road.order("b")
+        assert b["state"] == "sending"
+        assert await road.settler.cancel(b["id"], "too late") is None
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), units("10"))}
+
+    scenario(migrated_url, body)
+
+
+def test_a_worker_whose_lease_was_taken_over_settles_nothing(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        now = r.runtime.now_ms()
+        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
+        zombie = await road.follower.claim(10)
+        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
+        owner = await road.follower.claim(10)
+        road.rail.answer = final
+        await road.follower.handle(zombie)
+        assert (await road.order("a"))["state"] == "sending"
+        await road.follower.handle(owner)
+        assert (await road.order("a"))["state"] == "succeeded"
+
+    scenario(migrated_url, body)
+
+
+def test_coins_that_arrive_book_themselves_and_coins_that_vanish_stop_the_lane(migrated_url):
+    async def body(r, road):
+        assert (await audit(r.database, {USDT: "USDT"})).balances["house:funding"]["USDT"] == "900"
+        road.rail.funds["USDT"] += 5 * 10**6
+        road.rail.final += 1
+        await road.treasury.refresh()
+        assert (await audit(r.database, {USDT: "USDT"})).balances["house:funding"]["USDT"] == "905"
+        road.rail.funds["USDT"] -= 1
+        road.rail.final += 1
+        await road.treasury.refresh()
+        lane = await r.database.read(lambda tx: tx.one("SELECT halted FROM lane"))
+        assert "0.000001 USDT left the hot address" in lane["halted"]
+
+    scenario(migrated_url, body)
+
+
+def test_more_orders_than_may_be_in_flight_wait_their_turn(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, f"o{n}", "2") for n in range(5)])
+        await road.send()
+        assert len(road.rail.sent) == 3
+        road.rail.answer = final
+        await road.follow()
+        await road.make_orders_due()
+        await road.send()
+        assert len(road.rail.sent) == 5
+
+    scenario(migrated_url, body, in_flight_max=3)
