@@ -295,9 +295,21 @@ def test_the_published_examples_of_token_rate(usd, price, text):
     assert coin_text_for_usd(parse_price(usd), rate(price)) == text
 
 
-@pytest.mark.parametrize(("usd", "text"), [("0.85", "0.85"), ("1", "1"), ("0.005", "0.01"), ("0.0049", "0"), ("12.345", "12.35")])
-def test_usd_on_the_wire_has_two_decimals(usd, text):
-    assert usd_text(parse_price(usd)) == text
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [
+        (85 * 10**16, "0.85"),
+        (ONE_USD, "1.00"),
+        (5 * 10**15, "0.01"),
+        (49 * 10**14, "0.00"),
+        (12345 * 10**15, "12.35"),
+        (0, "0.00"),
+        (-5 * 10**17, "-0.50"),
+        (-1, "0.00"),
+    ],
+)
+def test_usd_on_the_wire_has_two_decimals(units, text):
+    assert usd_text(units) == text
 
 
 @given(units=st.integers(0, 10**40), from_usd=st.integers(1, 10**27), to_usd=st.integers(1, 10**27))
