@@ -299,9 +299,9 @@ def coin_text_for_usd(usd: int, rate: Rate, *, decimals: int = 16) -> str:
 
 
 def usd_text(usd: int) -> str:
-    """10^-18 USD as wire text: always two decimals, rounded half up (spec, 16.9)."""
-    cents = _half_up(usd, 10 ** (USD_DECIMALS - 2))
-    return f"{cents // 100}.{cents % 100:02d}"
+    """10^-18 USD as wire text: always two decimals, rounded half away from zero (spec, 16.9)."""
+    cents = _half_up(abs(usd), 10 ** (USD_DECIMALS - 2))
+    return f"{'-' if usd < 0 and cents else ''}{cents // 100}.{cents % 100:02d}"
 
 
 def _half_up(numerator: int, denominator: int) -> int:
