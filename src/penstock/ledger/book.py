@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.core import ledger
 from penstock.core.errors import InvariantBroken
 from penstock.core.ledger import Entry, is_stored
+from penstock.core.money import Coin, CoinAmount
 from penstock.db import Database, Tx
 
 Key = tuple[str, str]
@@ -198,3 +200,29 @@ async def balances(database: Database, holder: str) -> dict[str, tuple[int, int]
         lambda tx: tx.all("SELECT coin_id, available, reserved FROM balance WHERE holder = :holder ORDER BY coin_id", holder=holder)
     )
     return {row["coin_id"]: (row["available"], row["reserved"]) for row in rows}
+
+
+class Balances:
+    """What the house owes, for the API."""
+
+    def __init__(self, database: Database, coin: Callable[[str], Coin | None]) -> None:
+        self._database = database
+        self._coin = coin
+
+    async def of(self, holder: str) -> dict[str, CoinAmount]:
+        """Available amounts by coin id, one for every coin that the holder ever had."""
+        owned = await balances(self._database, holder)
+        return {
+            coin.id: CoinAmount(coin, available) for coin_id, (available, _) in owned.items() if (coin := self._coin(coin_id)) is not None
+        }
+
+
+async def credit(database: Database, book: Book, command_id: int, holder: str, amount: CoinAmount, *, reason: str, at_ms: int) -> None:
+    """Book declared funding of a holder. Running it twice with one command id raises db.Conflict and books once."""
+
+    def job(tx: Tx) -> None:
+        sheet = book.open(tx, [(holder, amount.coin.id)])
+        sheet.post(ledger.credit(str(command_id), holder, amount.coin.id, amount.units, reason))
+        book.close(tx, sheet, at_ms)
+
+    await database.write("credit", job)

@@ -100,9 +100,7 @@ class Accept:
         return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark, wish))
 
     async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
-        token = self._catalog.token(request.token_id)
-        if token is None:
-            raise Refused(Problem.INVALID_COIN, "token_id is not a token of this server; coin/all lists them all.")
+        token = self._token(request)
         if request.memo_is_number_zero and token.takes_memo:
             raise Refused(Problem.INVALID_ARGUMENT, 'memo is the number 0; send the text "0" for tag 0, or leave memo out for none.')
         if not self._policy.withdrawals:
@@ -111,6 +109,15 @@ class Accept:
         if is_internal(request.address):
             return await self._internal(merchant_id, payer, request, token, value)
         return self._outside(merchant_id, payer, request, token, value)
+
+    def _token(self, request: WithdrawRequest) -> Token:
+        token = self._catalog.token(request.token_id)
+        coin = self._catalog.coin(request.token_id)
+        if token is None and coin is not None and is_internal(request.address):
+            token = next(iter(self._catalog.tokens_of(coin)), None)  # inside the house the coin alone says enough (spec 16.4)
+        if token is None:
+            raise Refused(Problem.INVALID_COIN, "token_id is not a token of this server; coin/all lists them all.")
+        return token
 
     def _value(self, token: Token, text: str) -> CoinAmount:
         try:
@@ -135,7 +142,7 @@ class Accept:
         recipient = holder_of_account(account.id)
         if recipient == payer:
             raise Refused(Problem.CANNOT_SELF, "address is the paying account itself; name another one.")
-        quote = Quote(CoinAmount.zero(token.coin), "0", self._board.rate_text(token.coin.symbol), "0", 0)
+        quote = Quote(CoinAmount.zero(token.coin), "0", self._board.rate_text(token.coin), "0", 0)
         return self._order(merchant_id, payer, request, token, value, quote, recipient=recipient, destination=Destination(""))
 
     def _outside(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
-from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Token, TokenAmount, plain, round_up_to_token
+from penstock.core.money import Coin, CoinAmount, Token, TokenAmount, round_up_to_token
 from penstock.rails.base import FeeEstimate, Heads, NodeUnreachable, Rail
-from penstock.rates import NoPrice, Prices, StalePrice, convert, usd_text, usd_value
+from penstock.rates import PriceError, Prices, Rate, convert, usd_text, usd_value
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -29,6 +29,15 @@ class Quote:
     token_rate: str
     native_rate: str
     gas_quoted: int
+
+
+class Height(NamedTuple):
+    """Where a chain stands, as the wire shows it. `block_rate_s` is a whole number of seconds."""
+
+    chain: str
+    current: int
+    confirmations: int
+    block_rate_s: int
 
 
 class Board:
@@ -56,10 +65,32 @@ class Board:
         found = self._estimates.get(token.id)
         return found if found is not None and found.holds_until_ms > self._runtime.now_ms() else None
 
-    def rate_text(self, symbol: str) -> str:
+    def rate_text(self, coin: Coin) -> str:
         """USD price as last known, "0" when there is none (spec, 16.18)."""
-        known = self._prices.last_known(symbol)
-        return plain(known.usd, LEDGER_DECIMALS) if known else "0"
+        known = self._prices.last_known(coin.symbol)
+        return str(known) if known else "0"
+
+    def usd(self, coin: Coin) -> int:
+        """A price fit for a new quote, in 10^-18 USD. Raises Refused."""
+        return self._rate(coin).usd
+
+    def _rate(self, coin: Coin) -> Rate:
+        try:
+            return self._prices.usd(coin.symbol, now_ms=self._runtime.now_ms())
+        except PriceError as error:
+            raise Refused(Problem.SERVICE_ERROR, f"There is no price to quote with: {error}; please try again later.") from error
+
+    def heights(self) -> list[Height]:
+        """Every network that is on and has answered, for the wire."""
+        return [
+            Height(chain, heads.head, rail.network.confirmations, max(1, rail.network.block_ms // 1000))
+            for chain, rail in self.rails.items()
+            if (heads := self._heads.get(chain)) is not None
+        ]
+
+    def status(self, chain: str) -> int:
+        """1 usable, 2 off (spec 4.8)."""
+        return 1 if chain in self.rails else 2
 
     def quote(self, token: Token) -> Quote:
         """What a transfer of this token costs the one who bears it. Raises Refused."""
@@ -70,19 +101,14 @@ class Board:
             )
         native = self._catalog.native(token.chain)
         cost = TokenAmount(native, estimate.cost).to_coin()
-        now_ms = self._runtime.now_ms()
-        try:
-            fee_rate = self._prices.usd(native.coin.symbol, now_ms=now_ms)
-            coin_rate = self._prices.usd(token.coin.symbol, now_ms=now_ms)
-            fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
-        except (NoPrice, StalePrice) as error:
-            raise Refused(Problem.SERVICE_ERROR, f"The fee cannot be quoted now: {error}; please try again later.") from error
+        fee_rate, coin_rate = self._rate(native.coin), self._rate(token.coin)
+        fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
         fee = round_up_to_token(fee, token)
         return Quote(
             fee=fee,
             fee_usd=usd_text(usd_value(fee, coin_rate)) if fee else "0",
-            token_rate=plain(coin_rate.usd, LEDGER_DECIMALS),
-            native_rate=plain(fee_rate.usd, LEDGER_DECIMALS),
+            token_rate=str(coin_rate),
+            native_rate=str(fee_rate),
             gas_quoted=estimate.cost,
         )
 

@@ -14,7 +14,7 @@ from penstock.core import ledger
 from penstock.core.attempt import Decision, Outcome, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
-from penstock.core.money import TokenAmount
+from penstock.core.money import Coin, TokenAmount
 from penstock.core.order import TERMINAL, Order, OrderState
 from penstock.db import Database, Tx
 from penstock.ledger.book import Book, Sheet
@@ -61,7 +61,7 @@ class Settler:
         book: Book,
         outbox: Outbox,
         next_ids: Callable[[int], list[int]],
-        rate_text: Callable[[str], str],
+        rate_text: Callable[[Coin], str],
     ) -> None:
         self._runtime = runtime
         self._database = database
@@ -184,7 +184,7 @@ class Settler:
 
     def _gas(self, changes: _Changes, row: dict[str, Any], attempt: Attempt, fee: int) -> None:
         native = self._catalog.native(attempt.chain)
-        row["gas_paid"], row["native_rate"] = fee, self._rate_text(native.coin.symbol)
+        row["gas_paid"], row["native_rate"] = fee, self._rate_text(native.coin)
         units = TokenAmount(native, fee).to_coin().units
         changes.sheet.post(ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"]))
 

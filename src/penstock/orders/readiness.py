@@ -1,0 +1,42 @@
+"""Whether the house can do its work, in sentences for people: `/readyz`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.db import Database, DatabaseUnavailable
+from penstock.orders.board import Board
+from penstock.orders.treasury import Treasury
+from penstock.rates import Prices
+from penstock.runtime import Runtime
+
+
+class Readiness:
+    """Asks the rooms what keeps them from working."""
+
+    def __init__(self, *, runtime: Runtime, database: Database, board: Board, prices: Prices, treasury: Treasury | None) -> None:
+        self._runtime = runtime
+        self._database = database
+        self._board = board
+        self._prices = prices
+        self._treasury = treasury
+
+    async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Why it is not ready (empty: it is), and warnings."""
+        not_ready: list[str] = []
+        warnings: list[str] = []
+        try:
+            lanes = await self._database.read(lambda tx: tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"))
+        except DatabaseUnavailable:
+            return ["the database does not answer"], []
+        warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
+        for chain in self._board.rails:
+            fault = self._board.faults.get(chain) or (self._treasury.faults.get(chain) if self._treasury is not None else None)
+            if fault is not None:
+                warnings.append(f"the nodes of {chain} do not answer as they should: {fault}")
+            elif self._board.heads(chain) is None:
+                not_ready.append(f"the first fee estimate of {chain} is still on its way")
+        if self._prices.static_symbols:
+            warnings.append("prices come from a file and do not age; configure prices.url for a live source")
+        warnings += [f"price of {symbol}: {problem}" for symbol, problem in sorted(self._prices.problems.items())]
+        return not_ready, warnings
