@@ -54,6 +54,22 @@ class Timelines:
         )
         return [summary(store.order_of(row)) for row in rows]
 
+    async def of_holder(self, holder: str, limit: int = 50) -> list[dict[str, Any]]:
+        """What one holder paid and received, newest first."""
+        # Both sides of one holder's orders.
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                f"SELECT {store.COLUMNS} FROM orders WHERE payer = :holder OR recipient = :holder ORDER BY id DESC LIMIT :limit",
+                holder=holder,
+                limit=min(limit, LIST_MAX),
+            )
+        )
+        return [
+            {"at_ms": moment_ms(o.id), "order_id": wire_id(o.id), "amount": plain(o.value if o.payer != holder else -o.value, LEDGER_DECIMALS)}
+            | {"crypto": o.crypto, "state": o.state.value, "address": o.address}
+            for o in map(store.order_of, rows)
+        ]
+
     async def of(self, text: str) -> dict[str, Any] | None:
         """The timeline of an order by our id or the merchant's; None when there is no such order."""
         return await self._database.read(lambda tx: self._of(tx, text))

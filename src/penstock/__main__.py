@@ -1,0 +1,302 @@
+"""The command line: one function a command. Humans get tables, `--json` prints one JSON value.
+
+Exit codes: 0 done, 1 the answer is no (a breach, a refusal), 2 the call or the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from penstock import show
+from penstock.catalog import CatalogError
+from penstock.commands import Commands
+from penstock.config import Settings, SettingWrong, load
+from penstock.core.errors import Refused
+from penstock.core.money import MoneyError
+from penstock.db import DatabaseRefused, DatabaseUnavailable
+from penstock.directory import DirectoryError
+from penstock.rates import BadPrice
+from penstock.vault import VaultError
+from penstock.wiring import NotInitialised, Product, initialise, migrate, serve
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A self-hosted gateway for crypto withdrawals.")
+merchants = typer.Typer(no_args_is_help=True, help="Who may call the API.")
+accounts = typer.Typer(no_args_is_help=True, help="People inside the house.")
+orders = typer.Typer(no_args_is_help=True, help="Withdrawals.")
+webhooks = typer.Typer(no_args_is_help=True, help="Events for merchants.")
+app.add_typer(merchants, name="merchant")
+app.add_typer(accounts, name="account")
+app.add_typer(orders, name="order")
+app.add_typer(webhooks, name="webhook")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def fail(text: str, code: int = 1) -> NoReturn:
+    """Say what is wrong on stderr and end."""
+    err.print(f"[red]penstock:[/] {text}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def settings(**overrides: Any) -> Settings:
+    """The settings of this call, or an exit that says which one is wrong."""
+    try:
+        return load(**overrides)
+    except SettingWrong as error:
+        fail(str(error), 2)
+
+
+def run(job: Callable[[Commands], Awaitable[T]]) -> T:
+    """Open the product beside whatever else runs on this home, do one thing, close it."""
+
+    async def body() -> T:
+        async with Product.command(configured) as product:
+            return await job(Commands(product))
+
+    configured = settings()
+    return guarded(body())
+
+
+def guarded(work: Awaitable[T]) -> T:
+    """Run to the end; every anticipated failure is one clear sentence."""
+
+    async def body() -> T:
+        return await work
+
+    try:
+        return asyncio.run(body())
+    except (SettingWrong, CatalogError, BadPrice, DatabaseRefused, VaultError, NotInitialised) as error:
+        fail(str(error), 2)
+    except Refused as refusal:
+        fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
+    except (DirectoryError, DatabaseUnavailable, MoneyError) as error:
+        fail(str(error))
+
+
+def emit(value: Any, as_json: bool, table: Callable[[Any], Any]) -> None:
+    """One JSON value, or what people read."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    else:
+        out.print(table(value))
+
+
+@app.command()
+def init(
+    key_file: Annotated[bool, typer.Option("--key-file", help="Unlock by a key file with mode 0600 instead of a passphrase.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make home folder, keys and database; safe to repeat."""
+    configured = settings()
+    passphrase = configured.passphrase
+    asked = None
+    if passphrase is None and not key_file and sys.stdin.isatty():
+        asked = typer.prompt("Passphrase that unlocks the keys (empty: use a key file)", default="", hide_input=True, show_default=False)
+    made = guarded(initialise(configured, key_file=key_file, asked=asked or None))
+    emit(made, as_json, lambda m: show.facts("Penstock is ready", m))
+
+
+@app.command(name="migrate")
+def migrate_command(as_json: Json = False, database: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
+    """Bring the database to the current schema."""
+    applied = guarded(migrate(settings(database__url=database)))
+    emit({"applied": applied}, as_json, lambda m: "\n".join(m["applied"]) or "Nothing to do: the schema is current.")
+
+
+@app.command(name="serve")
+def serve_command(
+    listen: Annotated[str | None, typer.Option(help="Address and port, 127.0.0.1:8080 by default.")] = None,
+    role: Annotated[str, typer.Option(help="all, api or worker; the last two need PostgreSQL.")] = "all",
+    database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the home folder by default.")] = None,
+) -> None:
+    """Run the gateway until SIGTERM."""
+    if role not in ("all", "api", "worker"):
+        fail("--role is all, api or worker", 2)
+    guarded(serve(settings(server__listen=listen, database__url=database), role))
+
+
+@merchants.command("add")
+def merchant_add(name: str, webhook_url: Annotated[str, typer.Option(help="Where events go.")] = "", as_json: Json = False) -> None:
+    """Make a merchant; its secret is shown this once."""
+    added = run(lambda c: c.add_merchant(name, webhook_url))
+    emit(added, as_json, lambda m: show.facts("Keep the secret: it is not shown again", m))
+
+
+@merchants.command("list")
+def merchant_list(as_json: Json = False) -> None:
+    """Every merchant."""
+    emit({"merchants": run(lambda c: c.list_merchants())}, as_json, lambda v: show.rows("Merchants", v["merchants"]))
+
+
+@merchants.command("set")
+def merchant_set(
+    app_id: str,
+    webhook_url: Annotated[str | None, typer.Option(help="Where events go.")] = None,
+    disabled: Annotated[bool | None, typer.Option("--disabled/--enabled", help="Refuse every call with 12000.")] = None,
+    ip_allow: Annotated[str | None, typer.Option(help="Comma-separated addresses or networks; empty for any.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change a merchant; counts within a second."""
+    networks = None if ip_allow is None else tuple(part.strip() for part in ip_allow.split(",") if part.strip())
+    changed = run(lambda c: c.set_merchant(app_id, webhook_url=webhook_url, disabled=disabled, ip_allow=networks))
+    emit(changed, as_json, lambda m: show.facts("Merchant", m))
+
+
+@merchants.command("rotate-secret")
+def merchant_rotate(
+    app_id: str, overlap_hours: Annotated[int, typer.Option(min=0, help="How long the old secret stays valid.")] = 24, as_json: Json = False
+) -> None:
+    """Make a new secret; both are valid until the time it states."""
+    rotated = run(lambda c: c.rotate_secret(app_id, overlap_hours * 3600))
+    emit(rotated, as_json, lambda m: show.facts("Keep the secret: it is not shown again", m))
+
+
+@accounts.command("add")
+def account_add(email: Annotated[str, typer.Option()], nickname: Annotated[str, typer.Option()] = "", as_json: Json = False) -> None:
+    """Make an internal account and print its numeric id."""
+    emit(run(lambda c: c.add_account(email, nickname)), as_json, lambda m: show.facts("Account", m))
+
+
+@accounts.command("list")
+def account_list(as_json: Json = False) -> None:
+    """Every internal account."""
+    emit({"accounts": run(lambda c: c.list_accounts())}, as_json, lambda v: show.rows("Accounts", v["accounts"]))
+
+
+@accounts.command("show")
+def account_show(c_id: str, as_json: Json = False) -> None:
+    """Balances and history of an internal account."""
+    emit(run(lambda c: c.show_account(c_id)), as_json, show.account)
+
+
+@accounts.command("withdraw")
+def account_withdraw(
+    c_id: str,
+    token: Annotated[str, typer.Option(help="Token id, or coin and network such as USDT:POLYGON.")],
+    address: Annotated[str, typer.Option()],
+    amount: Annotated[str, typer.Option()],
+    memo: Annotated[str, typer.Option()] = "",
+    as_json: Json = False,
+) -> None:
+    """Pay an internal account's money out, on the same road as every withdrawal."""
+    order = run(lambda c: c.withdraw_from_account(c_id, token, address, amount, memo))
+    emit(order, as_json, lambda m: show.facts("Accepted", m))
+
+
+@app.command()
+def credit(
+    app_id: Annotated[str, typer.Option(help="Merchant.")],
+    coin: Annotated[str, typer.Option(help="Symbol, such as USDT.")],
+    amount: Annotated[str, typer.Option()],
+    reason: Annotated[str, typer.Option()],
+    as_json: Json = False,
+) -> None:
+    """Book declared funding of a merchant."""
+    emit(run(lambda c: c.credit(app_id, coin, amount, reason)), as_json, lambda m: show.facts("Credited", m))
+
+
+@app.command()
+def treasury(as_json: Json = False) -> None:
+    """Hot address of each network, with its balances on chain and in the books."""
+    emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.rows("Treasury", v))
+
+
+@app.command()
+def catalog(as_json: Json = False) -> None:
+    """Coins and tokens that can be paid."""
+    emit({"tokens": run(lambda c: c.catalog_rows())}, as_json, lambda v: show.rows("Catalogue", v["tokens"]))
+
+
+@app.command()
+def fees(as_json: Json = False) -> None:
+    """What a payout of each token costs now."""
+    emit({"fees": run(lambda c: c.fee_rows())}, as_json, lambda v: show.rows("Fees", v["fees"]))
+
+
+@orders.command("list")
+def order_list(
+    state: Annotated[str, typer.Option(help="accepted, held, sending, confirming, quarantined, succeeded or failed.")] = "",
+    app_id: Annotated[str, typer.Option(help="One merchant.")] = "",
+    chain: Annotated[str, typer.Option()] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Orders, newest first."""
+    found = run(lambda c: c.list_orders(state=state, app_id=app_id, chain=chain, limit=limit))
+    emit({"orders": found}, as_json, lambda v: show.orders(v["orders"]))
+
+
+@orders.command("show")
+def order_show(order_id: str, as_json: Json = False) -> None:
+    """The timeline of one order, by our id or the merchant's."""
+    emit(run(lambda c: c.show_order(order_id)), as_json, show.timeline)
+
+
+@orders.command("cancel")
+def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """Fail an order that nothing was bound for; its money is back at once."""
+    emit(run(lambda c: c.cancel_order(order_id, reason)), as_json, lambda m: show.facts("Cancelled", m))
+
+
+@webhooks.command("resend")
+def webhook_resend(order_id: str, as_json: Json = False) -> None:
+    """Send an order's event again."""
+    emit(run(lambda c: c.resend_event(order_id)), as_json, lambda m: show.facts("Queued", m))
+
+
+@app.command()
+def audit(as_json: Json = False) -> None:
+    """Recompute the books from their postings; exits 1 on a breach, 0 with warnings."""
+    report = run(lambda c: c.audit())
+    emit(report, as_json, show.audit)
+    if report["breaches"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def devnet(
+    only: Annotated[list[str] | None, typer.Option(help="Networks, such as ETH; all by default.")] = None,
+    seed: Annotated[int, typer.Option()] = 1,
+    listen: Annotated[str, typer.Option(help="Loopback address and port.")] = "127.0.0.1:8545",
+) -> None:
+    """Networks in a box, for demo, sandbox and tests."""
+    from penstock.demo.box import run_devnet  # noqa: PLC0415  only this command needs an EVM
+
+    guarded(run_devnet(only or [], seed, listen))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running and print a signed curl example.")] = False,
+    home: Annotated[Path | None, typer.Option(help="Folder of the demo; a temporary one by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The main job end to end on this machine: requests, payouts, webhooks, audit."""
+    from penstock.demo.story import tell  # noqa: PLC0415  only this command needs an EVM
+
+    result = guarded(tell(out if not as_json else Console(quiet=True), home=home, keep=keep))
+    if as_json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

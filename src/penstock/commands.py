@@ -1,0 +1,248 @@
+"""What an operator can ask for, as plain values: the command line prints them, `--json` prints them as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.core.errors import Problem, Refused
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Token, plain
+from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, holder_of_merchant
+from penstock.core.party import Account, Merchant
+from penstock.core.snowflake import wire_id
+from penstock.core.withdrawal import WithdrawRequest
+from penstock.ledger import book
+from penstock.ledger.audit import audit
+from penstock.orders.timeline import summary
+from penstock.rails.base import NodeUnreachable
+from penstock.wiring import Product
+
+
+class Commands:
+    """Every command on an open product. Raises Refused where the answer is no."""
+
+    def __init__(self, product: Product) -> None:
+        self._p = product
+
+    # ------------------------------------------------------------------------------------------------ merchants and accounts
+
+    async def add_merchant(self, name: str, webhook_url: str) -> dict[str, Any]:
+        """A merchant with its secret, shown this once."""
+        merchant, secret = await self._p.directory.add_merchant(name, webhook_url, app_id=wire_id(self._p.ids.next()[0]))
+        return {
+            "app_id": merchant.app_id,
+            "app_secret": secret.reveal(),
+            "merchant_id": merchant.id,
+            "name": merchant.name,
+            "webhook_url": merchant.webhook_url,
+        }
+
+    async def list_merchants(self) -> list[dict[str, Any]]:
+        """Every merchant but the house, with balances."""
+        return [await self._merchant(m) for m in await self._p.directory.list_merchants() if m.id != HOUSE_MERCHANT]
+
+    async def _merchant(self, merchant: Merchant) -> dict[str, Any]:
+        owned = await book.balances(self._p.database, holder_of_merchant(merchant.id))
+        return {
+            "app_id": merchant.app_id,
+            "name": merchant.name,
+            "webhook_url": merchant.webhook_url,
+            "disabled": merchant.disabled,
+            "ip_allow": list(merchant.ip_allow),
+            "balances": [f"{plain(have, LEDGER_DECIMALS)} {self._symbol(coin_id)}" for coin_id, (have, _) in owned.items()],
+        }
+
+    async def set_merchant(
+        self, app_id: str, *, webhook_url: str | None, disabled: bool | None, ip_allow: tuple[str, ...] | None
+    ) -> dict[str, Any]:
+        """Change a merchant."""
+        merchant = await self._merchant_of(app_id)
+        changed = await self._p.directory.set_merchant(merchant.id, webhook_url=webhook_url, disabled=disabled, ip_allow=ip_allow)
+        return await self._merchant(changed)
+
+    async def rotate_secret(self, app_id: str, overlap_s: int) -> dict[str, Any]:
+        """A new secret beside the old one."""
+        merchant = await self._merchant_of(app_id)
+        secret, until_ms = await self._p.directory.rotate_secret(merchant.id, overlap_s)
+        return {"app_id": app_id, "app_secret": secret.reveal(), "old_secret_valid_until_at_ms": until_ms}
+
+    async def _merchant_of(self, app_id: str) -> Merchant:
+        merchant = await self._p.directory.by_app_id(app_id)
+        if merchant is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no merchant with app id {app_id}; `penstock merchant list` shows all")
+        return merchant
+
+    async def add_account(self, email: str, nickname: str) -> dict[str, Any]:
+        """An internal account."""
+        return _account(await self._p.directory.add_account(email, nickname))
+
+    async def list_accounts(self) -> list[dict[str, Any]]:
+        """Every internal account."""
+        return [_account(account) for account in await self._p.directory.list_accounts()]
+
+    async def show_account(self, c_id: str) -> dict[str, Any]:
+        """An internal account with balances and its newest orders."""
+        account = await self._account_of(c_id)
+        holder = holder_of_account(account.id)
+        owned = await book.balances(self._p.database, holder)
+        return _account(account) | {
+            "balances": [
+                {"crypto": self._symbol(coin_id), "available": plain(have, LEDGER_DECIMALS), "reserved": plain(held, LEDGER_DECIMALS)}
+                for coin_id, (have, held) in owned.items()
+            ],
+            "history": await self._p.timelines.of_holder(holder),
+        }
+
+    async def _account_of(self, c_id: str) -> Account:
+        account = await self._p.directory.find(c_id)
+        if account is None:
+            raise Refused(Problem.TO_USER_NOT_FOUND, f"there is no account {c_id}; `penstock account list` shows all")
+        return account
+
+    async def withdraw_from_account(self, c_id: str, token: str, address: str, amount: str, memo: str) -> dict[str, Any]:
+        """Pay an internal account's money out; the command's own id makes the order unique."""
+        account = await self._account_of(c_id)
+        named = self._token(token)
+        await self._p.board.refresh_network(named.chain)
+        request = WithdrawRequest(f"account-{wire_id(self._p.ids.next()[0])}", address.strip(), named.id, amount, memo, False, False)
+        async with self._p.taking_orders():
+            return summary(await self._p.accept.withdraw_from_account(account, request))
+
+    def _token(self, text: str) -> Token:
+        symbol, _, chain = text.partition(":")
+        token = self._p.catalog.token(text) or self._p.catalog.by_symbol(symbol.upper(), chain.upper())
+        if token is None:
+            raise Refused(Problem.INVALID_COIN, f"{text} is neither a token id nor COIN:NETWORK; `penstock catalog` shows all")
+        return token
+
+    # -------------------------------------------------------------------------------------------------------------- money
+
+    async def credit(self, app_id: str, coin: str, amount: str, reason: str) -> dict[str, Any]:
+        """Declared funding."""
+        merchant = await self._merchant_of(app_id)
+        known = self._p.catalog.coin_by_symbol(coin.upper())
+        if known is None:
+            raise Refused(Problem.INVALID_COIN, f"there is no coin {coin}; `penstock catalog` shows all")
+        units = CoinAmount.parse(known, amount)
+        if not units:
+            raise Refused(Problem.INVALID_ARGUMENT, "amount must be greater than zero")
+        command_id = self._p.ids.next()[0]
+        holder = holder_of_merchant(merchant.id)
+        await book.credit(self._p.database, self._p.book("command"), command_id, holder, units, reason=reason, at_ms=self._p.runtime.now_ms())
+        owned = await book.balances(self._p.database, holder)
+        return {"credit_id": str(command_id), "app_id": app_id, "coin": known.symbol, "amount": str(units), "reason": reason} | {
+            "available": plain(owned[known.id][0], LEDGER_DECIMALS)
+        }
+
+    async def treasury_rows(self) -> list[dict[str, Any]]:
+        """Hot addresses with balances on chain and in the books."""
+        books = (await audit(self._p.database, self._symbols())).balances
+        rows = []
+        for network in self._p.catalog.networks():
+            if not self._p.can_sign(network.family):
+                continue
+            address = await self._p.treasury.address_of(network)
+            for token in self._p.catalog.tokens_on(network.chain):
+                in_books = books.get(f"treasury:{token.id}", {}).get(token.coin.symbol, "0")
+                on_chain = await self._on_chain(token, address)
+                rows.append(
+                    {"chain": network.chain, "address": address, "crypto": token.coin.symbol, "on_chain": on_chain}
+                    | {"in_books": in_books.removeprefix("-") if in_books != "0" else "0"}
+                )
+        return rows
+
+    async def _on_chain(self, token: Token, address: str) -> str | None:
+        rail = self._p.board.rail(token.chain)
+        if rail is None:
+            return None
+        try:
+            heads = await rail.heads()
+            return plain(await rail.balance(address, token, block=heads.head), token.decimals)
+        except NodeUnreachable:
+            return None
+
+    async def catalog_rows(self) -> list[dict[str, Any]]:
+        """What can be paid."""
+        return [
+            {
+                "coin": token.coin.symbol,
+                "chain": token.chain,
+                "token_id": token.id,
+                "coin_id": token.coin.id,
+                "contract": token.wire_contract,
+                "decimals": token.decimals,
+                "status": 2 if self._p.board.rail(token.chain) is None else token.status,
+            }
+            for token in self._p.catalog.tokens()
+        ]
+
+    async def fee_rows(self) -> list[dict[str, Any]]:
+        """Fees of every token of every network that is on."""
+        await self._p.board.refresh()
+        rows = []
+        for token in self._p.catalog.tokens():
+            if self._p.board.rail(token.chain) is None or token.status != 1:
+                continue
+            row: dict[str, Any] = {"coin": token.coin.symbol, "chain": token.chain, "token_id": token.id}
+            try:
+                quote = self._p.board.quote(token)
+                estimate = self._p.board.estimate(token)
+                age_s = (self._p.runtime.now_ms() - estimate.at_ms) // 1000 if estimate is not None else None
+                rows.append(row | {"fee": str(quote.fee), "fee_usd": quote.fee_usd, "age_s": age_s, "problem": ""})
+            except Refused as refusal:
+                rows.append(row | {"fee": None, "fee_usd": None, "age_s": None, "problem": refusal.msg})
+        return rows
+
+    async def audit(self) -> dict[str, Any]:
+        """Recompute everything."""
+        native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.can_sign(n.family))
+        report = await audit(self._p.database, self._symbols(), native)
+        return {
+            "ok": not report.breaches,
+            "counts": report.counts,
+            "breaches": [{"invariant": f.invariant, "text": f.text} for f in report.breaches],
+            "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings],
+            "balances": report.balances,
+        }
+
+    def _symbols(self) -> dict[str, str]:
+        return {coin.id: coin.symbol for coin in self._p.catalog.coins()}
+
+    def _symbol(self, coin_id: str) -> str:
+        return self._symbols().get(coin_id, coin_id)
+
+    # ------------------------------------------------------------------------------------------------------------- orders
+
+    async def list_orders(self, *, state: str, app_id: str, chain: str, limit: int) -> list[dict[str, Any]]:
+        """Newest first."""
+        if state and state not in set(OrderState):
+            raise Refused(Problem.INVALID_ARGUMENT, f"state is one of {', '.join(OrderState)}")
+        merchant_id = (await self._merchant_of(app_id)).id if app_id else None
+        return await self._p.timelines.listed(state=state, merchant_id=merchant_id, chain=chain.upper(), limit=limit)
+
+    async def show_order(self, text: str) -> dict[str, Any]:
+        """One timeline."""
+        shown = await self._p.timelines.of(text)
+        if shown is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        return shown
+
+    async def cancel_order(self, text: str, reason: str) -> dict[str, Any]:
+        """Fail an order that nothing was bound for."""
+        order = await self._p.timelines.find(text)
+        if order is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        cancelled = await self._p.settler.cancel(order.id, reason)
+        if cancelled is None:
+            raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state}: an order can be cancelled until it is bound")
+        return summary(cancelled)
+
+    async def resend_event(self, text: str) -> dict[str, Any]:
+        """Send an order's event again."""
+        order = await self._p.timelines.find(text)
+        if order is None or not await self._p.outbox.resend_order(order.id):
+            raise Refused(Problem.NOT_FOUND, f"order {text} has no event to send again: it is unknown, or not decided yet")
+        return {"order_id": wire_id(order.id), "queued": True}
+
+
+def _account(account: Account) -> dict[str, Any]:
+    return {"c_id": str(account.id), "email": account.email, "nickname": account.nickname}

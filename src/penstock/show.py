@@ -1,0 +1,112 @@
+"""What people read on a terminal: tables and timelines from the same values that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+_STATE_STYLE = {
+    "succeeded": "green",
+    "failed": "red",
+    "held": "yellow",
+    "quarantined": "bold red",
+    "Successful": "green",
+    "Failed": "red",
+}
+
+
+def moment(at_ms: int | None) -> str:
+    """A time in UTC, to the second."""
+    return "" if at_ms is None else f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _cell(name: str, value: object) -> Text:
+    if name.endswith("_at_ms") or name == "at_ms":
+        return Text(moment(value if isinstance(value, int) else None))
+    if isinstance(value, list | tuple):
+        return Text(", ".join(str(item) for item in value))
+    text = "" if value is None else "yes" if value is True else "no" if value is False else str(value)
+    return Text(text, style=_STATE_STYLE.get(text, ""))
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_at_ms").replace("_", " ")
+
+
+def facts(title: str, values: Mapping[str, Any]) -> RenderableType:
+    """One thing, a line a fact."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(_title(name), _cell(name, value))
+    return Panel(table, title=title, title_align="left", expand=False)
+
+
+def rows(title: str, values: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Many things, a row each."""
+    if not values:
+        return Text(f"{title}: none yet.")
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in values[0]:
+        table.add_column(_title(name), overflow="fold")
+    for value in values:
+        table.add_row(*(_cell(name, value.get(name)) for name in values[0]))
+    return table
+
+
+def orders(values: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Orders, newest first."""
+    columns = ("created_at_ms", "order_id", "merchant_order_id", "state", "hold_reason", "chain", "crypto", "value", "net_receivable")
+    return rows("Orders", [{name: order[name] for name in columns} for order in values])
+
+
+def account(value: Mapping[str, Any]) -> RenderableType:
+    """An internal account with balances and history."""
+    head = facts("Account", {name: value[name] for name in ("c_id", "email", "nickname")})
+    return Group(head, rows("Balances", value["balances"]), rows("History", value["history"]))
+
+
+def timeline(order: Mapping[str, Any]) -> RenderableType:
+    """One order from request to webhook."""
+    names = ("merchant_order_id", "chain", "crypto", "value", "network_fee", "net_receivable", "address", "memo", "txid")
+    parts: list[RenderableType] = [
+        facts(f"Order {order['order_id']}: {order['state']}", {n: order[n] for n in names if order[n] != ""}),
+        rows("States", [{"at_ms": s["at_ms"], "state": s["state"], "reason": s["reason"]} for s in order["states"]]),
+    ]
+    for number, attempt in enumerate(order["attempts"], 1):
+        shown = {n: attempt[n] for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken") if attempt.get(n)}
+        versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]
+        parts += [facts(f"Attempt {number}", shown), rows("Versions", versions)]
+    if order["webhook"] is not None:
+        parts.append(rows(f"Webhook: {order['webhook']['state']}", order["webhook"]["sends"]))
+    if order["waits_for"]:
+        parts.append(Text(f"Waits for: {order['waits_for']}", style="yellow"))
+    parts.append(Text(f"Next: {order['next']}", style="bold"))
+    return Group(*parts)
+
+
+def audit(report: Mapping[str, Any]) -> RenderableType:
+    """What was checked and what differs."""
+    counts = report["counts"]
+    clean = not report["breaches"]
+    parts: list[RenderableType] = [
+        Text(
+            f"{counts['orders']} orders, {counts['entries']} entries, {counts['postings']} postings recomputed: "
+            + ("the books are sound." if clean else "THE BOOKS DIFFER."),
+            style="green" if clean else "bold red",
+        )
+    ]
+    if report["breaches"]:
+        parts.append(rows("Breaches (stop)", report["breaches"]))
+    if report["warnings"]:
+        parts.append(rows("Warnings", report["warnings"]))
+    house = [{"account": name, "coin": coin, "balance": text} for name, coins in report["balances"].items() for coin, text in coins.items()]
+    parts.append(rows("House accounts", house))
+    return Group(*parts)
