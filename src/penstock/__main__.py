@@ -30,7 +30,9 @@ from penstock.wiring import NotInitialised, Product, initialise, migrate, serve
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A self-hosted gateway for crypto withdrawals.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A self-hosted gateway for crypto withdrawals."
+)
 merchants = typer.Typer(no_args_is_help=True, help="Who may call the API.")
 accounts = typer.Typer(no_args_is_help=True, help="People inside the house.")
 orders = typer.Typer(no_args_is_help=True, help="Withdrawals.")

@@ -127,7 +127,9 @@ class Commands:
             raise Refused(Problem.INVALID_ARGUMENT, "amount must be greater than zero")
         command_id = self._p.ids.next()[0]
         holder = holder_of_merchant(merchant.id)
-        await book.credit(self._p.database, self._p.book("command"), command_id, holder, units, reason=reason, at_ms=self._p.runtime.now_ms())
+        await book.credit(
+            self._p.database, self._p.book("command"), command_id, holder, units, reason=reason, at_ms=self._p.runtime.now_ms()
+        )
         owned = await book.balances(self._p.database, holder)
         return {"credit_id": str(command_id), "app_id": app_id, "coin": known.symbol, "amount": str(units), "reason": reason} | {
             "available": plain(owned[known.id][0], LEDGER_DECIMALS)

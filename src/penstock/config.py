@@ -70,9 +70,13 @@ class PriceSource:
     file: str = ""
     """A TOML file of `SYMBOL = "price"`; empty is the file that ships with Penstock. It does not age."""
     url: str = ""
-    """An HTTP source instead: a JSON address with `{symbol}` in it."""
-    path: str = ""
-    """Where the price stands in that JSON, keys separated by dots; `{symbol}` is replaced."""
+    """An HTTP source instead: a JSON address that holds {ids} (one call for all coins) or {id} (one call a coin)."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """The source's name of each coin, such as ETH = "ethereum"."""
+    pointer: str = ""
+    """JSON pointer to the price, may hold {id}, such as /{id}/usd."""
+    at_pointer: str = ""
+    """JSON pointer to the Unix seconds at which it was true; without one a price is as old as our question."""
     age_max_s: int = 600
     """A price that is older refuses new quotes that need it."""
 

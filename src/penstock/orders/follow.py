@@ -66,13 +66,16 @@ class Follower:
             await self._stages.submit(unsent)
         watched = [a for a in due if a.newest.raw is not None and a.state in (AttemptState.SENT, AttemptState.INCLUDED)]
         tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
-        verdicts = [verdict for task in tasks if (verdict := await task) is not None]
+        seen = [await task for task in tasks]
+        verdicts = [verdict for verdict in seen if verdict is not None]
         if verdicts:
             await self._settle(verdicts)
+        await self._look_again([a for a, verdict in zip(watched, seen, strict=True) if verdict is None])
+        again = [v.attempt.newest for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO)]
+        if again:
+            await self._stages.submit(again)
         for verdict in verdicts:
-            if verdict.decision.outcome is Outcome.RESEND or verdict.decision.outcome is Outcome.UNDO:
-                await self._stages.submit([verdict.attempt.newest])
-            elif verdict.decision.outcome is Outcome.BUMP:
+            if verdict.decision.outcome is Outcome.BUMP:
                 await self._bump(verdict.attempt)
 
     async def _observe(self, attempt: Attempt) -> Verdict | None:
@@ -84,7 +87,6 @@ class Follower:
         except NodeUnreachable as error:
             log.warning("attempt.observe.unreachable", chain=attempt.chain, detail=str(error))
         if seen is None:
-            await self._look_again(attempt)
             return None
         decision = advance(attempt.state, seen, report_depth=self._report_depth(attempt.chain))
         at_last = isinstance(seen, FinalOnChain | FailedOnChain | Dead)
@@ -95,16 +97,18 @@ class Follower:
         rail = self._board.rail(chain)
         return max(200, min(15_000, rail.network.block_ms)) if rail is not None else UNREACHABLE_RETRY_MS
 
-    async def _look_again(self, attempt: Attempt) -> None:
+    async def _look_again(self, unanswered: Sequence[Attempt]) -> None:
+        if not unanswered:
+            return
         again = self._runtime.now_ms() + UNREACHABLE_RETRY_MS
 
         def job(tx: Tx) -> None:
             # Nobody answered, which proves nothing: ask again soon.
             tx.run(
-                "UPDATE attempt SET due_at_ms = :again, lease = '' WHERE id = :id AND lease = :lease",
+                "UPDATE attempt SET due_at_ms = :again, lease = '' FROM {ROWS k(id {INT}, held TEXT)} "
+                "WHERE attempt.id = k.id AND attempt.lease = k.held",
                 again=again,
-                id=attempt.id,
-                lease=attempt.lease,
+                k=[{"id": attempt.id, "held": attempt.lease} for attempt in unanswered],
             )
 
         await self._database.write("follow.later", job)

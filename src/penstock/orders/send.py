@@ -142,7 +142,7 @@ class Sender:
         rail = self._board.rail(chain)
         lease = self._runtime.random_bytes(8).hex()
         attempt_ids = self._next_ids(len(orders))
-        spare_ids = self._next_ids(2 * len(orders))
+        version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
         estimates = {o.token_id: self._board.estimate(t) for o in orders if (t := self._catalog.token(o.token_id)) is not None}
 
         def job(tx: Tx) -> list[int]:
@@ -152,26 +152,25 @@ class Sender:
             waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
             if rail is None or lane is None or lane.halted:
                 reason = lane.halted if lane is not None and lane.halted else "the network is off or does not answer"
-                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], spare_ids, now_ms)
+                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
                 return []
             chosen = self._choose(tx, rail, lane, waiting, estimates, attempt_ids)
             if chosen is None:
                 reason = "the treasury has not been looked at yet"
-                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], spare_ids, now_ms)
+                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
                 return []
             intents, held, later = chosen
             self._postpone(tx, later, now_ms + NOT_READY_MS)
-            self._hold(tx, held, spare_ids[: len(orders)], now_ms)
+            self._hold(tx, held, history_ids[len(orders) :], now_ms)
             if intents:
-                attempts.insert(tx, lane, intents, spare_ids[len(orders) :][: len(intents)], now_ms=now_ms, lease=lease)
+                attempts.insert(tx, lane, intents, version_ids[: len(intents)], now_ms=now_ms, lease=lease)
                 moves = [
                     store.Move(fresh[i.payments[0].order_id], OrderState.SENDING, f"slot {i.slot} on {chain}", at_ms=now_ms, hold_reason="")
                     for i in intents
                 ]
-                store.move(tx, moves, next_ids=attempt_history_ids[: len(moves)])
+                store.move(tx, moves, next_ids=history_ids[: len(moves)])
             return [intent.attempt_id for intent in intents]
 
-        attempt_history_ids = self._next_ids(len(orders))
         bound = await self._database.write("bind", job)
         found = await self._database.read(lambda tx: attempts.load(tx, bound))
         return [attempt.newest for attempt in found]

@@ -65,7 +65,11 @@ class Timelines:
             )
         )
         return [
-            {"at_ms": moment_ms(o.id), "order_id": wire_id(o.id), "amount": plain(o.value if o.payer != holder else -o.value, LEDGER_DECIMALS)}
+            {
+                "at_ms": moment_ms(o.id),
+                "order_id": wire_id(o.id),
+                "amount": plain(o.value if o.payer != holder else -o.value, LEDGER_DECIMALS),
+            }
             | {"crypto": o.crypto, "state": o.state.value, "address": o.address}
             for o in map(store.order_of, rows)
         ]

@@ -14,7 +14,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core import ledger
 from penstock.core.intent import Signer
-from penstock.core.money import CoinAmount, Token, TokenAmount
+from penstock.core.money import CoinAmount, Network, Token, TokenAmount
 from penstock.db import Conflict, Database, Tx
 from penstock.ledger.book import Book
 from penstock.orders import attempts
@@ -78,14 +78,14 @@ class Treasury:
             except Conflict:
                 log.info("treasury.look.raced", chain=chain)
 
-    async def address(self, chain: str) -> str:
+    async def address_of(self, network: Network) -> str:
         """The hot address of a network; it exists before the first funding."""
-        return await self._signer.address(self._rails[chain].network.family, 0)
+        return await self._signer.address(network.family, 0)
 
     async def look(self, chain: str) -> Look:
         """Open the lane if it is new, read it at the final block, and book what arrived. Raises NodeUnreachable."""
         rail = self._rails[chain]
-        address = await self.address(chain)
+        address = await self.address_of(rail.network)
         heads = await rail.heads()
         mined = await rail.next_slot(address)
         await self._open(chain, address, mined)

@@ -1,0 +1,365 @@
+"""Builds database, rails, rooms and pumps from Settings; the only file that names concrete rails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+
+from penstock.catalog import Catalog
+from penstock.config import NetworkSettings, Settings, SettingWrong
+from penstock.core.intent import Signer
+from penstock.core.money import Network, parse_units
+from penstock.core.party import Secret
+from penstock.db import Database, open_database
+from penstock.directory import Directory
+from penstock.http.app import App, build_app
+from penstock.http.ports import Limits, Ports
+from penstock.ids import IdSource
+from penstock.ledger.book import Balances, Book
+from penstock.orders.accept import Accept, Policy
+from penstock.orders.board import Board
+from penstock.orders.follow import Follower
+from penstock.orders.intake import Intake
+from penstock.orders.readiness import Readiness
+from penstock.orders.send import Sender
+from penstock.orders.settle import Settler
+from penstock.orders.store import OrderStore
+from penstock.orders.timeline import Timelines
+from penstock.orders.treasury import Treasury
+from penstock.pump import Pump
+from penstock.rails.base import Rail
+from penstock.rails.evm import codec as evm_codec
+from penstock.rails.evm.rail import EvmRail
+from penstock.rails.rpc import HttpPost, Nodes, Post
+from penstock.rates import HttpSource, Prices, static_prices
+from penstock.runtime import Runtime, SystemRuntime
+from penstock.signer.journal import FileJournal
+from penstock.signer.local import AddressesOnly, LocalSigner, allow
+from penstock.signer.seed import create_seed, load_seed
+from penstock.vault import Vault
+from penstock.webhooks.deliver import Deliverer, HttpTargets, Targets
+from penstock.webhooks.outbox import Outbox
+
+log = structlog.get_logger()
+
+SIGNABLE: Final = frozenset({"evm"})
+PRICES_REFRESH_S: Final = 30.0
+
+SETTINGS_TEMPLATE: Final = """\
+# Penstock's settings. Each can also be given as PENSTOCK_SECTION__KEY, and the environment wins.
+
+[server]
+listen = "127.0.0.1:8080"
+
+# A network is off until it has node URLs.
+# [networks.ETH]
+# rpc_urls = ["https://your-node.example"]
+"""
+
+
+class NotInitialised(Exception):
+    """The home folder has no keys yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside the process. A simulation gives its own."""
+
+    runtime: Runtime
+    rpc: Post
+    targets: Targets
+    fetch: Callable[..., Any]
+
+
+class Product:
+    """The wired rooms of one process."""
+
+    def __init__(self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer) -> None:
+        self.settings = settings
+        self.runtime = world.runtime
+        self.database = database
+        self.ids = ids
+        self.catalog = load_catalog(settings)
+        self.prices, self._price_source = load_prices(settings)
+        self._world = world
+        self._next_ids = ids.next
+        self.directory = Directory(database, world.runtime, vault)
+        self.rails: dict[str, Rail] = {}
+        self.board = Board(world.runtime, self.catalog, self.rails, self.prices)
+        self.outbox = Outbox(database, world.runtime)
+        self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
+        policy = Policy(
+            minimum=settings.policy.minimum,
+            maximum=settings.policy.maximum,
+            deny_addresses=frozenset(settings.policy.deny_addresses) | frozenset(a.lower() for a in settings.policy.deny_addresses),
+            withdrawals=settings.policy.withdrawals,
+        )
+        self.accept = Accept(
+            catalog=self.catalog, board=self.board, accounts=self.directory, intake=self.intake, policy=policy, next_ids=self._next_ids
+        )
+        self.store = OrderStore(database)
+        self.timelines = Timelines(database, self.catalog)
+        common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
+        self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
+        self.sender = Sender(**common, board=self.board, signer=signer, in_flight_max=lambda chain: self._network(chain).in_flight_max)
+        self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
+        self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
+        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.deliverer = Deliverer(
+            database=database,
+            runtime=world.runtime,
+            merchants=self.directory,
+            targets=world.targets,
+            schedule=settings.webhooks.schedule or None,
+            allow_private=settings.webhooks.allow_private_targets,
+        )
+        self._pumps: list[Pump] = []
+        self._tasks: list[Any] = []
+
+    def book(self, room: str) -> Book:
+        """A committer of its own for each room of each process, so that no chain has two writers."""
+        return Book(self._next_ids, lambda: f"{self.ids.worker}/{room}")
+
+    def can_sign(self, family: str) -> bool:
+        """Whether this build has a signer for the family."""
+        return family in SIGNABLE
+
+    def _network(self, chain: str) -> NetworkSettings:
+        return self.settings.networks.get(chain, NetworkSettings())
+
+    def _report_depth(self, chain: str) -> int | None:
+        network = self.catalog.network(chain)
+        if network is None or not network.param("reports_at_depth", default=False):
+            return None
+        return network.confirmations
+
+    async def connect(self) -> None:
+        """Make the rails of every network that is on."""
+        for chain, wanted in self.settings.networks.items():
+            if not wanted.rpc_urls:
+                continue
+            network = self.catalog.network(chain)
+            if network is None or not self.can_sign(network.family):
+                raise SettingWrong(f"networks.{chain}: there is no rail for it; `penstock catalog` shows what exists")
+            own = await self.treasury.address_of(network)
+            deny = frozenset(t.contract for t in self.catalog.tokens_on(chain) if t.contract) | {own}
+            nodes = Nodes(wanted.rpc_urls, self._world.rpc, self.runtime, chain_id=network.chain_id, genesis=network.genesis)
+            self.rails[chain] = EvmRail(network, nodes, self.runtime, native=self.catalog.native(chain), sender=own, deny=deny)
+
+    def app(self) -> App:
+        """The merchant API of this process."""
+        ports = Ports(
+            merchants=self.directory,
+            accounts=self.directory,
+            withdrawals=self.accept,
+            orders=self.store,
+            balances=Balances(self.database, self.catalog.coin),
+            prices=self.board,
+            networks=self.board,
+            resends=self.outbox,
+            catalogue=self.catalog,
+            readiness=self.readiness,
+        )
+        limits = Limits(
+            requests_per_second=self.settings.limits.requests_per_second,
+            trusted_proxies=self.settings.limits.trusted_proxies,
+            minimum=self.settings.policy.minimum,
+        )
+        return build_app(ports, limits, self.runtime)
+
+    async def start(self, role: str = "all") -> None:
+        """Look once at the networks, then start the tasks and pumps of a role."""
+        await self.refresh_prices()
+        await self.board.refresh()
+        if role != "api":
+            await self.treasury.refresh()
+        self._keep(self.ids.keep, self.directory.keep, self.board.keep, self._keep_prices)
+        if role != "worker":
+            self._keep(self.intake.run)
+        if role == "api":
+            return
+        self._keep(self.treasury.keep)
+        send = Pump("send", self.sender, self.runtime, limit=200)
+        follow = Pump("follow", self.follower, self.runtime, limit=200)
+        deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
+        self._pumps = [send, follow, deliver]
+        self.intake.committed = lambda external: send.wake() if external else deliver.wake()
+        self.settler.decided = deliver.wake
+        for pump in self._pumps:
+            self._keep(pump.run)
+
+    def _keep(self, *loops: Callable[[], Any]) -> None:
+        self._tasks += [self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "task")) for loop in loops]
+
+    async def stop(self) -> None:
+        """Answer every accepted request, finish running batches, end the rest."""
+        self.intake.stop()
+        for pump in self._pumps:
+            await pump.stop()
+        for task in self._tasks:
+            if "Intake" not in task.get_name():
+                task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(BaseException):
+                await task
+
+    @contextlib.asynccontextmanager
+    async def taking_orders(self) -> AsyncIterator[None]:
+        """A committer for one command."""
+        await self.refresh_prices()
+        task = self.runtime.spawn(self.intake.run(), name="Intake.run")
+        try:
+            yield
+        finally:
+            self.intake.stop()
+            await task
+
+    async def refresh_prices(self) -> None:
+        """Ask the HTTP source once, where there is one."""
+        if self._price_source is not None:
+            await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
+
+    async def _keep_prices(self) -> None:
+        while True:
+            await self.runtime.sleep(PRICES_REFRESH_S)
+            await self.refresh_prices()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def command(cls, settings: Settings) -> AsyncIterator[Product]:
+        """Open everything for one command beside a running `serve`; nothing is signed and no pump runs."""
+        async with opened(settings, signing=False) as product:
+            yield product
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The shipped catalogue with the operator's own file over it and the settings of each network. Raises CatalogError."""
+    own = settings.home / "catalog.toml"
+    catalog = Catalog.load(overrides=own if own.exists() else None, check_contract=_check_contract)
+    for chain, wanted in settings.networks.items():
+        catalog = catalog.with_network(chain, chain_id=wanted.chain_id or None, confirmations=wanted.confirmations or None)
+    return catalog
+
+
+def _check_contract(family: str, contract: str) -> str | None:
+    if family != "evm":
+        return None
+    try:
+        evm_codec.parse_address(contract)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def load_prices(settings: Settings) -> tuple[Prices, HttpSource | None]:
+    """The price table and its source. Raises BadPrice or SettingWrong."""
+    wanted = settings.prices
+    prices = Prices(age_max_ms=wanted.age_max_s * 1000)
+    if not wanted.url:
+        prices.use_static(static_prices(Path(wanted.file) if wanted.file else None))
+        return prices, None
+    try:
+        return prices, HttpSource(wanted.url, wanted.ids, wanted.pointer, wanted.at_pointer)
+    except ValueError as error:
+        raise SettingWrong(f"[prices]: {error}") from error
+
+
+async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -> dict[str, Any]:
+    """Make what is missing: home folder, settings file, vault, seed, database. Changes nothing that is there."""
+    home = settings.home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    runtime = SystemRuntime()
+    try:
+        template = home / "penstock.toml"
+        if not template.exists():
+            template.write_text(SETTINGS_TEMPLATE, "utf-8")
+        passphrase = Secret(asked) if asked else settings.passphrase
+        vault = Vault.create(home, runtime, passphrase=passphrase, key_file=key_file or passphrase is None)
+        seed = create_seed(home, vault, runtime)
+        database = open_database(runtime, settings.database_url)
+        applied = await database.migrate()
+        await database.close()
+        addresses = AddressesOnly(seed)
+        hot = {family: await addresses.address(family, 0) for family in sorted(SIGNABLE)}
+        return {"home": str(home), "unlocked_by": "passphrase" if passphrase else "key file", "migrations": applied, "hot_addresses": hot}
+    finally:
+        runtime.close()
+
+
+async def migrate(settings: Settings) -> list[str]:
+    """Bring the schema up to date."""
+    runtime = SystemRuntime()
+    try:
+        database = open_database(runtime, settings.database_url)
+        applied = await database.migrate()
+        await database.close()
+        return applied
+    finally:
+        runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]:
+    """The product over the real world: database, keys, sockets. Raises what each of them raises."""
+    if not (settings.home / "vault.json").exists():
+        raise NotInitialised(f"{settings.home} has no keys yet; run `penstock init` first")
+    runtime = SystemRuntime()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(runtime.close)
+        vault = Vault.open(settings.home, runtime, passphrase=settings.passphrase)
+        seed = load_seed(settings.home, vault)
+        database = open_database(runtime, settings.database_url)
+        stack.push_async_callback(database.close)
+        await database.migrate()
+        ids = await IdSource.lease(runtime, database, f"{socket.gethostname()}:{os.getpid()}")
+        stack.push_async_callback(ids.release)
+        rpc, targets = HttpPost(), HttpTargets(allow_private=settings.webhooks.allow_private_targets)
+        stack.push_async_callback(rpc.close)
+        stack.push_async_callback(targets.close)
+        signer: Signer = AddressesOnly(seed)
+        if signing:
+            journal = stack.enter_context(FileJournal.open(settings.home, runtime))
+            catalog = load_catalog(settings)
+            allowed = {
+                n.chain: allow(n, catalog.tokens_on(n.chain), fee_max=_fee_max(settings, catalog, n)) for n in _on(settings, catalog)
+            }
+            signer = LocalSigner(seed, journal, runtime, allowed)
+        product = Product(settings, World(runtime, rpc, targets, rpc.get), database, ids, vault, signer)
+        await product.connect()
+        yield product
+
+
+def _on(settings: Settings, catalog: Catalog) -> list[Network]:
+    return [n for chain, wanted in settings.networks.items() if wanted.rpc_urls and (n := catalog.network(chain)) is not None]
+
+
+def _fee_max(settings: Settings, catalog: Catalog, network: Network) -> int | None:
+    text = settings.networks[network.chain].fee_max
+    return parse_units(text, catalog.native(network.chain).decimals) if text else None
+
+
+async def serve(settings: Settings, role: str) -> None:
+    """Run until SIGTERM: stop listening, answer what was accepted, then stop."""
+    if role != "all" and settings.database_url.startswith("sqlite"):
+        raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
+    async with opened(settings, signing=role != "api") as product:
+        await product.start(role)
+        host, _, port = settings.server.listen.rpartition(":")
+        config = uvicorn.Config(
+            product.app(), host=host, port=int(port), http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
+            server_header=False, date_header=False, timeout_keep_alive=75, backlog=2048, timeout_graceful_shutdown=20,
+        )  # fmt: skip
+        log.info("serve.started", listen=settings.server.listen, role=role)
+        try:
+            await uvicorn.Server(config).serve()
+        finally:
+            await product.stop()
+            log.info("serve.stopped")
