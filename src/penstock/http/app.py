@@ -159,7 +159,7 @@ class App:
             self._admit(caller, headers, source, started)
             fields = parse(body)
             _refuse_our_own(fields)
-            data = await handler(Call(self._ports, caller.merchant, fields, headers.signature, started))
+            data = await handler(Call(self._ports, self._limits, caller.merchant, fields, headers.signature, started))
             success = answers.success_body(data)
         except Refused as refused:
             return answers.signed_refusal(refused, app_id=app_id, secret=secret, now_ms=self._runtime.now_ms())

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, NoReturn
 from penstock.core.errors import Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, Inexact, MoneyError, parse_units, plain
 from penstock.core.party import Merchant
-from penstock.http.ports import Ports
+from penstock.http.ports import Limits, Ports
 from penstock.http.strict_json import JsonNumber, JsonObject, JsonValue
 
 SAFE_INTEGER_MAX: Final = 2**53 - 1
@@ -28,6 +28,7 @@ class Call(NamedTuple):
     """One authenticated request on its way to a handler."""
 
     ports: Ports
+    limits: Limits
     merchant: Merchant
     body: JsonObject
     signature: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from penstock.core.money import Coin, CoinAmount, Network, Token
@@ -150,6 +150,7 @@ class Limits:
     """Bounds of the API. `requests_per_second` counts per process, once per source address and once per merchant; 0 for none.
 
     `trusted_proxies`: networks (CIDR) whose X-Forwarded-For names the real source. `callers_max` bounds the memory of the limiters.
+    `minimum`: the operator's least amounts by coin symbol, as coin/all prints them.
     """
 
     requests_per_second: int = 100
@@ -157,3 +158,4 @@ class Limits:
     body_bytes_max: int = 65_536
     body_seconds_max: float = 10
     callers_max: int = 20_000
+    minimum: Mapping[str, str] = field(default_factory=dict)

@@ -97,7 +97,7 @@ async def coins(call: Call) -> Data:
     return {
         "list": [
             {
-                **_coin_view(ports, coin),
+                **_coin_view(call, coin),
                 "symbol": coin.symbol,
                 "precision": coin.display_decimals,
                 "coin_id": coin.id,
@@ -119,7 +119,7 @@ async def coins(call: Call) -> Data:
 
 async def coins_old(call: Call) -> Data:
     """`support/token`: coins whose `token_id` is the coin's id."""
-    return {"list": [{**_coin_view(call.ports, coin), "token_id": coin.id} for coin in call.ports.catalogue.coins()]}
+    return {"list": [{**_coin_view(call, coin), "token_id": coin.id} for coin in call.ports.catalogue.coins()]}
 
 
 async def tokens_old(call: Call) -> Data:
@@ -129,13 +129,13 @@ async def tokens_old(call: Call) -> Data:
     return {"list": [{**_token_view(call.ports, token), "type_symbol": token.standard} for token in tokens]}
 
 
-def _coin_view(ports: Ports, coin: Coin) -> Data:
+def _coin_view(call: Call, coin: Coin) -> Data:
     return {
         "crypto": coin.symbol,
         "name": coin.name,
         "logo": coin.logo,
-        "min": plain(1, coin.display_decimals),
-        "price": ports.prices.rate_text(coin),
+        "min": call.limits.minimum.get(coin.symbol) or plain(1, coin.display_decimals),
+        "price": call.ports.prices.rate_text(coin),
     }
 
 
