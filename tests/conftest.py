@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.nodes",
     "tests.fixtures.simulation",
+    "tests.fixtures.api",
 ]
 
 # No deadline: two busy cores would make a slow example a failure. CI prints what replays a failure.

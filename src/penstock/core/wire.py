@@ -6,7 +6,7 @@ Everything here must survive JavaScript's parse and re-serialise: amounts are st
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order, WireStatus
@@ -15,7 +15,10 @@ from penstock.core.snowflake import wire_id
 
 def compact(value: object) -> bytes:
     """Compact JSON in raw UTF-8: the only form both Node SDKs verify (spec, section 2)."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(value).encode()
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
 
 
 def amount(units: int) -> str:

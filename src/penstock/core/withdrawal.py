@@ -1,4 +1,4 @@
-"""What a merchant asked for, decoded and typed, before anything was looked up."""
+"""A withdrawal as a merchant asks for it: decoded and bounded, not yet judged against catalogue or balances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WithdrawRequest:
-    """One `/withdraw` (spec 4.1). `value_text` is plain decimal text; `memo_is_number_zero` remembers a JSON 0 (spec 16.2)."""
+    """What `POST /withdraw` said (spec 4.1), in the form that the fingerprint covers.
+
+    merchant_order_id
+      1 to 64 printable characters, never trimmed (spec 16.7)
+    address
+      exactly as given, because webhooks echo it and repeats compare it; only an e-mail is trimmed, when it is looked up (spec 5.2)
+    value_text
+      above zero, normalised (no leading or trailing zeros); always parses as a `CoinAmount`
+    memo
+      text, "" for none; leading zeros kept. `memo_is_number_zero`: the JSON number 0 was sent, which is a mistake on a token that takes
+      memos and nothing elsewhere (spec 16.2); `memo` is "" then
+    """
 
     merchant_order_id: str
     address: str

@@ -1,0 +1,1 @@
+"""The merchant API: bytes to calls, answers to signed bytes. It reaches everything else through `ports`."""

@@ -1,0 +1,74 @@
+"""What operators and machines ask: is it alive, is it ready, how much does it do, what does the API look like.
+
+These are GETs, unsigned, and tell nothing about merchants. /metrics and /readyz belong behind the operator's own fence.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from penstock.core.wire import compact
+from penstock.http.answers import Answer, plain
+from penstock.http.openapi import document
+from penstock.http.ports import Readiness
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+
+
+class Metrics:
+    """Requests by path and code, and how long they took. Labels are bounded: only paths and codes of our own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry: Final = registry
+        self._requests = Counter("penstock_http_requests", "Answers of the merchant API", ("path", "code"), registry=registry)
+        self._seconds = Histogram(
+            "penstock_http_request_seconds", "From the first byte seen to the answer", ("path",), buckets=_BUCKETS, registry=registry
+        )
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def answered(self, path: str, code: int, seconds: float) -> None:
+        """Count one."""
+        counter = self._counters.get((path, code))
+        if counter is None:
+            counter = self._counters[path, code] = self._requests.labels(path, str(code))
+        counter.inc()
+        timer = self._timers.get(path)
+        if timer is None:
+            timer = self._timers[path] = self._seconds.labels(path)
+        timer.observe(seconds)
+
+
+class Operations:
+    """The four pages."""
+
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._healthy = plain(200, b'{"status":"ok"}', 0)
+        self._openapi = plain(200, compact(document()), 0)
+
+    async def answer(self, path: str) -> Answer:
+        """The page at `path`, one of PATHS."""
+        match path:
+            case "/healthz":
+                return self._healthy
+            case "/readyz":
+                return await self._ready()
+            case "/metrics":
+                return plain(200, generate_latest(self._metrics.registry), 0, content_type=CONTENT_TYPE_LATEST.encode())
+            case _:
+                return self._openapi
+
+    async def _ready(self) -> Answer:
+        try:
+            reasons, warnings = await self._readiness.reasons()
+        except Exception as error:  # noqa: BLE001 - whatever fails while we ask is a reason not to be ready
+            reasons, warnings = [f"readiness cannot be told: {type(error).__name__}"], []
+        body = compact({"ready": not reasons, "reasons": list(reasons), "warnings": list(warnings)})
+        return plain(503 if reasons else 200, body, 0)
