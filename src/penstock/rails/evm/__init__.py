@@ -1,0 +1,1 @@
+"""Every EVM network, by configuration: `codec` is pure, `rail` speaks to nodes."""

@@ -1,0 +1,138 @@
+"""What was signed, durable before a signature leaves (failure model, R3).
+
+One JSON line an entry, each with the hash of the line before it, appended and fsynced. A crash may tear the last line: its
+signature never left, so it is cut off. Any other break means that the file was edited or the disk lies, and nothing is
+signed until a person has looked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+FILE: Final = "signer.journal"
+LOCK: Final = "signer.lock"
+
+_FIRST: Final = "0" * 64
+_LINE_BYTES_MAX: Final = 64 * 1024
+
+
+class JournalBroken(Exception):
+    """The journal was altered or cannot be written: nothing is signed. The text says where."""
+
+
+class SignerBusy(Exception):
+    """Another process signs for this home."""
+
+
+class Journal(Protocol):
+    """The signer's memory. `append` returns only when the entries will survive a power cut."""
+
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        """Everything that was appended, oldest first. Raises JournalBroken."""
+        ...
+
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write all and make them durable. Raises JournalBroken, and from then on always."""
+        ...
+
+
+class FileJournal:
+    """The journal as `signer.journal` in the home, held by one process at a time."""
+
+    def __init__(self, home: Path) -> None:
+        """Take the lock and open the file. Raises SignerBusy."""
+        self._path = home / FILE
+        self._broken = ""
+        self._last = _FIRST
+        self._size = 0
+        self._read = False
+        self._lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise SignerBusy("another penstock process on this home is signing; stop it first, or give this one another home") from error
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.fstat(self._handle).st_mode & 0o077:
+            mode = stat.S_IMODE(os.fstat(self._handle).st_mode)
+            self.close()
+            raise JournalBroken(f"{FILE} can be read by others (mode {mode:04o}); run chmod 600 {FILE}")
+        folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        """Read and check the whole chain, and cut off a torn last line. Raises JournalBroken."""
+        self._last, self._size = _FIRST, 0
+        with self._path.open("rb") as file:
+            number = 0
+            while line := file.readline(_LINE_BYTES_MAX + 1):
+                if not line.endswith(b"\n"):
+                    if b"\n" in file.read():
+                        raise JournalBroken(f"{FILE} line {number + 1} is longer than any entry")
+                    break
+                number += 1
+                yield self._checked(line, number)
+                self._size += len(line)
+        if os.fstat(self._handle).st_size != self._size:
+            os.ftruncate(self._handle, self._size)
+            os.fsync(self._handle)
+        self._read = True
+
+    def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
+        try:
+            said = json.loads(line)
+            entry, claimed = said["entry"], said["hash"]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise JournalBroken(f"{FILE} line {number} is not an entry; the file was altered or the disk lost a part of it") from error
+        if claimed != _chain(self._last, entry) or line != _line(entry, claimed):
+            raise JournalBroken(f"{FILE} line {number} does not follow from the line before it: the file was altered")
+        self._last = claimed
+        return entry  # type: ignore[no-any-return]
+
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """One write and one fsync for all."""
+        if self._broken or not self._read:
+            raise JournalBroken(self._broken or f"{FILE} has not been read yet")
+        last, lines = self._last, []
+        for entry in entries:
+            last = _chain(last, entry)
+            lines.append(_line(entry, last))
+        data = b"".join(lines)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._handle, data[written:])
+            os.fsync(self._handle)
+        except OSError as error:
+            # What reached the disk is not known any more; only reading it anew tells, so this process signs nothing from here on.
+            self._broken = f"{FILE} could not be written ({error.strerror}); free the disk and start again"
+            raise JournalBroken(self._broken) from error
+        self._last, self._size = last, self._size + len(data)
+
+    def close(self) -> None:
+        """Let another process sign."""
+        self._broken = self._broken or f"{FILE} is closed"
+        for handle in (self._handle, self._lock):
+            if handle >= 0:
+                os.close(handle)
+        self._handle = self._lock = -1
+
+
+def _chain(last: str, entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256(last.encode() + _canonical(entry)).hexdigest()
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _line(entry: Mapping[str, Any], link: str) -> bytes:
+    return _canonical({"entry": entry, "hash": link}) + b"\n"
