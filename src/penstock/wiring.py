@@ -41,7 +41,7 @@ from penstock.rails.evm.rail import EvmRail
 from penstock.rails.rpc import HttpPost, Nodes, Post
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime, SystemRuntime
-from penstock.signer.journal import FileJournal
+from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.local import AddressesOnly, LocalSigner, allow
 from penstock.signer.seed import create_seed, load_seed
 from penstock.vault import Vault
@@ -326,7 +326,8 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         stack.push_async_callback(targets.close)
         signer: Signer = AddressesOnly(seed)
         if signing:
-            journal = stack.enter_context(FileJournal.open(settings.home, runtime))
+            journal = FileJournal(settings.home)
+            stack.callback(journal.close)
             catalog = load_catalog(settings)
             allowed = {
                 n.chain: allow(n, catalog.tokens_on(n.chain), fee_max=_fee_max(settings, catalog, n)) for n in _on(settings, catalog)

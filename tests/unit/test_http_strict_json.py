@@ -151,8 +151,39 @@ def test_whatever_a_json_writer_writes_is_judged_like_the_grammar(value, ascii_o
     agree(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass"))
 
 
-TOKENS = [*'{}[]:,"\\ \n', *string.digits, *"-+.eE", "true", "false", "null", "NaN", "Infinity", "\\u", "00", "d8", "dc", "7f", "é", "\x00", "a"]
-TOKENS += ['"a"', '"a":', '{"a":', '"\\u0061"', '"\\ud83d\\ude00"', "1.5", "99999999999999999999", "1e5", "\ufeff", "\x85", "}}", "[[[[[[[[[", "]]]"]
+TOKENS = [
+    *'{}[]:,"\\ \n',
+    *string.digits,
+    *"-+.eE",
+    "true",
+    "false",
+    "null",
+    "NaN",
+    "Infinity",
+    "\\u",
+    "00",
+    "d8",
+    "dc",
+    "7f",
+    "é",
+    "\x00",
+    "a",
+]
+TOKENS += [
+    '"a"',
+    '"a":',
+    '{"a":',
+    '"\\u0061"',
+    '"\\ud83d\\ude00"',
+    "1.5",
+    "99999999999999999999",
+    "1e5",
+    "\ufeff",
+    "\x85",
+    "}}",
+    "[[[[[[[[[",
+    "]]]",
+]
 
 
 @settings(max_examples=1000)

@@ -6,11 +6,20 @@ Everything here must survive JavaScript's parse and re-serialise: amounts are st
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order, WireStatus
 from penstock.core.snowflake import wire_id
+
+
+class Height(NamedTuple):
+    """Where a chain stands. `block_rate_s` is left out of the answer when it is None."""
+
+    chain: str
+    current: int
+    confirmations: int
+    block_rate_s: int | None
 
 
 def compact(value: object) -> bytes:

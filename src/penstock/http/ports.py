@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from penstock.core.money import Coin, CoinAmount, Network, Token
 from penstock.core.order import Order
 from penstock.core.party import Account, Merchant
+from penstock.core.wire import Height
 from penstock.core.withdrawal import WithdrawRequest
 
 
@@ -66,15 +67,6 @@ class Prices(Protocol):
     def usd(self, coin: Coin) -> int:
         """A price fit for a new quote, in 10^-18 USD. Raises Refused(SERVICE_ERROR) when there is none or it is too old."""
         ...
-
-
-class Height(NamedTuple):
-    """Where a chain stands. `block_rate_s` is left out of the answer when it is None."""
-
-    chain: str
-    current: int
-    confirmations: int
-    block_rate_s: int | None
 
 
 class Networks(Protocol):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.money import Coin, CoinAmount, Token, TokenAmount, round_up_to_token
+from penstock.core.wire import Height
 from penstock.rails.base import FeeEstimate, Heads, NodeUnreachable, Rail
 from penstock.rates import PriceError, Prices, Rate, convert, usd_text, usd_value
 from penstock.runtime import Runtime
@@ -29,15 +30,6 @@ class Quote:
     token_rate: str
     native_rate: str
     gas_quoted: int
-
-
-class Height(NamedTuple):
-    """Where a chain stands, as the wire shows it. `block_rate_s` is a whole number of seconds."""
-
-    chain: str
-    current: int
-    confirmations: int
-    block_rate_s: int
 
 
 class Board:
