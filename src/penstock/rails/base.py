@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from penstock.core.event import Observation
 from penstock.core.intent import Intent, Payment
@@ -102,6 +102,15 @@ class Submission:
 
     verdict: Verdict
     detail: str = ""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A rail whose fee depends on the recipient: asked after the estimate and before `bind`, outside of any transaction."""
+
+    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
+        """`fees` for each payment, in order, with what its own recipient needs. Raises NodeUnreachable."""
+        ...
 
 
 class Rail(Protocol):

@@ -1,0 +1,237 @@
+"""Every EVM network, by configuration: Ethereum, its roll-ups and its look-alikes.
+
+Conflict resource: the nonce of the hot address. Treated as unknown, whatever the words: timeouts, HTTP errors, "nonce too low" (it may be
+our own payment), "replacement transaction underpriced", and every error that is not "already known".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from penstock.core.event import Observation
+from penstock.core.intent import Intent, Payment
+from penstock.core.money import LEDGER_DECIMALS, Network, Token, parse_units
+from penstock.rails.base import Destination, FeeEstimate, Heads, LaneView, NodeUnreachable, OwnAddress, Submission, Verdict, VersionView
+from penstock.rails.evm import codec
+from penstock.rails.evm.fees import Fees, bumped
+from penstock.rails.evm.watch import NODES_ASKED_MAX, REMEMBERED_MAX, Tips, Watch
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, NodeRefused, Nodes, Together, hash32, quantity
+from penstock.runtime import Runtime
+
+T = TypeVar("T")
+
+SUBMITS_AT_ONCE: Final = 50
+
+_ALREADY: Final = ("already known", "alreadyknown", "known transaction", "already imported", "already exists", "already in the")
+"""How nodes say that they have these very bytes: geth and reth, Nethermind, Besu, anvil, Erigon, pools."""
+
+
+class EvmRail:
+    """`rails.base.Rail` for one EVM network.
+
+    `own` are the hot addresses of this house (at least one), `contracts` every token contract of the catalogue here: neither is a
+    destination. `fee_max` is the most that one transaction may cost, in wei; without it the catalogue's.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        nodes: Nodes,
+        runtime: Runtime,
+        *,
+        own: Sequence[str],
+        contracts: Iterable[str] = (),
+        fee_max: int | None = None,
+    ) -> None:
+        self._network = network
+        self._nodes = nodes
+        self._runtime = runtime
+        self._own = frozenset(codec.checksum(address) for address in own)
+        self._contracts = frozenset(codec.checksum(address) for address in contracts)
+        self.fee_max = parse_units(str(network.param("fee_max", "0")), LEDGER_DECIMALS) if fee_max is None else fee_max
+        self._fees = Fees(network, nodes, runtime, sender=codec.checksum(own[0]), fee_max=self.fee_max)
+        self._watch = Watch(network, nodes, runtime)
+        self._submit = Together(runtime, self._submit_all, name=f"submit-{network.chain}", most=SUBMITS_AT_ONCE)
+        self._submitted: dict[str, None] = {}
+
+    @property
+    def network(self) -> Network:
+        """The network this rail serves."""
+        return self._network
+
+    def faults(self) -> list[str]:
+        """What is wrong with which node, for people."""
+        return self._nodes.faults()
+
+    def parse_destination(self, text: str, memo: str) -> Destination:
+        """Pure. A memo has no place here and is dropped. Raises InvalidDestination, also as OwnAddress."""
+        del memo
+        address = codec.parse_address(text)
+        if address in self._own:
+            raise OwnAddress("The address is this gateway's own hot address; give the recipient's.")
+        if address in self._contracts:
+            raise OwnAddress("The address is a token's contract, where coins are lost; give the recipient's own address.")
+        return Destination(address)
+
+    async def estimate(self, token: Token) -> FeeEstimate:
+        """What one transfer costs now. Raises NodeUnreachable."""
+        return await self._fees.estimate(token)
+
+    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
+        """`fees` for each payment, with the gas that its own recipient needs. Raises NodeUnreachable."""
+        return await self._fees.for_recipients(payments, token, sender, fees)
+
+    async def heads(self) -> Heads:
+        """The heights that as many nodes as are needed have reached, or those that answer. Raises NodeUnreachable."""
+        nodes = self._nodes.healthy()[:NODES_ASKED_MAX]
+        tasks = [self._runtime.spawn(self._tips(node), name="heads") for node in nodes]
+        looks = [await task for task in tasks]
+        tips = [look for look in looks if isinstance(look, Tips)]
+        if not tips:
+            raise next(look for look in looks if isinstance(look, NodeUnreachable))
+        place = min(self._watch.needed, len(tips)) - 1
+        head = sorted((t.head for t in tips), reverse=True)[place]
+        final = sorted((t.final for t in tips), reverse=True)[place]
+        return Heads(head, min(head, final), self._runtime.now_ms())
+
+    async def _tips(self, node: Node) -> Tips | NodeUnreachable:
+        try:
+            return self._watch.tips_of(await self._nodes.ask(node, self._watch.tips_calls()))
+        except NodeUnreachable as error:
+            return error
+        except ValueError as error:
+            return NodeUnreachable(f"{node.name} gave no usable block: {error}")
+
+    async def next_slot(self, address: str, *, block: int | None = None) -> int:
+        """Count of mined nonces, newest or at the end of a block. Raises NodeUnreachable."""
+        if block is None:
+            return await self._nodes.read(Call("eth_getTransactionCount", (address, "latest")), _nonces)
+        return await self._agreed(Call("eth_getTransactionCount", (address, hex(block))), _nonces)
+
+    def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
+        """Pure: one payment on the lane's nonce."""
+        if len(payments) != 1:
+            raise ValueError("an EVM transaction carries exactly one payment")
+        net = self._network
+        return Intent(
+            attempt_id=attempt_id,
+            version=1,
+            kind="pay",
+            chain=net.chain,
+            family=net.family,
+            chain_id=net.chain_id,
+            sender=lane.address,
+            slot=lane.slot,
+            token_id=token.id,
+            contract=token.contract,
+            payments=tuple(payments),
+            terms=dict(fees.terms),
+            fee_cap=fees.fee_cap,
+        )
+
+    def bump(self, intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool = False) -> Intent | None:
+        """Pure: the same nonce at a fee that nodes must take, or None when the cap forbids it."""
+        plain_gas = not self._network.param("gas_varies", False)
+        return bumped(intent, fees, version=version, cancel=cancel, plain_gas=plain_gas)
+
+    async def submit(self, raw: bytes) -> Submission:
+        """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone."""
+        try:
+            codec.decode(raw, self._network.chain_id)
+        except codec.InvalidTransaction as error:
+            return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
+        try:
+            return await self._submit(raw)
+        except NodeUnreachable as error:
+            return Submission(Verdict.UNKNOWN, str(error))
+
+    async def _submit_all(self, raws: list[bytes]) -> list[Submission | NodeUnreachable]:
+        txids = [codec.transaction_id(raw) for raw in raws]
+        again = {txid for txid in txids if txid in self._submitted}
+        said: dict[str, Submission] = {}
+        healthy = self._nodes.healthy()
+        for node in self._nodes.usable():
+            left = [i for i, txid in enumerate(txids) if not _accepted(said.get(txid)) or (txid in again and node in healthy)]
+            if not left:
+                continue
+            calls = [Call("eth_sendRawTransaction", ("0x" + raws[i].hex(),)) for i in left]
+            try:
+                answers = await self._nodes.ask(node, calls)
+            except NodeUnreachable as error:
+                answers = [error] * len(left)
+            for i, answer in zip(left, answers, strict=True):
+                if not _accepted(said.get(txids[i])):
+                    said[txids[i]] = verdict_of(node, answer, txids[i])
+        for txid in txids:
+            self._submitted[txid] = None
+        while len(self._submitted) > REMEMBERED_MAX:
+            self._submitted.pop(next(iter(self._submitted)))
+        return [said[txid] for txid in txids]
+
+    async def observe(self, versions: Sequence[VersionView]) -> Observation:
+        """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""
+        if not versions:
+            raise ValueError("an attempt that is observed has at least one version")
+        return await self._watch.observe(versions)
+
+    async def balance(self, address: str, token: Token, *, block: int) -> int:
+        """Base units at the end of that block, by as many nodes as are needed, or those that answer. Raises NodeUnreachable."""
+        if token.contract is None:
+            return await self._agreed(Call("eth_getBalance", (address, hex(block))), lambda answer: quantity(answer, 128))
+        call = {"to": token.contract, "data": "0x" + codec.balance_of_call_data(address).hex()}
+        return await self._agreed(Call("eth_call", (call, hex(block))), self._units)
+
+    def _units(self, answer: object) -> int:
+        if answer == "0x" and self._network.is_test:
+            return 0  # a test chain need not have every contract of the catalogue
+        return codec.decode_uint256(str(answer))
+
+    async def _agreed(self, call: Call, check: Callable[[Any], T]) -> T:
+        """A value that cannot differ between honest nodes. Raises NodeUnreachable when they differ or none answers."""
+        values: list[T] = []
+        last = NodeUnreachable("no node answers")
+        for node in self._nodes.usable():
+            try:
+                (answer,) = await self._nodes.ask(node, [call])
+                if isinstance(answer, Fault):
+                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
+                value = check(answer)
+            except NodeUnreachable as error:
+                last = error
+                continue
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
+                continue
+            values.append(value)
+            if values.count(value) >= self._watch.needed:
+                return value
+        if not values:
+            raise last
+        if any(value != values[0] for value in values):
+            raise NodeUnreachable(f"the nodes differ on {call.method}")
+        return values[0]
+
+
+def verdict_of(node: Node, answer: object, txid: str) -> Submission:
+    """A node's answer to bytes with this id, mapped whole. Its words are never proof that the bytes cannot land."""
+    if isinstance(answer, NodeUnreachable):
+        return Submission(Verdict.UNKNOWN, str(answer))
+    if isinstance(answer, Fault):
+        known = any(words in answer.words.lower() for words in _ALREADY)
+        return Submission(Verdict.ACCEPTED if known else Verdict.UNKNOWN, f"{node.name}: {answer.words}")
+    try:
+        named = hash32(answer)
+    except BadAnswer as error:
+        return Submission(Verdict.UNKNOWN, f"{node.name}: {error}")
+    if named != txid:
+        return Submission(Verdict.UNKNOWN, f"{node.name} named another transaction id, {named}; ours counts")
+    return Submission(Verdict.ACCEPTED)
+
+
+def _accepted(said: Submission | None) -> bool:
+    return said is not None and said.verdict is Verdict.ACCEPTED
+
+
+def _nonces(answer: object) -> int:
+    return quantity(answer, 64)

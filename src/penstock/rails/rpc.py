@@ -1,0 +1,365 @@
+"""JSON-RPC to nodes that are not believed: bounded answers, failover, and a check of who they are.
+
+    nodes = Nodes(urls, HttpPost(), runtime, chain_id=1, genesis="0xd4e5…")
+    head = await nodes.read(Call("eth_blockNumber"), lambda answer: quantity(answer, 63))
+    for node in nodes.usable(): answers = await nodes.ask(node, calls)
+
+A node's address may hold a key, so it is named by its place in the list ("node 2") and what it says is cut and cleaned.
+https://www.jsonrpc.org/specification https://ethereum.github.io/execution-apis/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+
+from penstock.rails.base import NodeUnreachable, WrongNetwork
+from penstock.runtime import Runtime
+
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+CALLS_MAX: Final = 50
+"""Calls in one batch; public nodes take no more than some hundred."""
+TIMEOUT_S: Final = 8.0
+IDENTITY_S: Final = 60.0
+"""How long a node's chain id and genesis hold."""
+BAD_S: Final = (1.0, 2.0, 5.0, 15.0)
+"""How long a node is passed over after its first, second, ... failure in a row."""
+WORDS_MAX: Final = 160
+
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
+_HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+
+
+class PostFailed(Exception):
+    """No answer came: refused, reset, timed out, too large. The text names the kind and never the address."""
+
+
+class BadAnswer(ValueError):
+    """A node's answer is not what the call returns, or beyond any number that can be."""
+
+
+class NodeRefused(NodeUnreachable):
+    """Every node that could be asked answered with an error; the text is the last one's."""
+
+
+class Post(Protocol):
+    """One HTTP POST. The only thing here that a simulation replaces."""
+
+    async def __call__(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body. Raises PostFailed."""
+        ...
+
+
+class HttpPost:
+    """`Post` over aiohttp: one session, no proxies or credentials from the environment, no redirects."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __call__(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body. Raises PostFailed."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                trust_env=False, headers={"Content-Type": "application/json"}, connector=aiohttp.TCPConnector(limit_per_host=16)
+            )
+        limits = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
+        try:
+            async with self._session.post(url, data=body, timeout=limits, allow_redirects=False) as answer:
+                content = bytearray()
+                async for chunk in answer.content.iter_any():
+                    content += chunk
+                    if len(content) > ANSWER_BYTES_MAX:
+                        raise PostFailed(f"its answer is longer than {ANSWER_BYTES_MAX >> 20} MiB")
+                return answer.status, bytes(content)
+        except TimeoutError as error:
+            raise PostFailed(f"no answer within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Not chained with its text: that may hold the whole address.
+            raise PostFailed(f"the connection failed ({type(error).__name__})") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One JSON-RPC call."""
+
+    method: str
+    params: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A node's error answer: its code and its words, cut short and cleaned."""
+
+    code: int
+    words: str
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One node and what we remember of it. `name` is all that is ever shown."""
+
+    name: str
+    url: str = field(repr=False)
+    checked_at: float | None = None
+    wrong: str = ""
+    fault: str = ""
+    failures: int = 0
+    bad_until: float = 0.0
+    takes_batches: bool = True
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+
+def quantity(value: object, bits: int) -> int:
+    """A hexadecimal number of at most so many bits. Raises BadAnswer."""
+    if not isinstance(value, str) or _QUANTITY.fullmatch(value) is None:
+        raise BadAnswer("not a hexadecimal number")
+    number = int(value, 16)
+    if number.bit_length() > bits:
+        raise BadAnswer(f"a number of more than {bits} bits")
+    return number
+
+
+def hash32(value: object) -> str:
+    """A hash of 32 bytes, in lower case. Raises BadAnswer."""
+    if not isinstance(value, str) or _HASH.fullmatch(value) is None:
+        raise BadAnswer("not a hash")
+    return value.lower()
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """A JSON object. Raises BadAnswer."""
+    if not isinstance(value, dict):
+        raise BadAnswer("not an object")
+    return value
+
+
+class Nodes:
+    """The configured nodes of one network, in the operator's order."""
+
+    def __init__(
+        self, urls: Sequence[str], post: Post, runtime: Runtime, *, chain_id: int, genesis: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        if not urls:
+            raise ValueError("a network that is on has at least one node")
+        self._post = post
+        self._runtime = runtime
+        self._chain_id = chain_id
+        self._genesis = genesis
+        self._timeout_s = timeout_s
+        self._nodes = [Node(f"node {place} of {len(urls)}", url) for place, url in enumerate(urls, start=1)]
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def usable(self) -> list[Node]:
+        """Nodes in the order in which to ask them: those that failed lately come last."""
+        now = self._runtime.monotonic()
+        return sorted(self._nodes, key=lambda node: node.bad_until > now)
+
+    def healthy(self) -> list[Node]:
+        """Nodes that did not fail lately; all of them when every one did."""
+        now = self._runtime.monotonic()
+        return [node for node in self._nodes if node.bad_until <= now] or list(self._nodes)
+
+    def faults(self) -> list[str]:
+        """What is wrong with which node as last seen; for people."""
+        return [f"{node.name}: {node.fault}" for node in self._nodes if node.fault]
+
+    async def read(self, call: Call, check: Callable[[Any], T]) -> T:
+        """The first good answer. Raises NodeRefused when the nodes answer with errors, NodeUnreachable when none answers."""
+        (answer,) = await self.read_many([call], [check])
+        return answer  # type: ignore[no-any-return]
+
+    async def read_many(self, calls: Sequence[Call], checks: Sequence[Callable[[Any], Any]]) -> list[Any]:
+        """All calls answered by one and the same node. Each check turns an answer into a value or raises ValueError."""
+        last: NodeUnreachable = NodeUnreachable("no node is configured")
+        for node in self.usable():
+            try:
+                answers = await self.ask(node, calls)
+            except NodeUnreachable as error:
+                last = error
+                continue
+            fault = next(((call, answer) for call, answer in zip(calls, answers, strict=True) if isinstance(answer, Fault)), None)
+            if fault is not None:
+                last = NodeRefused(f"{node.name} refused {fault[0].method}: {fault[1].words}")
+                continue
+            try:
+                return [check(answer) for check, answer in zip(checks, answers, strict=True)]
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {calls[0].method}: {error}")
+        raise last
+
+    async def ask(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
+        """One node's answers, in the order of the calls. Raises WrongNetwork or NodeUnreachable; a Fault is an answer."""
+        await self._identify(node)
+        try:
+            answers = await self._calls(node, calls)
+        except NodeUnreachable as error:
+            self._failed(node, str(error))
+            raise
+        node.failures, node.bad_until, node.fault = 0, 0.0, ""
+        return answers
+
+    async def _identify(self, node: Node) -> None:
+        """That the node serves our chain: at first use, after an error, and once a minute. Raises WrongNetwork."""
+        async with node.lock:
+            if node.checked_at is None or self._runtime.monotonic() - node.checked_at > IDENTITY_S:
+                calls = [Call("eth_chainId")]
+                if self._genesis is not None:
+                    calls.append(Call("eth_getBlockByNumber", ("0x0", False)))
+                try:
+                    answers = await self._calls(node, calls)
+                    node.wrong = self._mismatch(answers)
+                except (NodeUnreachable, ValueError) as error:
+                    self._failed(node, str(error))
+                    raise NodeUnreachable(f"{node.name} did not say which network it serves: {error}") from error
+                node.checked_at = self._runtime.monotonic()
+            if node.wrong:
+                node.bad_until = node.checked_at + IDENTITY_S
+                node.fault = node.wrong
+                raise WrongNetwork(f"{node.name} is not used: {node.wrong}")
+
+    def _mismatch(self, answers: Sequence[Any | Fault]) -> str:
+        for answer in answers:
+            if isinstance(answer, Fault):
+                raise BadAnswer(answer.words)
+        chain_id = quantity(answers[0], 256)
+        if chain_id != self._chain_id:
+            return f"it serves chain id {chain_id}, and {self._chain_id} is configured"
+        if self._genesis is not None and (found := hash32(mapping(answers[1]).get("hash"))) != self._genesis.lower():
+            return f"its first block is {found}, and {self._genesis} is configured"
+        return ""
+
+    def _failed(self, node: Node, fault: str) -> None:
+        wait = BAD_S[min(node.failures, len(BAD_S) - 1)]
+        node.failures += 1
+        node.bad_until = self._runtime.monotonic() + wait
+        node.checked_at = None
+        node.fault = fault
+
+    async def _calls(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
+        answers: list[Any | Fault] = []
+        for start in range(0, len(calls), CALLS_MAX):
+            part = calls[start : start + CALLS_MAX]
+            if len(part) > 1 and node.takes_batches:
+                found = await self._batch(node, part)
+                if found is not None:
+                    answers += found
+                    continue
+                node.takes_batches = False
+            answers += [await self._single(node, call) for call in part]
+        return answers
+
+    async def _single(self, node: Node, call: Call) -> Any | Fault:
+        answer = await self._exchange(node, _request(call, 1))
+        return _answer(node, answer, 1)
+
+    async def _batch(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault] | None:
+        """None when the node answers a batch with one error: it takes none."""
+        answer = await self._exchange(node, [_request(call, number) for number, call in enumerate(calls, start=1)])
+        if isinstance(answer, dict) and "error" in answer:
+            return None
+        items = answer if isinstance(answer, list) else []
+        by_id = {item["id"]: item for item in items if isinstance(item, dict) and type(item.get("id")) is int}
+        if len(items) != len(calls) or by_id.keys() != set(range(1, len(calls) + 1)):
+            raise NodeUnreachable(f"{node.name} answered a batch of {len(calls)} calls with something else")
+        return [_answer(node, by_id[number], number) for number in range(1, len(calls) + 1)]
+
+    async def _exchange(self, node: Node, request: object) -> Any:
+        body = json.dumps(request, separators=(",", ":")).encode()
+        try:
+            status, content = await self._post(node.url, body, self._timeout_s)
+        except PostFailed as error:
+            raise NodeUnreachable(f"{node.name}: {error}") from error
+        if status != 200:  # some nodes send error objects with 4xx or 5xx; their words prove nothing anyway
+            raise NodeUnreachable(f"{node.name} answered HTTP {status}")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise NodeUnreachable(f"{node.name} answered no JSON") from error
+
+
+class Together(Generic[A, B]):
+    """Callers that come while a batch is under way go together in the next one, in order of arrival."""
+
+    def __init__(
+        self, runtime: Runtime, work: Callable[[list[A]], Awaitable[Sequence[B | NodeUnreachable]]], *, name: str, most: int
+    ) -> None:
+        self._runtime = runtime
+        self._work = work
+        self._name = name
+        self._most = most
+        self._waiting: list[tuple[A, asyncio.Future[B]]] = []
+        self._busy = False
+
+    async def __call__(self, item: A) -> B:
+        """The result of this item alone. Raises NodeUnreachable."""
+        future: asyncio.Future[B] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if not self._busy:
+            self._busy = True
+            self._runtime.spawn(self._drain(), name=self._name)
+        return await future
+
+    async def _drain(self) -> None:
+        batch: list[tuple[A, asyncio.Future[B]]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                results = await self._work([item for item, _ in batch])
+                for (_, future), result in zip(batch, results, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(result, NodeUnreachable):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+        finally:
+            self._busy = False
+            for _, future in [*batch, *self._waiting]:
+                if not future.done():  # the work broke off: its own failure is reported by the runtime
+                    future.set_exception(NodeUnreachable(f"{self._name} broke off"))
+            self._waiting.clear()
+
+
+def _request(call: Call, number: int) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": call.method, "params": list(call.params)}
+
+
+def _answer(node: Node, answer: object, number: int) -> Any | Fault:
+    if not isinstance(answer, dict) or answer.get("id") != number or ("result" not in answer and answer.get("error") is None):
+        raise NodeUnreachable(f"{node.name} answered something that is no JSON-RPC")
+    error = answer.get("error")
+    if error is None:
+        return answer["result"]
+    said = error if isinstance(error, dict) else {}
+    code = said.get("code")
+    return Fault(code if type(code) is int else 0, clean(str(said.get("message", "")), node.url))
+
+
+def clean(words: str, url: str) -> str:
+    """A node's words without addresses, and without anything that stands in its own address as a key or password would."""
+    parts = urlsplit(url)
+    keys = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query)), parts.username or "", parts.password or ""]
+    for key in sorted(keys, key=len, reverse=True):
+        if len(key) >= 4:
+            words = words.replace(key, "***")
+    words = re.sub(r"[^\s\"'<>]*://[^\s\"'<>]*", "<address>", words)
+    return "".join(c if " " <= c <= "~" else " " for c in words)[:WORDS_MAX]
