@@ -32,7 +32,7 @@ class Inexact(MoneyError):
     """The amount has more decimals than its unit can hold. Nothing is ever rounded silently."""
 
     def __init__(self, text: str, decimals: int) -> None:
-        super().__init__(f"{text} has more than {decimals} decimals")
+        super().__init__(f"{text[:80]} has more than {decimals} decimals")
         self.decimals = decimals
 
 
@@ -200,4 +200,6 @@ class TokenAmount:
 
 def round_up_to_token(amount: CoinAmount, token: Token) -> CoinAmount:
     """The least amount not below `amount` that the token can carry: how a fee quote is rounded (spec, 16.6)."""
+    if token.coin.id != amount.coin.id:
+        raise UnlikeAmounts(f"{token.id} is not a token of {amount.coin.symbol}")
     return CoinAmount(amount.coin, -(-amount.units // token.scale) * token.scale)
