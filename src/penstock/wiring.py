@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import structlog
 import uvicorn
 
@@ -41,7 +42,7 @@ from penstock.rails.evm.rail import EvmRail
 from penstock.rails.rpc import HttpPost, Nodes, Post
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime, SystemRuntime
-from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
+from penstock.signer.journal import FileJournal
 from penstock.signer.local import AddressesOnly, LocalSigner, allow
 from penstock.signer.seed import create_seed, load_seed
 from penstock.vault import Vault
@@ -150,9 +151,10 @@ class Product:
             if network is None or not self.can_sign(network.family):
                 raise SettingWrong(f"networks.{chain}: there is no rail for it; `penstock catalog` shows what exists")
             own = await self.treasury.address_of(network)
-            deny = frozenset(t.contract for t in self.catalog.tokens_on(chain) if t.contract) | {own}
+            contracts = [token.contract for token in self.catalog.tokens_on(chain) if token.contract]
             nodes = Nodes(wanted.rpc_urls, self._world.rpc, self.runtime, chain_id=network.chain_id, genesis=network.genesis)
-            self.rails[chain] = EvmRail(network, nodes, self.runtime, native=self.catalog.native(chain), sender=own, deny=deny)
+            fee_max = fee_max_of(self.settings, self.catalog, network)
+            self.rails[chain] = EvmRail(network, nodes, self.runtime, own=[own], contracts=contracts, fee_max=fee_max)
 
     def app(self) -> App:
         """The merchant API of this process."""
@@ -330,10 +332,10 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
             stack.callback(journal.close)
             catalog = load_catalog(settings)
             allowed = {
-                n.chain: allow(n, catalog.tokens_on(n.chain), fee_max=_fee_max(settings, catalog, n)) for n in _on(settings, catalog)
+                n.chain: allow(n, catalog.tokens_on(n.chain), fee_max=fee_max_of(settings, catalog, n)) for n in _on(settings, catalog)
             }
             signer = LocalSigner(seed, journal, runtime, allowed)
-        product = Product(settings, World(runtime, rpc, targets, rpc.get), database, ids, vault, signer)
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer)
         await product.connect()
         yield product
 
@@ -342,9 +344,23 @@ def _on(settings: Settings, catalog: Catalog) -> list[Network]:
     return [n for chain, wanted in settings.networks.items() if wanted.rpc_urls and (n := catalog.network(chain)) is not None]
 
 
-def _fee_max(settings: Settings, catalog: Catalog, network: Network) -> int | None:
+def fee_max_of(settings: Settings, catalog: Catalog, network: Network) -> int | None:
+    """The operator's own cap of one transaction in the network's base units; None keeps the catalogue's."""
     text = settings.networks[network.chain].fee_max
     return parse_units(text, catalog.native(network.chain).decimals) if text else None
+
+
+async def fetch(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
+    """The price source's GET: the body of a 200 that is not too long, or an exception."""
+    async with (
+        aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+        session.get(url, allow_redirects=False) as answer,
+    ):
+        answer.raise_for_status()
+        body = await answer.content.read(bytes_max + 1)
+        if answer.status != 200 or len(body) > bytes_max:
+            raise ValueError(f"status {answer.status}, {len(body)} bytes or more")
+        return body
 
 
 async def serve(settings: Settings, role: str) -> None:

@@ -22,7 +22,7 @@ from penstock.db import Database, Tx
 from penstock.orders import attempts, store
 from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
-from penstock.rails.base import FeeEstimate, LaneView, Rail
+from penstock.rails.base import FeeEstimate, LaneView, NodeUnreachable, Prepares, Rail
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -143,7 +143,7 @@ class Sender:
         lease = self._runtime.random_bytes(8).hex()
         attempt_ids = self._next_ids(len(orders))
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
-        estimates = {o.token_id: self._board.estimate(t) for o in orders if (t := self._catalog.token(o.token_id)) is not None}
+        fees = await self._fees(rail, orders)
 
         def job(tx: Tx) -> list[int]:
             now_ms = self._runtime.now_ms()
@@ -154,7 +154,7 @@ class Sender:
                 reason = lane.halted if lane is not None and lane.halted else "the network is off or does not answer"
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
                 return []
-            chosen = self._choose(tx, rail, lane, waiting, estimates, attempt_ids)
+            chosen = self._choose(tx, rail, lane, waiting, fees, attempt_ids)
             if chosen is None:
                 reason = "the treasury has not been looked at yet"
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
@@ -175,13 +175,35 @@ class Sender:
         found = await self._database.read(lambda tx: attempts.load(tx, bound))
         return [attempt.newest for attempt in found]
 
+    async def _fees(self, rail: Rail | None, orders: Sequence[Order]) -> dict[int, FeeEstimate]:
+        """What each order's transaction may cost; orders whose network gives no fresh estimate are left out."""
+        found: dict[int, FeeEstimate] = {}
+        by_token: defaultdict[str, list[Order]] = defaultdict(list)
+        for order in orders:
+            by_token[order.token_id].append(order)
+        for token_id, group in by_token.items():
+            token = self._catalog.token(token_id)
+            estimate = self._board.estimate(token) if token is not None else None
+            if rail is None or token is None or estimate is None:
+                continue
+            fees = [estimate] * len(group)
+            if isinstance(rail, Prepares):
+                payments = [_payment(order, token) for order in group]
+                sender = await self._signer.address(rail.network.family, 0)
+                try:
+                    fees = await rail.prepare(payments, token, sender, estimate)
+                except NodeUnreachable:
+                    continue
+            found |= {order.id: fee for order, fee in zip(group, fees, strict=True)}
+        return found
+
     def _choose(
         self,
         tx: Tx,
         rail: Rail,
         lane: Lane,
         orders: Sequence[Order],
-        estimates: Mapping[str, FeeEstimate | None],
+        fees_of: Mapping[int, FeeEstimate],
         attempt_ids: Sequence[int],
     ) -> tuple[list[Intent], list[tuple[Order, HoldReason, str]], list[Order]] | None:
         """Which orders go now, which are held and why, which wait for room; None before the treasury was looked at."""
@@ -194,14 +216,14 @@ class Sender:
         held: list[tuple[Order, HoldReason, str]] = []
         later: list[Order] = []
         for order in sorted(orders, key=lambda o: o.id):
-            token, fees = self._catalog.token(order.token_id), estimates.get(order.token_id)
+            token, fees = self._catalog.token(order.token_id), fees_of.get(order.id)
             if token is None or fees is None:
                 held.append((order, HoldReason.NETWORK_PAUSED, "there is no fresh fee estimate from the network's nodes"))
                 continue
             if len(intents) >= room:
                 later.append(order)
                 continue
-            units = CoinAmount(token.coin, order.net).to_token(token).units
+            payment = _payment(order, token)
             if fees.cost > fees.fee_cap:
                 held.append(
                     (
@@ -212,12 +234,11 @@ class Sender:
                 )
                 continue
             needs = {native.id: fees.fee_cap}
-            needs[token.id] = needs.get(token.id, 0) + units
+            needs[token.id] = needs.get(token.id, 0) + payment.units
             if not money.take(needs):
                 held.append((order, HoldReason.LIQUIDITY, _shortage(money, needs, self._catalog)))
                 continue
             view = LaneView(lane.chain, lane.address, lane.next_slot + len(intents))
-            payment = Payment(order.id, order.destination, order.memo, units)
             intents.append(rail.bind([payment], token, view, fees, attempt_id=attempt_ids[len(intents)]))
         return intents, held, later
 
@@ -315,6 +336,10 @@ class Sender:
         """How long to wait before looking at an attempt again: about a block."""
         rail = self._board.rail(chain)
         return max(200, min(15_000, rail.network.block_ms)) if rail is not None else 5_000
+
+
+def _payment(order: Order, token: Token) -> Payment:
+    return Payment(order.id, order.destination, order.memo, CoinAmount(token.coin, order.net).to_token(token).units)
 
 
 def _shortage(money: Purse, needs: Mapping[str, int], catalog: Catalog) -> str:
