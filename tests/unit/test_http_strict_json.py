@@ -82,7 +82,7 @@ def test_what_is_read(body, value):
         (b'{"a":.5}', "not valid JSON"),
         (b'{"a":+1}', "not valid JSON"),
         (b'{"a":0x10}', "not valid JSON"),
-        ('{"a":١}'.encode(), "not valid JSON"),
+        ('{"a":\u0661}'.encode(), "not valid JSON"),
         (b"{'a':1}", "not valid JSON"),
         (b'{"a":1,}', "not valid JSON"),
         (b'{"a":1}//', "not valid JSON"),
@@ -151,8 +151,39 @@ def test_whatever_a_json_writer_writes_is_judged_like_the_grammar(value, ascii_o
     agree(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass"))
 
 
-TOKENS = [*'{}[]:,"\\ \n', *string.digits, *"-+.eE", "true", "false", "null", "NaN", "Infinity", "\\u", "00", "d8", "dc", "7f", "é", "\x00", "a"]
-TOKENS += ['"a"', '"a":', '{"a":', '"\\u0061"', '"\\ud83d\\ude00"', "1.5", "99999999999999999999", "1e5", "\ufeff", "\x85", "}}", "[[[[[[[[[", "]]]"]
+TOKENS = [
+    *'{}[]:,"\\ \n',
+    *string.digits,
+    *"-+.eE",
+    "true",
+    "false",
+    "null",
+    "NaN",
+    "Infinity",
+    "\\u",
+    "00",
+    "d8",
+    "dc",
+    "7f",
+    "é",
+    "\x00",
+    "a",
+]
+TOKENS += [
+    '"a"',
+    '"a":',
+    '{"a":',
+    '"\\u0061"',
+    '"\\ud83d\\ude00"',
+    "1.5",
+    "99999999999999999999",
+    "1e5",
+    "\ufeff",
+    "\x85",
+    "}}",
+    "[[[[[[[[[",
+    "]]]",
+]
 
 
 @settings(max_examples=1000)
