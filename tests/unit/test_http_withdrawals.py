@@ -101,7 +101,10 @@ def test_a_value_is_read_as_a_decimal_and_normalised(api, text, value):
         (t, 11000)
         for t in ('"0"', '"0.00"', "0", '"-1"', "-1", '"+1"', '"1e3"', "1e3", "1E-2", '"1,000"', '" 1"', '"1 "', '"."', '"1."', '".5"')
     ]
-    + [(t, 11000) for t in ('"١"', '"0x10"', '"NaN"', '"1_000"', '"' + "9" * 60 + '"', "true", "[]", "{}", '"ten"', None, "null", '""')]
+    + [
+        (t, 11000)
+        for t in ('"\u0661"', '"0x10"', '"NaN"', '"1_000"', '"' + "9" * 60 + '"', "true", "[]", "{}", '"ten"', None, "null", '""')
+    ]
     + [('"0.0000000000000000001"', 14013), ("0.1234567890123456789", 14013)],
 )
 def test_anything_else_is_no_value(api, text, code):
@@ -340,8 +343,9 @@ names = ["merchant_order_id", "address", "token_id", "value", "memo", "merchant_
 @given(st.dictionaries(st.sampled_from(names), some))
 def test_any_fields_are_understood_or_refused_in_words(fields):
     for decode in (decode_withdraw, decode_order_ids):
+        said = ""
         try:
             decode(parse(json.dumps(fields).encode()))
         except Refused as refused:
-            assert refused.msg.endswith(".")
-            assert len(refused.msg) < 200
+            said = refused.msg
+        assert not said or (said.endswith(".") and len(said) < 200)

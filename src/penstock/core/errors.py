@@ -16,7 +16,11 @@ class Problem(enum.Enum):
     """Every failure a merchant can be told: wire code, wire reason, and when it is given."""
 
     INVALID_ARGUMENT = (11000, "InvalidArgument", "The body is not one strict JSON object, or a field is missing or wrong.")
-    HEADER_INVALID = (11001, "HeaderInvalidArgument", "A header is missing or malformed.")
+    HEADER_INVALID = (
+        11001,
+        "HeaderInvalidArgument",
+        "A header that is not taken, such as Content-Encoding. (What is wrong with Appid, Timestamp or Sign is 11005.)",
+    )
     NOT_FOUND = (11003, "NotFound", "What the request names does not exist.")
     RATE_LIMIT = (11004, "RateLimit", "Too many requests; Retry-After says when to come back.")
     VERIFY_SIGN_FAILED = (11005, "VerifySignFailed", "Unknown app id, or the signature does not fit: one constant unsigned answer.")

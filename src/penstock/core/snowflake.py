@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 EPOCH_MS: Final = 1_288_834_974_657
@@ -29,8 +30,12 @@ def moment_ms(snowflake: int) -> int:
 
 def wire_id(snowflake: int) -> str:
     """The 33 digits."""
-    second = moment_ms(snowflake) // 1000
-    return f"{datetime.fromtimestamp(second, UTC):%Y%m%d%H%M%S}{snowflake:019d}"
+    return f"{_prefix(moment_ms(snowflake) // 1000)}{snowflake:019d}"
+
+
+@lru_cache(maxsize=1024)
+def _prefix(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y%m%d%H%M%S}"
 
 
 def from_wire(text: str) -> int | None:
