@@ -36,8 +36,6 @@ STRANGER_S: Final = 10.0
 REMEMBERED_MAX: Final = 20_000
 INVALID_PARAMS: Final = -32602
 """https://www.jsonrpc.org/specification#error_object"""
-NO_FINAL_BLOCK: Final = -39001
-"""geth: finalized block not found. https://github.com/ethereum/execution-apis"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +124,10 @@ class Watch:
 
     def _without_tag(self, fault: Fault, head: int) -> int:
         """A node that cannot know the tag counts by depth; one that merely failed to answer must not make anything final."""
-        if fault.code == NO_FINAL_BLOCK:
-            return 0
-        if fault.code == INVALID_PARAMS:
+        words = fault.words.lower()
+        if "not found" in words or "unknown block" in words:
+            return 0  # geth and Erigon while the chain is too young to have one
+        if fault.code == INVALID_PARAMS or "not supported" in words:
             return self._by_depth(head)
         raise BadAnswer(f"no final block: {fault.words}")
 

@@ -1,0 +1,385 @@
+"""The signer signs what it may, remembers it before it hands it out, and signs nothing else."""
+
+import asyncio
+import dataclasses
+import json
+
+import pytest
+from bip_utils import Bip39MnemonicDecoder
+from eth_account import Account
+
+from penstock.core.intent import Intent, Payment, SignRefused
+from penstock.core.money import Coin, Network, Token
+from penstock.rails.evm import codec
+from penstock.runtime import SystemRuntime
+from penstock.signer import local
+from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
+from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive
+from penstock.signer.local import AddressesOnly, AllowedNetwork, LocalSigner, allow
+from penstock.signer.seed import Seed, create_seed, load_seed
+from penstock.vault import Vault, VaultError
+from tests.fixtures.nodes import MNEMONIC
+
+RUNTIME = SystemRuntime()
+SENDER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+USDT = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
+ALLOWED = {"ETH": AllowedNetwork("evm", 31337, {"native": None, "usdt": USDT}, 10**16)}
+
+
+@pytest.fixture(scope="module")
+def seed():
+    return Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
+
+
+@pytest.fixture
+def open_signer(tmp_path, seed):
+    """Opens a signer on the same home; the one before is closed first, as a restart would."""
+    journals = []
+
+    def opener():
+        for journal in journals:
+            journal.close()
+        journals[:] = [FileJournal(tmp_path)]
+        return LocalSigner(seed, journals[0], RUNTIME, ALLOWED)
+
+    yield opener
+    for journal in journals:
+        journal.close()
+
+
+def pay(attempt_id=1, version=1, slot=0, order_id=None, recipient=RECIPIENT, units=5, token="usdt", contract=USDT, **changes):
+    intent = Intent(
+        attempt_id=attempt_id,
+        version=version,
+        kind="pay",
+        chain="ETH",
+        family="evm",
+        chain_id=31337,
+        sender=SENDER,
+        slot=slot,
+        token_id=token,
+        contract=contract,
+        payments=(Payment(order_id or 100 + attempt_id, recipient, "", units),),
+        terms={"gas_limit": 60_000, "max_fee_per_gas": 2_000_000_000, "max_priority_fee_per_gas": 1_000_000_000},
+        fee_cap=10**15,
+    )
+    return dataclasses.replace(intent, **changes)
+
+
+def sign(signer, *intents):
+    return asyncio.run(signer.sign(list(intents)))
+
+
+def refusal(signer, *intents):
+    with pytest.raises(SignRefused) as caught:
+        sign(signer, *intents)
+    return str(caught.value)
+
+
+# Seed and keys
+
+
+def test_the_first_addresses_of_the_test_mnemonic():
+    """https://getfoundry.sh/anvil/overview lists them; so does Hardhat, https://hardhat.org/hardhat-network/docs/reference"""
+    words = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
+    addresses = [codec.address_of_public_key(derive(words, "evm", lane).public_key) for lane in range(3)]
+    assert addresses == [SENDER, RECIPIENT, "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]
+
+
+def test_a_256_bit_vector_of_bip39():
+    """https://github.com/trezor/python-mnemonic/blob/master/vectors.json (there with passphrase TREZOR); the words are the same."""
+    assert Seed(bytes(32)).words().reveal() == " ".join(["abandon"] * 23 + ["art"])
+
+
+def test_the_seed_is_made_once_and_opens_again(tmp_path):
+    vault = Vault.create(tmp_path, RUNTIME, passphrase=None, key_file=True)
+    words = create_seed(tmp_path, vault, RUNTIME).words()
+    before = (tmp_path / "seed.json").read_bytes()
+    assert len(words.reveal().split()) == 24
+    assert create_seed(tmp_path, vault, RUNTIME).words() == words == load_seed(tmp_path, vault).words()
+    assert (tmp_path / "seed.json").read_bytes() == before
+    assert (tmp_path / "seed.json").stat().st_mode & 0o777 == 0o600
+    assert not any(word in before.decode() for word in set(words.reveal().split()) if len(word) > 6)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"sealed": 1}', '{"sealed": "v1:AAAA"}'])
+def test_a_damaged_seed_is_said(tmp_path, content):
+    vault = Vault.create(tmp_path, RUNTIME, passphrase=None, key_file=True)
+    with pytest.raises(VaultError, match="penstock init"):
+        load_seed(tmp_path, vault)
+    create_seed(tmp_path, vault, RUNTIME)
+    (tmp_path / "seed.json").write_text(content)
+    with pytest.raises(VaultError):
+        load_seed(tmp_path, vault)
+
+
+def test_keys_and_seeds_print_nothing(seed):
+    assert (repr(seed), repr(derive(seed, "evm", 0)), str(seed.words())) == ("Seed(***)", "LaneKey(***)", "***")
+
+
+@pytest.mark.parametrize(("family", "lane"), [("evm", -1), ("evm", 2**31), ("doge", 0)])
+def test_there_is_no_key_for_what_is_not_there(seed, family, lane):
+    with pytest.raises(ValueError, match="no key path"):
+        derive(seed, family, lane)
+
+
+def test_the_curve_library_is_the_one_we_trust(monkeypatch):
+    check_library()
+    monkeypatch.setattr(LaneKey, "sign", lambda self, digest: (0, 1, 1))
+    with pytest.raises(KeysUnusable, match="RFC 6979"):
+        check_library()
+    monkeypatch.setattr("coincurve.keys.lib", object())
+    with pytest.raises(KeysUnusable, match="libsecp256k1"):
+        check_library()
+
+
+# What is signed
+
+
+@pytest.mark.parametrize("token", [("usdt", USDT), ("native", None)])
+@pytest.mark.parametrize("legacy", [True, False])
+def test_the_bytes_are_those_of_eth_account(open_signer, token, legacy):
+    """The oracle: https://github.com/ethereum/eth-account"""
+    terms = {"gas_limit": 70_000, "gas_price": 3_000_000_000} if legacy else pay().terms
+    (signed,) = sign(open_signer(), pay(token=token[0], contract=token[1], slot=7, terms=terms))
+    data = codec.transfer_call_data(RECIPIENT, 5) if token[1] else b""
+    fees = {"gasPrice": 3_000_000_000} if legacy else {"maxFeePerGas": 2_000_000_000, "maxPriorityFeePerGas": 1_000_000_000}
+    transaction = {"to": token[1] or RECIPIENT, "value": 0 if token[1] else 5, "data": data, "nonce": 7, "chainId": 31337}
+    key = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"  # public: anvil's first account
+    expected = Account.sign_transaction({**transaction, "gas": terms["gas_limit"], **fees}, key)
+    assert signed.raw == bytes(expected.raw_transaction)
+    assert signed.txid == "0x" + bytes(expected.hash).hex()
+
+
+def test_the_same_intent_gives_the_same_bytes_also_after_a_restart(open_signer, tmp_path):
+    first = sign(open_signer(), pay())
+    size = (tmp_path / "signer.journal").stat().st_size
+    assert sign(open_signer(), pay()) == first
+    assert (tmp_path / "signer.journal").stat().st_size == size
+
+
+def test_versions_rise_on_the_same_slot(open_signer):
+    signer = open_signer()
+    dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
+    cancel = {"gas_limit": 21_000, "max_fee_per_gas": 3_000_000_000, "max_priority_fee_per_gas": 2_000_000_000}
+    one, two, three = sign(signer, pay(), pay(version=2, terms=dearer), pay(version=5, kind="cancel", terms=cancel))
+    assert len({one.txid, two.txid, three.txid}) == 3
+    found = codec.decode(three.raw).unsigned
+    assert (found.to, found.value, found.data, found.nonce) == (SENDER, 0, b"", 0)
+    assert "versions only rise" in refusal(signer, pay(version=3, terms=cancel))
+    assert "another intent was signed as this version" in refusal(open_signer(), pay(version=2, terms=cancel))
+    assert sign(signer, pay()) == [one]
+
+
+CHANGED = [
+    {"recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"},
+    {"units": 6},
+    {"slot": 1},
+    {"token": "native", "contract": None},
+    {"order_id": 999},
+    {"fee_cap": 10**15 + 1},
+]
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_second_intent_for_an_attempt_is_refused(open_signer, change):
+    signer = open_signer()
+    sign(signer, pay())
+    assert "another intent was signed for this attempt" in refusal(signer, pay(version=2, **change))
+    assert "another intent" in refusal(open_signer(), pay(**change))
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_second_intent_in_the_same_batch_is_refused_and_nothing_is_recorded(open_signer, tmp_path, change):
+    assert "attempt 1 version 2" in refusal(open_signer(), pay(), pay(version=2, **change))
+    assert (tmp_path / "signer.journal").read_bytes() == b""
+
+
+def test_a_slot_belongs_to_one_attempt(open_signer):
+    sign(open_signer(), pay())
+    assert "belongs to attempt 1" in refusal(open_signer(), pay(attempt_id=2))
+    assert "belongs to attempt 3" in refusal(open_signer(), pay(attempt_id=3, slot=3), pay(attempt_id=4, slot=3))
+
+
+def test_an_order_has_one_attempt(open_signer):
+    sign(open_signer(), pay(order_id=7))
+    assert "its death is not proved" in refusal(open_signer(), pay(attempt_id=2, slot=1, order_id=7))
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("network POLYGON is not configured", {"chain": "POLYGON"}),
+        ("chain id 1 is not that of ETH", {"chain_id": 1}),
+        ("chain id 31337 is not that of ETH", {"family": "tron"}),
+        ("token usdc is not configured", {"token_id": "usdc"}),
+        ("the contract is not the token's", {"contract": "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"}),
+        ("the contract is not the token's", {"contract": None}),
+        ("the contract is not the token's", {"token_id": "native"}),
+        ("not one of this signer's addresses", {"sender": RECIPIENT}),
+        ("exactly one recipient", {"payments": ()}),
+        ("exactly one recipient", {"payments": (Payment(1, RECIPIENT, "", 1), Payment(2, RECIPIENT, "", 1))}),
+        ("an address of our own", {"payments": (Payment(1, SENDER.lower(), "", 1),)}),
+        ("a token contract", {"payments": (Payment(1, USDT, "", 1),)}),
+        ("zero address", {"payments": (Payment(1, codec.ZERO_ADDRESS, "", 1),)}),
+        ("from 1 to", {"payments": (Payment(1, RECIPIENT, "", 0),)}),
+        ("above its cap", {"fee_cap": 119_999_999_999_999}),
+        ("above its cap", {"terms": {"gas_limit": 60_000, "gas_price": 10**12}}),
+        ("above its cap", {"terms": {"gas_limit": 60_000, "gas_price": 1, "l1_fee": 10**15}}),
+        ("above the network's", {"fee_cap": 10**16 + 1}),
+        ("terms are", {"terms": {"gas_limit": 60_000}}),
+        ("less than 21000 gas", {"terms": {"gas_limit": 20_999, "gas_price": 1}}),
+        ("it does not approve", {"kind": "approve"}),
+        ("nonce", {"slot": -1}),
+    ],
+)
+def test_what_is_not_a_plain_allowed_payment_is_refused_by_name(open_signer, tmp_path, words, change):
+    assert words in refusal(open_signer(), pay(**change))
+    assert (tmp_path / "signer.journal").read_bytes() == b""
+
+
+def test_bytes_that_do_not_match_the_intent_never_leave(open_signer, monkeypatch, tmp_path):
+    """A codec gone wrong: it builds a payment to somebody else."""
+    honest = codec.build
+    stranger = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+
+    def crooked(intent):
+        return honest(dataclasses.replace(intent, payments=(dataclasses.replace(intent.payments[0], recipient=stranger),)))
+
+    monkeypatch.setattr(local.codec, "build", crooked)
+    assert "does not match its intent: call" in refusal(open_signer(), pay())
+    assert "does not match its intent: recipient" in refusal(open_signer(), pay(token="native", contract=None))
+    assert (tmp_path / "signer.journal").read_bytes() == b""
+
+
+def test_the_pin_comes_from_catalogue_values():
+    coin = Coin("c", "USDT", "Tether", 6)
+    network = Network("ETH", "evm", "Ethereum", "native", 1, None, 12_000, 64, is_test=False, params=(("fee_max", "0.05"),))
+    tokens = [Token("usdt", coin, "ETH", "ERC20", USDT, USDT, 6), Token("x", coin, "BSC", "BEP20", RECIPIENT, RECIPIENT, 18)]
+    assert allow(network, tokens) == AllowedNetwork("evm", 1, {"usdt": USDT}, 5 * 10**16)
+    assert allow(network, tokens, fee_max=9).fee_max == 9
+
+
+# Journal
+
+
+def test_an_intent_is_on_disk_before_its_signature_leaves(open_signer, tmp_path):
+    signer = open_signer()
+    sign(signer, pay(), pay(attempt_id=2, slot=1))
+    lines = (tmp_path / "signer.journal").read_text().splitlines()
+    assert [json.loads(line)["entry"]["intent"]["attempt_id"] for line in lines] == [1, 2]
+    assert (tmp_path / "signer.journal").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_batch_costs_one_fsync(open_signer, monkeypatch):
+    signer, calls = open_signer(), []
+    monkeypatch.setattr("os.fsync", calls.append)
+    sign(signer, *[pay(attempt_id=n, slot=n) for n in range(50)])
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("tail", [b"{", b'{"entry": {"attempt', b"\0" * 100_000, b"x" * 70_000])
+def test_a_torn_last_line_is_cut_off(open_signer, tmp_path, tail):
+    path = tmp_path / "signer.journal"
+    first = sign(open_signer(), pay())
+    whole = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(tail)
+    signer = open_signer()
+    assert path.read_bytes() == whole
+    assert sign(signer, pay()) == first
+    sign(signer, pay(attempt_id=2, slot=1))
+    open_signer()
+
+
+def test_a_torn_line_may_have_been_a_whole_entry_without_its_end(open_signer, tmp_path):
+    path = tmp_path / "signer.journal"
+    sign(open_signer(), pay(), pay(attempt_id=2, slot=1))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert sign(open_signer(), pay(attempt_id=2, slot=1))
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def broken(path, change):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(change(lines)))
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ("line 2", lambda lines: [lines[0], lines[1].replace(b'"units":5', b'"units":6'), lines[2]]),
+        ("line 2", lambda lines: [lines[0], lines[2]]),
+        ("line 1", lambda lines: lines[1:]),
+        ("line 2", lambda lines: [lines[0], lines[2], lines[1]]),
+        ("line 4", lambda lines: [*lines, lines[2]]),
+        ("line 2", lambda lines: [lines[0], b"\n", *lines[1:]]),
+        ("line 2", lambda lines: [lines[0], lines[1][:40] + b"\n", lines[2]]),
+        ("line 2", lambda lines: [lines[0], b"x" * 70_000 + b"\n", lines[2]]),
+        ("line 1", lambda lines: [lines[0].replace(b'{"entry"', b'{ "entry"'), *lines[1:]]),
+    ],
+)
+def test_any_other_break_refuses_to_start(open_signer, tmp_path, where, change):
+    sign(open_signer(), pay(), pay(attempt_id=2, slot=1), pay(attempt_id=3, slot=2))
+    broken(tmp_path / "signer.journal", change)
+    with pytest.raises(JournalBroken, match=where):
+        open_signer()
+
+
+def test_a_journal_that_others_can_read_is_refused(open_signer, tmp_path):
+    open_signer()
+    (tmp_path / "signer.journal").chmod(0o644)
+    with pytest.raises(JournalBroken, match="chmod 600"):
+        open_signer()
+
+
+def test_a_full_disk_signs_nothing_and_goes_on_after_a_restart(open_signer, monkeypatch):
+    signer = open_signer()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(JournalBroken, match="No space left"):
+            sign(signer, pay())
+    with pytest.raises(JournalBroken, match="start again"):
+        sign(signer, pay(attempt_id=2, slot=1))
+    assert sign(open_signer(), pay())
+
+
+def test_an_entry_of_a_kind_from_the_future_refuses_to_start(open_signer, seed, tmp_path):
+    open_signer()
+    for entry in ({"kind": "death", "intent": json.loads(pay().to_json()), "txid": "0x"}, {"kind": "sign"}):
+        with pytest.raises(JournalBroken, match="journal entry 1"):
+            LocalSigner(seed, MemoryJournal([entry]), RUNTIME, ALLOWED)
+
+
+def test_other_bytes_than_the_journal_says_are_refused(seed):
+    journal = MemoryJournal([{"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32}])
+    assert "was the seed replaced" in refusal(LocalSigner(seed, journal, RUNTIME, ALLOWED), pay())
+
+
+class MemoryJournal:
+    """The port, as a simulation would give it."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def entries(self):
+        return iter(list(self.kept))
+
+    def append(self, entries):
+        self.kept += entries
+
+
+# One process signs, others look
+
+
+def test_two_signers_on_one_home_are_refused(open_signer, tmp_path, seed):
+    open_signer()
+    with pytest.raises(SignerBusy, match="another penstock process"):
+        FileJournal(tmp_path)
+
+
+def test_addresses_can_be_read_beside_a_signer(open_signer, seed):
+    signer, reader = open_signer(), AddressesOnly(seed)
+    assert asyncio.run(reader.address("evm", 0)) == asyncio.run(signer.address("evm", 0)) == SENDER
+    assert "does not sign" in refusal(reader, pay())
