@@ -6,12 +6,18 @@ A room that has a table worth a page adds one line to PAGES.
 from __future__ import annotations
 
 import argparse
+import ast
+import dataclasses
 import enum
+import inspect
+import itertools
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from penstock import config
 from penstock.core import attempt, order
 from penstock.core.errors import Problem
 from penstock.http.answers import NOT_FOUND, NOT_VERIFIED, OUT_OF_ORDER, TOO_LARGE, TOO_MANY, TOO_SLOW
@@ -86,6 +92,46 @@ One conflict resource (a nonce, a sequence, an anchor input, a payment hash) for
 {_table(attempt.MOVES)}"""
 
 
+def settings_page() -> str:
+    """docs/settings.md, from the dataclasses of config.py and the sentence under each field."""
+    told = _sentences(inspect.getsource(config))
+    parts = []
+    for section in dataclasses.fields(config.Settings):
+        kind = config.NetworkSettings if section.name == "networks" else typing.get_type_hints(config.Settings)[section.name]
+        if not dataclasses.is_dataclass(kind):
+            continue
+        title = "networks.CHAIN" if section.name == "networks" else section.name
+        rows = "".join(
+            f"| `{f.name}` | `PENSTOCK_{title.upper().replace('.', '__')}__{f.name.upper()}` | {_default(f)} | {told[kind.__name__, f.name]} |\n"
+            for f in dataclasses.fields(kind)
+        )
+        parts.append(f"## [{title}]\n\n{kind.__doc__}\n\n| key | environment | default | meaning |\n| --- | --- | --- | --- |\n{rows}")
+    sections = "\n".join(parts)
+    return f"""{MADE}
+# Settings
+
+`penstock.toml` in `PENSTOCK_HOME` (default `./penstock-home`), or the environment, which wins. Lists are comma-separated there; tables
+(`policy.minimum`, `prices.ids`) take one more part: `PENSTOCK_POLICY__MINIMUM__USDT=1`. `PENSTOCK_PASSPHRASE` unlocks the keys
+when `init` was given a passphrase; without one they are unlocked by the key file in the home.
+
+{sections}"""
+
+
+def _sentences(source: str) -> dict[tuple[str, str], str]:
+    told = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            for line, after in itertools.pairwise(node.body):
+                if isinstance(line, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                    told[node.name, ast.unparse(line.target)] = str(after.value.value)
+    return told
+
+
+def _default(field: dataclasses.Field[typing.Any]) -> str:
+    value = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    return f"`{value}`" if value not in ("", (), {}) else "empty"
+
+
 def _diagram(
     moves: Mapping[tuple[enum.StrEnum, enum.StrEnum], str], ends: frozenset[enum.StrEnum], starts: tuple[enum.StrEnum, ...]
 ) -> str:
@@ -100,7 +146,7 @@ def _table(moves: Mapping[tuple[enum.StrEnum, enum.StrEnum], str]) -> str:
     return f"| from | to | when |\n| --- | --- | --- |\n{rows}"
 
 
-PAGES: Final[Mapping[str, Callable[[], str]]] = {"errors.md": errors_page, "states.md": states_page}
+PAGES: Final[Mapping[str, Callable[[], str]]] = {"errors.md": errors_page, "states.md": states_page, "settings.md": settings_page}
 
 
 def stale() -> list[str]:

@@ -27,7 +27,8 @@ class Commands:
 
     async def add_merchant(self, name: str, webhook_url: str) -> dict[str, Any]:
         """A merchant with its secret, shown this once."""
-        merchant, secret = await self._p.directory.add_merchant(name, webhook_url, app_id=wire_id(self._p.ids.next()[0]))
+        app_id, *ids = self._p.ids.next(2)
+        merchant, secret = await self._p.directory.add_merchant(name, webhook_url, app_id=wire_id(app_id), ids=ids)
         return {
             "app_id": merchant.app_id,
             "app_secret": secret.reveal(),
@@ -62,7 +63,7 @@ class Commands:
     async def rotate_secret(self, app_id: str, overlap_s: int) -> dict[str, Any]:
         """A new secret beside the old one."""
         merchant = await self._merchant_of(app_id)
-        secret, until_ms = await self._p.directory.rotate_secret(merchant.id, overlap_s)
+        secret, until_ms = await self._p.directory.rotate_secret(merchant.id, overlap_s, ids=self._p.ids.next(1))
         return {"app_id": app_id, "app_secret": secret.reveal(), "old_secret_valid_until_at_ms": until_ms}
 
     async def _merchant_of(self, app_id: str) -> Merchant:

@@ -46,8 +46,9 @@ from penstock.signer.journal import FileJournal
 from penstock.signer.local import AddressesOnly, LocalSigner, allow
 from penstock.signer.seed import create_seed, load_seed
 from penstock.vault import Vault
-from penstock.webhooks.deliver import Deliverer, HttpTargets, Targets
+from penstock.webhooks.deliver import Deliverer, Targets
 from penstock.webhooks.outbox import Outbox
+from penstock.webhooks.targets import HttpTargets, check_url
 
 log = structlog.get_logger()
 
@@ -92,10 +93,11 @@ class Product:
         self.prices, self._price_source = load_prices(settings)
         self._world = world
         self._next_ids = ids.next
-        self.directory = Directory(database, world.runtime, vault)
+        private = settings.webhooks.allow_private_targets
+        self.directory = Directory(database, world.runtime, vault, check_url=lambda url: check_url(url, allow_private=private))
         self.rails: dict[str, Rail] = {}
         self.board = Board(world.runtime, self.catalog, self.rails, self.prices)
-        self.outbox = Outbox(database, world.runtime)
+        self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
         policy = Policy(
             minimum=settings.policy.minimum,
@@ -120,7 +122,6 @@ class Product:
             merchants=self.directory,
             targets=world.targets,
             schedule=settings.webhooks.schedule or None,
-            allow_private=settings.webhooks.allow_private_targets,
         )
         self._pumps: list[Pump] = []
         self._tasks: list[Any] = []
@@ -206,6 +207,7 @@ class Product:
         self.intake.stop()
         for pump in self._pumps:
             await pump.stop()
+        await self.deliverer.settled()
         for task in self._tasks:
             if "Intake" not in task.get_name():
                 task.cancel()

@@ -127,7 +127,7 @@ async def _until(runtime: SystemRuntime, http: aiohttp.ClientSession, url: str) 
     while runtime.monotonic() < deadline:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with http.get(url) as response:
-                if response.status == 200:  # noqa: PLR2004  OK
+                if response.status == 200:
                     found: dict[str, Any] = await response.json()
                     return found
         await runtime.sleep(0.05)
@@ -141,7 +141,7 @@ async def _networks(runtime: SystemRuntime, http: aiohttp.ClientSession, devnet_
 
 async def _control(stage: Stage, chain: str, **order: Any) -> None:
     async with stage.http.post(f"{stage.devnet_url}/{chain}/control", json=order) as response:
-        if response.status != 200:  # noqa: PLR2004  OK
+        if response.status != 200:
             raise DemoFailed(f"devnet refused {order}: {await response.text()}")
 
 
@@ -164,7 +164,9 @@ async def _set_up(stage: Stage) -> Client:
             await _control(stage, chain, do="fund", address=address, units=str(100 * 10**18))
             for token in product.catalog.tokens_on(chain):
                 if token.contract is not None:
-                    await _control(stage, chain, do="fund_token", contract=token.contract, address=address, units=str(10_000 * 10**token.decimals))
+                    await _control(
+                        stage, chain, do="fund_token", contract=token.contract, address=address, units=str(10_000 * 10**token.decimals)
+                    )
         await _funded(stage, commands)
         stage.console.print(show.rows("Treasury", [row for row in await commands.treasury_rows() if row["chain"] in CHAINS]))
     return client
@@ -211,7 +213,7 @@ async def _request(stage: Stage, client: Client, title: str, **fields: Any) -> N
     stage.console.print(Text("POST /ccpayment/v1/withdraw", style="dim"))
     stage.console.print(Syntax(compact(body).decode(), "json", word_wrap=True, background_color="default"))
     _show_answer(stage, answer)
-    if answer.body["code"] != 10000 or not answer.verified:  # noqa: PLR2004  success on the wire
+    if answer.body["code"] != 10000 or not answer.verified:
         raise DemoFailed(f"{title}: {answer.body}")
     stage.payouts.append({"merchant_order_id": name, "order_id": answer.body["data"]["order_id"]})
 
@@ -266,7 +268,9 @@ async def _leave_running(stage: Stage, client: Client) -> None:
     flags = " ".join(f"-H '{name}: {value}'" for name, value in client.headers(body).items())
     stage.say("Running until Ctrl-C. Within two minutes, this call is valid:")
     stage.console.print(f"curl -s {client.base_url}/ccpayment/v1/assets {flags} -d '{{}}'", highlight=False, soft_wrap=True)
-    stage.console.print(f"\nPENSTOCK_HOME={stage.home}  app id {client.app_id}  secret {client.app_secret}", highlight=False, soft_wrap=True)
+    stage.console.print(
+        f"\nPENSTOCK_HOME={stage.home}  app id {client.app_id}  secret {client.app_secret}", highlight=False, soft_wrap=True
+    )
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         while True:
             await stage.runtime.sleep(3600)

@@ -1,0 +1,1 @@
+"""Events for merchants: `outbox` keeps them, `deliver` sends them, `targets` decides where to."""
