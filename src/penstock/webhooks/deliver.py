@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -110,8 +111,8 @@ def accepted(reply: Reply) -> bool:
     except (ValueError, RecursionError):
         return _WORD.search(text) is not None
     if isinstance(found, dict):
-        return "success" in (value for value in found.values() if isinstance(value, str))
-    return found == "success"
+        return any(value == "success" for value in found.values())
+    return bool(found == "success")
 
 
 class Deliverer:
@@ -226,7 +227,7 @@ class Deliverer:
             while self._results:
                 batch, self._results = self._results, []
                 try:
-                    await self._database.write("webhook.record", lambda tx, batch=batch: self._record(tx, batch))
+                    await self._database.write("webhook.record", partial(self._record, batch=batch))
                 except DatabaseUnavailable:
                     # Their leases run out and they are sent again: at least once, never lost.
                     log.warning("webhook.record.lost", count=len(batch))
@@ -236,7 +237,7 @@ class Deliverer:
             if self._in_flight <= 0:
                 self._quiet.set()
 
-    def _record(self, tx: Tx, batch: Sequence[Sent]) -> None:
+    def _record(self, tx: Tx, *, batch: Sequence[Sent]) -> None:
         now_ms = self._runtime.now_ms()
         rows: list[dict[str, Any]] = []
         for sent in batch:
