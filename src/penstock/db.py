@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 _ATTEMPTS_MAX: Final = 8
 _POSTGRES_CONNECTIONS: Final = 8
-_PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
@@ -101,7 +101,7 @@ def translate(sql: str, dialect: str) -> str:
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
     if dialect == "postgresql":
-        sql = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+        sql = _PARAMETER.sub(lambda match: f"%({match[1]})s" if match[1] else match[0], sql.replace("%", "%%"))
     return sql
 
 
