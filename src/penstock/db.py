@@ -240,8 +240,25 @@ class SqliteDatabase(Database):
             names = (column[0] for column in cursor.description)
             return {n: int(v) if n in amounts and v is not None else v for n, v in zip(names, values, strict=True)}
 
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
+        try:
+            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
+        except sqlite3.OperationalError as error:
+            raise DatabaseUnavailable(f"{self._path}: {error}") from error
         connection.row_factory = row
+        try:
+            self._check(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise DatabaseUnavailable(f"{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise DatabaseRefused(f"{self._path}: {error}") from error
+        except DatabaseRefused:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()["journal_mode"]
         if mode != "wal":
             raise DatabaseRefused(f"SQLite keeps {self._path.name} in journal mode {mode!r}; only WAL on a local disk is safe here")
@@ -250,7 +267,6 @@ class SqliteDatabase(Database):
         level = connection.execute("PRAGMA synchronous").fetchone()["synchronous"]
         if level != 2:
             raise DatabaseRefused(f"SQLite runs with synchronous={level}; FULL (2) is needed")
-        return connection
 
     def _write(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._writer
