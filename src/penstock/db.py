@@ -294,6 +294,7 @@ class SqliteDatabase(Database):
             connection = self._readers.get_nowait()
         except queue.Empty:
             connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
         try:
             connection.execute("BEGIN")
             return job(Tx("sqlite", connection.execute))
