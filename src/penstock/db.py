@@ -38,6 +38,7 @@ Row = dict[str, Any]
 
 _ATTEMPTS_MAX: Final = 8
 _POSTGRES_CONNECTIONS: Final = 8
+_MIGRATION_LOCK: Final = 0x70656E73746F636B
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
@@ -168,6 +169,9 @@ class Database(ABC):
 
     def _migrate(self) -> list[str]:
         def current(tx: Tx) -> int:
+            if tx.dialect == "postgresql":
+                # IF NOT EXISTS is no protection against another process that creates the table at the same moment.
+                tx.run("SELECT pg_advisory_xact_lock(:key)", key=_MIGRATION_LOCK)
             tx.run(
                 "CREATE TABLE IF NOT EXISTS schema_version (number {INT} PRIMARY KEY, name TEXT NOT NULL, at_ms {INT} NOT NULL) {STRICT}"
             )
