@@ -353,14 +353,21 @@ class PostgresDatabase(Database):
                 raise DatabaseRefused(f"PostgreSQL runs with {setting}={value}; it must be on, or a crash could lose a payout")
         return connection
 
-    def _acquire(self) -> psycopg.Connection[Row]:
+    def _begin(self, statement: str) -> psycopg.Connection[Row]:
+        """A connection with an open transaction. One that died while it was idle is replaced: nothing had begun on it."""
         while True:
             try:
                 connection = self._idle.get_nowait()
             except queue.Empty:
-                return self._connect()
-            if not connection.closed:
+                break
+            try:
+                connection.execute(statement)
                 return connection
+            except psycopg.OperationalError:
+                connection.close()
+        connection = self._connect()
+        connection.execute(statement)
+        return connection
 
     def _release(self, connection: psycopg.Connection[Row]) -> None:
         if not connection.closed:
@@ -380,9 +387,8 @@ class PostgresDatabase(Database):
         raise AssertionError
 
     def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
-        connection = self._acquire()
+        connection = self._begin("BEGIN")
         try:
-            connection.execute("BEGIN")
             result = job(Tx("postgresql", connection.execute))
             self._runtime.crash_point(f"{label}:before")
         except BaseException:
@@ -401,16 +407,16 @@ class PostgresDatabase(Database):
         return result
 
     def _read(self, job: Callable[[Tx], T]) -> T:
-        connection = self._acquire()
         try:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return job(Tx("postgresql", connection.execute))
+            connection = self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                return job(Tx("postgresql", connection.execute))
+            finally:
+                if not connection.closed:
+                    connection.rollback()
+                self._release(connection)
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(type(error).__name__) from error
-        finally:
-            if not connection.closed:
-                connection.rollback()
-            self._release(connection)
 
     def _close(self) -> None:
         while not self._idle.empty():
