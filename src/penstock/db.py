@@ -31,6 +31,7 @@ import psycopg
 from psycopg.rows import RowMaker
 from psycopg.types.numeric import NumericLoader
 
+from penstock.core.errors import InvariantBroken
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -397,12 +398,14 @@ class PostgresDatabase(Database):
             self._release(connection)
             raise
         try:
-            connection.execute("COMMIT")
+            outcome = connection.execute("COMMIT").statusmessage
         except psycopg.OperationalError as error:
             connection.close()
             raise CommitUnknown(label) from error
         finally:
             self._release(connection)
+        if outcome != "COMMIT":
+            raise InvariantBroken(f"{label}: the job went on after an error of the database, and PostgreSQL answered COMMIT with {outcome}")
         self._runtime.crash_point(f"{label}:after")
         return result
 
