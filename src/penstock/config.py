@@ -39,7 +39,7 @@ class Server:
 class Storage:
     """The one shared state."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)
     """`sqlite:///path` or `postgresql://…`; empty is `penstock.db` in the home folder."""
 
 
@@ -69,7 +69,7 @@ class PriceSource:
 
     file: str = ""
     """A TOML file of `SYMBOL = "price"`; empty is the file that ships with Penstock. It does not age."""
-    url: str = ""
+    url: str = field(default="", repr=False)
     """An HTTP source instead: a JSON address that holds {ids} (one call for all coins) or {id} (one call a coin)."""
     ids: Mapping[str, str] = field(default_factory=dict)
     """The source's name of each coin, such as ETH = "ethereum"."""
@@ -99,7 +99,7 @@ class PolicySettings:
 class NetworkSettings:
     """One network; off until it has node URLs."""
 
-    rpc_urls: tuple[str, ...] = ()
+    rpc_urls: tuple[str, ...] = field(default=(), repr=False)
     """Nodes in order of preference. Their addresses may hold credentials, so they are never logged."""
     chain_id: int = 0
     """Makes it a test network with this chain id and drops the pinned genesis."""
