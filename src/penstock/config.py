@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.core.money import LEDGER_DECIMALS, MoneyError, parse_units
 from penstock.core.party import Secret
 
 _PREFIX: Final = "PENSTOCK_"
@@ -199,12 +200,18 @@ def _value(kind: Any, raw: object, where: str) -> object:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(raw, dict):
             raise SettingWrong(f"{where} must be a table")
-        return types.MappingProxyType({key.upper(): str(value) for key, value in raw.items()})
+        return types.MappingProxyType({key.upper(): _text_of(value, f"{where}.{key.upper()}") for key, value in raw.items()})
     convert: dict[Any, Callable[[object], object]] = {bool: _bool, int: _int, str: _str}
     try:
         return convert[kind](raw)
     except ValueError as error:
         raise SettingWrong(f"{where} must be {error}") from error
+
+
+def _text_of(raw: object, where: str) -> str:
+    if isinstance(raw, str | int) and not isinstance(raw, bool):
+        return str(raw)
+    raise SettingWrong(f"{where} must be a text")
 
 
 def _bool(raw: object) -> bool:
@@ -232,14 +239,26 @@ def _str(raw: object) -> str:
 
 def _checked(settings: Settings) -> Settings:
     host, _, port = settings.server.listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
         raise SettingWrong("server.listen must be address:port, such as 127.0.0.1:8080")
     for proxy in settings.limits.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError as error:
             raise SettingWrong(f"limits.trusted_proxies: {proxy} is not an address or network") from error
+    for name, limits in (("minimum", settings.policy.minimum), ("maximum", settings.policy.maximum)):
+        for symbol, text in limits.items():
+            _amount(text, f"policy.{name}.{symbol}")
     for chain, network in settings.networks.items():
+        if network.fee_max:
+            _amount(network.fee_max, f"networks.{chain}.fee_max")
         if any(not url.startswith(("http://", "https://")) for url in network.rpc_urls):
             raise SettingWrong(f"networks.{chain}.rpc_urls must begin with http:// or https://")
     return settings
+
+
+def _amount(text: str, where: str) -> None:
+    try:
+        parse_units(text, LEDGER_DECIMALS)
+    except MoneyError as error:
+        raise SettingWrong(f'{where} must be a plain decimal text, such as "12.5", with at most {LEDGER_DECIMALS} decimals') from error
