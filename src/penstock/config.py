@@ -154,7 +154,7 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
         if section not in sections or section in ("home", "passphrase"):
             raise SettingWrong(f"there is no section [{section}]; there are {', '.join(sorted(set(sections) - {'home', 'passphrase'}))}")
         if section == "networks":
-            values[section] = {chain.upper(): _section(NetworkSettings, c, f"networks.{chain.upper()}") for chain, c in content.items()}
+            values[section] = _networks(content)
         else:
             values[section] = _section(hints[section], content, section)
     return _checked(Settings(**values))
@@ -165,6 +165,8 @@ def _file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise SettingWrong(f"{path.name} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingWrong(f"{path.name} is not valid TOML: {error}") from error
 
@@ -176,6 +178,18 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, name: str) -> Non
         if not isinstance(tree, dict):
             raise SettingWrong(f"{name} does not fit: {key} is not a section")
     tree[keys[-1]] = value
+
+
+def _networks(content: object) -> dict[str, NetworkSettings]:
+    if not isinstance(content, dict):
+        raise SettingWrong("[networks] must be a section")
+    networks: dict[str, NetworkSettings] = {}
+    for name, settings in content.items():
+        chain = name.upper()
+        if chain in networks:
+            raise SettingWrong(f"[networks.{chain}] is there twice; upper and lower case name the same network")
+        networks[chain] = _section(NetworkSettings, settings, f"networks.{chain}")
+    return networks
 
 
 def _section(cls: type[Any], content: object, where: str) -> Any:
