@@ -140,8 +140,11 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
     home = home or Path(env.get("PENSTOCK_HOME") or "penstock-home")
     tree = _file(home / "penstock.toml")
     for name, text in sorted(env.items()):
-        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS and "__" in name:
-            _put(tree, [part.lower() for part in name.removeprefix(_PREFIX).split("__")], text, name)
+        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
+            if "__" in name:
+                _put(tree, [part.lower() for part in name.removeprefix(_PREFIX).split("__")], text, name)
+            elif (meant := _meant(name)) is not None:
+                raise SettingWrong(f"{name} is not a setting; write {meant}")
     for name, value in overrides.items():
         if value is not None:
             _put(tree, name.split("__"), value, name)
@@ -158,6 +161,20 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
         else:
             values[section] = _section(hints[section], content, section)
     return _checked(Settings(**values))
+
+
+def _meant(name: str) -> str | None:
+    """The setting that a name with single underscores stands for. Others are not ours: clusters set PENSTOCK_PORT and the like."""
+    words = name.removeprefix(_PREFIX).lower()
+    hints = typing.get_type_hints(Settings)
+    for key in typing.get_type_hints(NetworkSettings):
+        if words.startswith("networks_") and words.endswith(f"_{key}"):
+            chain = words.removeprefix("networks_").removesuffix(f"_{key}")
+            return f"{_PREFIX}NETWORKS__{chain}__{key}".upper()
+    for section, cls in hints.items():
+        if dataclasses.is_dataclass(cls) and any(words == f"{section}_{key}" for key in typing.get_type_hints(cls)):
+            return f"{_PREFIX}{section}__{words.removeprefix(section + '_')}".upper()
+    return None
 
 
 def _file(path: Path) -> dict[str, Any]:
