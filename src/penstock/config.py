@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.core.money import LEDGER_DECIMALS, MoneyError, parse_units
 from penstock.core.party import Secret
 
 _PREFIX: Final = "PENSTOCK_"
@@ -39,7 +40,7 @@ class Server:
 class Storage:
     """The one shared state."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)
     """`sqlite:///path` or `postgresql://…`; empty is `penstock.db` in the home folder."""
 
 
@@ -69,7 +70,7 @@ class PriceSource:
 
     file: str = ""
     """A TOML file of `SYMBOL = "price"`; empty is the file that ships with Penstock. It does not age."""
-    url: str = ""
+    url: str = field(default="", repr=False)
     """An HTTP source instead: a JSON address that holds {ids} (one call for all coins) or {id} (one call a coin)."""
     ids: Mapping[str, str] = field(default_factory=dict)
     """The source's name of each coin, such as ETH = "ethereum"."""
@@ -99,7 +100,7 @@ class PolicySettings:
 class NetworkSettings:
     """One network; off until it has node URLs."""
 
-    rpc_urls: tuple[str, ...] = ()
+    rpc_urls: tuple[str, ...] = field(default=(), repr=False)
     """Nodes in order of preference. Their addresses may hold credentials, so they are never logged."""
     chain_id: int = 0
     """Makes it a test network with this chain id and drops the pinned genesis."""
@@ -139,8 +140,11 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
     home = home or Path(env.get("PENSTOCK_HOME") or "penstock-home")
     tree = _file(home / "penstock.toml")
     for name, text in sorted(env.items()):
-        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS and "__" in name:
-            _put(tree, [part.lower() for part in name.removeprefix(_PREFIX).split("__")], text, name)
+        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
+            if "__" in name:
+                _put(tree, [part.lower() for part in name.removeprefix(_PREFIX).split("__")], text, name)
+            elif (meant := _meant(name)) is not None:
+                raise SettingWrong(f"{name} is not a setting; write {meant}")
     for name, value in overrides.items():
         if value is not None:
             _put(tree, name.split("__"), value, name)
@@ -153,10 +157,24 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
         if section not in sections or section in ("home", "passphrase"):
             raise SettingWrong(f"there is no section [{section}]; there are {', '.join(sorted(set(sections) - {'home', 'passphrase'}))}")
         if section == "networks":
-            values[section] = {chain.upper(): _section(NetworkSettings, c, f"networks.{chain.upper()}") for chain, c in content.items()}
+            values[section] = _networks(content)
         else:
             values[section] = _section(hints[section], content, section)
     return _checked(Settings(**values))
+
+
+def _meant(name: str) -> str | None:
+    """The setting that a name with single underscores stands for. Others are not ours: clusters set PENSTOCK_PORT and the like."""
+    words = name.removeprefix(_PREFIX).lower()
+    hints = typing.get_type_hints(Settings)
+    for key in typing.get_type_hints(NetworkSettings):
+        if words.startswith("networks_") and words.endswith(f"_{key}"):
+            chain = words.removeprefix("networks_").removesuffix(f"_{key}")
+            return f"{_PREFIX}NETWORKS__{chain}__{key}".upper()
+    for section, cls in hints.items():
+        if dataclasses.is_dataclass(cls) and any(words == f"{section}_{key}" for key in typing.get_type_hints(cls)):
+            return f"{_PREFIX}{section}__{words.removeprefix(section + '_')}".upper()
+    return None
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -164,6 +182,8 @@ def _file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise SettingWrong(f"{path.name} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingWrong(f"{path.name} is not valid TOML: {error}") from error
 
@@ -175,6 +195,18 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, name: str) -> Non
         if not isinstance(tree, dict):
             raise SettingWrong(f"{name} does not fit: {key} is not a section")
     tree[keys[-1]] = value
+
+
+def _networks(content: object) -> dict[str, NetworkSettings]:
+    if not isinstance(content, dict):
+        raise SettingWrong("[networks] must be a section")
+    networks: dict[str, NetworkSettings] = {}
+    for name, settings in content.items():
+        chain = name.upper()
+        if chain in networks:
+            raise SettingWrong(f"[networks.{chain}] is there twice; upper and lower case name the same network")
+        networks[chain] = _section(NetworkSettings, settings, f"networks.{chain}")
+    return networks
 
 
 def _section(cls: type[Any], content: object, where: str) -> Any:
@@ -199,12 +231,18 @@ def _value(kind: Any, raw: object, where: str) -> object:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(raw, dict):
             raise SettingWrong(f"{where} must be a table")
-        return types.MappingProxyType({key.upper(): str(value) for key, value in raw.items()})
+        return types.MappingProxyType({key.upper(): _text_of(value, f"{where}.{key.upper()}") for key, value in raw.items()})
     convert: dict[Any, Callable[[object], object]] = {bool: _bool, int: _int, str: _str}
     try:
         return convert[kind](raw)
     except ValueError as error:
         raise SettingWrong(f"{where} must be {error}") from error
+
+
+def _text_of(raw: object, where: str) -> str:
+    if isinstance(raw, str | int) and not isinstance(raw, bool):
+        return str(raw)
+    raise SettingWrong(f"{where} must be a text")
 
 
 def _bool(raw: object) -> bool:
@@ -232,14 +270,26 @@ def _str(raw: object) -> str:
 
 def _checked(settings: Settings) -> Settings:
     host, _, port = settings.server.listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
         raise SettingWrong("server.listen must be address:port, such as 127.0.0.1:8080")
     for proxy in settings.limits.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError as error:
             raise SettingWrong(f"limits.trusted_proxies: {proxy} is not an address or network") from error
+    for name, limits in (("minimum", settings.policy.minimum), ("maximum", settings.policy.maximum)):
+        for symbol, text in limits.items():
+            _amount(text, f"policy.{name}.{symbol}")
     for chain, network in settings.networks.items():
+        if network.fee_max:
+            _amount(network.fee_max, f"networks.{chain}.fee_max")
         if any(not url.startswith(("http://", "https://")) for url in network.rpc_urls):
             raise SettingWrong(f"networks.{chain}.rpc_urls must begin with http:// or https://")
     return settings
+
+
+def _amount(text: str, where: str) -> None:
+    try:
+        parse_units(text, LEDGER_DECIMALS)
+    except MoneyError as error:
+        raise SettingWrong(f'{where} must be a plain decimal text, such as "12.5", with at most {LEDGER_DECIMALS} decimals') from error

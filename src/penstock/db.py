@@ -31,6 +31,7 @@ import psycopg
 from psycopg.rows import RowMaker
 from psycopg.types.numeric import NumericLoader
 
+from penstock.core.errors import InvariantBroken
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ Row = dict[str, Any]
 
 _ATTEMPTS_MAX: Final = 8
 _POSTGRES_CONNECTIONS: Final = 8
-_PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_MIGRATION_LOCK: Final = 0x70656E73746F636B
+_PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
@@ -101,7 +103,7 @@ def translate(sql: str, dialect: str) -> str:
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
     if dialect == "postgresql":
-        sql = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+        sql = _PARAMETER.sub(lambda match: f"%({match[1]})s" if match[1] else match[0], sql.replace("%", "%%"))
     return sql
 
 
@@ -168,6 +170,9 @@ class Database(ABC):
 
     def _migrate(self) -> list[str]:
         def current(tx: Tx) -> int:
+            if tx.dialect == "postgresql":
+                # IF NOT EXISTS is no protection against another process that creates the table at the same moment.
+                tx.run("SELECT pg_advisory_xact_lock(:key)", key=_MIGRATION_LOCK)
             tx.run(
                 "CREATE TABLE IF NOT EXISTS schema_version (number {INT} PRIMARY KEY, name TEXT NOT NULL, at_ms {INT} NOT NULL) {STRICT}"
             )
@@ -240,8 +245,25 @@ class SqliteDatabase(Database):
             names = (column[0] for column in cursor.description)
             return {n: int(v) if n in amounts and v is not None else v for n, v in zip(names, values, strict=True)}
 
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
+        try:
+            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
+        except sqlite3.OperationalError as error:
+            raise DatabaseUnavailable(f"{self._path}: {error}") from error
         connection.row_factory = row
+        try:
+            self._check(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise DatabaseUnavailable(f"{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise DatabaseRefused(f"{self._path}: {error}") from error
+        except DatabaseRefused:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()["journal_mode"]
         if mode != "wal":
             raise DatabaseRefused(f"SQLite keeps {self._path.name} in journal mode {mode!r}; only WAL on a local disk is safe here")
@@ -250,7 +272,6 @@ class SqliteDatabase(Database):
         level = connection.execute("PRAGMA synchronous").fetchone()["synchronous"]
         if level != 2:
             raise DatabaseRefused(f"SQLite runs with synchronous={level}; FULL (2) is needed")
-        return connection
 
     def _write(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._writer
@@ -278,6 +299,7 @@ class SqliteDatabase(Database):
             connection = self._readers.get_nowait()
         except queue.Empty:
             connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
         try:
             connection.execute("BEGIN")
             return job(Tx("sqlite", connection.execute))
@@ -332,14 +354,21 @@ class PostgresDatabase(Database):
                 raise DatabaseRefused(f"PostgreSQL runs with {setting}={value}; it must be on, or a crash could lose a payout")
         return connection
 
-    def _acquire(self) -> psycopg.Connection[Row]:
+    def _begin(self, statement: str) -> psycopg.Connection[Row]:
+        """A connection with an open transaction. One that died while it was idle is replaced: nothing had begun on it."""
         while True:
             try:
                 connection = self._idle.get_nowait()
             except queue.Empty:
-                return self._connect()
-            if not connection.closed:
+                break
+            try:
+                connection.execute(statement)
                 return connection
+            except psycopg.OperationalError:
+                connection.close()
+        connection = self._connect()
+        connection.execute(statement)
+        return connection
 
     def _release(self, connection: psycopg.Connection[Row]) -> None:
         if not connection.closed:
@@ -359,9 +388,8 @@ class PostgresDatabase(Database):
         raise AssertionError
 
     def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
-        connection = self._acquire()
+        connection = self._begin("BEGIN")
         try:
-            connection.execute("BEGIN")
             result = job(Tx("postgresql", connection.execute))
             self._runtime.crash_point(f"{label}:before")
         except BaseException:
@@ -370,26 +398,28 @@ class PostgresDatabase(Database):
             self._release(connection)
             raise
         try:
-            connection.execute("COMMIT")
+            outcome = connection.execute("COMMIT").statusmessage
         except psycopg.OperationalError as error:
             connection.close()
             raise CommitUnknown(label) from error
         finally:
             self._release(connection)
+        if outcome != "COMMIT":
+            raise InvariantBroken(f"{label}: the job went on after an error of the database, and PostgreSQL answered COMMIT with {outcome}")
         self._runtime.crash_point(f"{label}:after")
         return result
 
     def _read(self, job: Callable[[Tx], T]) -> T:
-        connection = self._acquire()
         try:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return job(Tx("postgresql", connection.execute))
+            connection = self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                return job(Tx("postgresql", connection.execute))
+            finally:
+                if not connection.closed:
+                    connection.rollback()
+                self._release(connection)
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(type(error).__name__) from error
-        finally:
-            if not connection.closed:
-                connection.rollback()
-            self._release(connection)
 
     def _close(self) -> None:
         while not self._idle.empty():
