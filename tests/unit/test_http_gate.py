@@ -100,6 +100,19 @@ def test_a_merchant_without_secrets_lets_nobody_in(api):
     assert api.post("/coin/all", secret="0" * 64).body == stranger(api).body
 
 
+def test_what_cannot_be_an_app_id_is_not_looked_up(api):
+    asked = []
+
+    async def by_app_id(app_id: str) -> None:
+        asked.append(app_id)
+
+    api.house.by_app_id = by_app_id
+    api.limit()
+    for app_id in ("", "x" * 65, "a b", "a'--", "é", "1\n", APP_ID):
+        assert api.post("/coin/all", app_id=app_id).code == 11005
+    assert asked == [APP_ID]
+
+
 def test_the_signature_covers_the_raw_bytes(api):
     spaced = b'{ "c_id" :\t"9454818" , "x": "\\u00e9 \\/" }\r\n'
     assert api.post("/check/user", spaced).code == 10000
@@ -194,6 +207,11 @@ def test_64_kib_pass_and_one_more_byte_does_not(api):
         for without in ((), ("content-length",)):
             large = api.post("/coin/all", body + b" ", chunk=chunk, without=without)
             assert (large.status, large.is_signed, large.headers["connection"]) == (413, False, "close")
+
+
+def test_a_body_that_is_announced_too_large_is_not_read(api):
+    start, _ = api.exchange("POST", V1 + "/coin/all", [], [("content-length", "65537")])
+    assert start["status"] == 413
 
 
 def test_a_body_in_chunks_is_one_body(api):

@@ -4,8 +4,8 @@ import pytest
 
 from penstock.core.errors import Problem, Refused
 from penstock.core.money import Coin, CoinAmount
-from penstock.core.party import Account
-from tests.fixtures.api import CATALOG, NOW_S, USDT, USDT_ETH
+from penstock.core.party import Account, Merchant, Secret
+from tests.fixtures.api import CATALOG, NOW_S, SECRET, USDT, USDT_ETH
 
 SOL = "31c27e3c-0e6d-4e16-9b5c-857601daa1e8"
 NOTHING = "00000000-0000-4000-8000-000000000000"
@@ -68,6 +68,13 @@ def test_one_balance_by_coin_id_or_by_the_old_name(api, body):
     with_balances(api, USDT="12.5", ETH="1")
     (asset,) = api.post("/assets", body).data["list"]
     assert (asset["coin_id"], asset["token_id"], asset["value"]) == (USDT, USDT, "12.5")
+
+
+def test_each_merchant_sees_their_own_balances(api):
+    other = "2" * 33
+    api.house.merchants[other] = Merchant(2, "Other", other, (Secret(SECRET),), "")
+    with_balances(api, USDT="12.5")
+    assert api.post("/assets", app_id=other).data == {"list": []}
 
 
 def test_a_coin_that_was_never_had_has_nothing(api):
