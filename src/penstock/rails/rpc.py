@@ -180,7 +180,7 @@ class Nodes:
 
     def faults(self) -> list[str]:
         """What is wrong with which node as last seen; for people."""
-        return [f"{node.name}: {node.fault}" for node in self._nodes if node.fault]
+        return [f"{node.name}: {node.fault.removeprefix(f'{node.name}: ')}" for node in self._nodes if node.fault]
 
     async def read(self, call: Call, check: Callable[[Any], T]) -> T:
         """The first good answer. Raises NodeRefused when the nodes answer with errors, NodeUnreachable when none answers."""
