@@ -14,7 +14,7 @@ async def serve(handler):
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return runner, "http://127.0.0.1:%d/SECRETKEY" % runner.addresses[0][1]
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/SECRETKEY"
 
 
 def over_http(handler, timeout_s=5.0):

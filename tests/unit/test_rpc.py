@@ -43,7 +43,7 @@ def test_a_quantity_is_a_hexadecimal_number(text, bits, value):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "0x", "1", 1, 1.0, None, True, "0xg", "0x-1", " 0x1", "0x1\n", "0x1_0", "0x１", "0x" + "1" * 65, "0x100", [], {}]
+    "value", ["", "0x", "1", 1, 1.0, None, True, "0xg", "0x-1", " 0x1", "0x1\n", "0x1_0", "0x\uff11", "0x" + "1" * 65, "0x100", [], {}]
 )
 def test_what_is_no_quantity_or_too_large_is_refused(value):
     with pytest.raises(BadAnswer):
@@ -109,6 +109,9 @@ def test_a_bad_node_is_better_than_none():
         (200, b"{}"),
         (200, b"1" * 5000),
         (200, b"[" * 100_000),
+        (200, b'["]]]",' * 100_000),
+        (200, b'["\\"]]",' * 100_000),
+        (200, ("[" * 100_000).encode("utf-16")),
         (200, b"\xff\xfe"),
         (200, b'{"id": 2, "result": "0x1"}'),
         (200, b'{"id": [], "result": "0x1"}'),
@@ -134,6 +137,12 @@ def test_an_unusable_answer_goes_over_to_the_next_node(answer):
         read(Nodes(network.urls[:1], post, ManualRuntime(), chain_id=31337))
     assert "SECRET" not in str(caught.value)
     assert "example" not in str(caught.value)
+
+
+def test_many_brackets_that_are_not_deep_are_fine():
+    node = ScriptedNode()
+    node.answers["eth_call"] = [["[[[{{{"] * 50] * 2_000
+    assert len(read(made(node), Call("eth_call"), list)) == 2_000
 
 
 def test_an_error_is_told_from_silence():
@@ -222,8 +231,8 @@ def test_many_calls_are_answered_in_their_order(takes_batches):
         lambda items: [items[0], items[0]],
         lambda items: [items[0] | {"id": []}, items[1]],
         lambda items: [items[0] | {"id": True}, items[1]],
-        lambda items: "two",
-        lambda items: [1, 2],
+        lambda _: "two",
+        lambda _: [1, 2],
     ],
 )
 def test_a_batch_answered_with_something_else_is_no_answer(change):
