@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+from unittest.mock import Mock
 
 import pytest
 from bip_utils import Bip39MnemonicDecoder
@@ -126,7 +127,7 @@ def test_there_is_no_key_for_what_is_not_there(seed, family, lane):
 
 def test_the_curve_library_is_the_one_we_trust(monkeypatch):
     check_library()
-    monkeypatch.setattr(LaneKey, "sign", lambda self, digest: (0, 1, 1))
+    monkeypatch.setattr(LaneKey, "sign", lambda *_: (0, 1, 1))
     with pytest.raises(KeysUnusable, match="RFC 6979"):
         check_library()
     monkeypatch.setattr("coincurve.keys.lib", object())
@@ -337,7 +338,7 @@ def test_a_journal_that_others_can_read_is_refused(open_signer, tmp_path):
 def test_a_full_disk_signs_nothing_and_goes_on_after_a_restart(open_signer, monkeypatch):
     signer = open_signer()
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(JournalBroken, match="No space left"):
             sign(signer, pay())
     with pytest.raises(JournalBroken, match="start again"):

@@ -70,7 +70,7 @@ def test_a_key_file_opens_the_vault(key_home):
 
 
 def test_all_files_are_private(key_home):
-    assert {name: oct((key_home / name).stat().st_mode & 0o777) for name in os.listdir(key_home)} == {
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in key_home.iterdir()} == {
         "vault.json": "0o600",
         "vault.key": "0o600",
     }
@@ -78,9 +78,9 @@ def test_all_files_are_private(key_home):
 
 
 def test_making_it_twice_changes_nothing(key_home):
-    before = {name: (key_home / name).read_bytes() for name in os.listdir(key_home)}
+    before = {path: path.read_bytes() for path in key_home.iterdir()}
     Vault.create(key_home, RUNTIME, passphrase=None, key_file=True)
-    assert {name: (key_home / name).read_bytes() for name in os.listdir(key_home)} == before
+    assert {path: path.read_bytes() for path in key_home.iterdir()} == before
 
 
 def test_a_crash_between_key_file_and_vault_is_healed(key_home):

@@ -36,8 +36,12 @@ IDENTITY_S: Final = 60.0
 BAD_S: Final = (1.0, 2.0, 5.0, 15.0)
 """How long a node is passed over after its first, second, ... failure in a row."""
 WORDS_MAX: Final = 160
+DEPTH_MAX: Final = 64
+"""Nesting of an answer; a block with receipts has some ten."""
 
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 _HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 
 
@@ -180,7 +184,7 @@ class Nodes:
 
     def faults(self) -> list[str]:
         """What is wrong with which node as last seen; for people."""
-        return [f"{node.name}: {node.fault}" for node in self._nodes if node.fault]
+        return [f"{node.name}: {node.fault.removeprefix(f'{node.name}: ')}" for node in self._nodes if node.fault]
 
     async def read(self, call: Call, check: Callable[[Any], T]) -> T:
         """The first good answer. Raises NodeRefused when the nodes answer with errors, NodeUnreachable when none answers."""
@@ -291,7 +295,7 @@ class Nodes:
         if status != 200:  # some nodes send error objects with 4xx or 5xx; their words prove nothing anyway
             raise NodeUnreachable(f"{node.name} answered HTTP {status}")
         try:
-            return json.loads(content)
+            return _parsed(content)
         except (ValueError, RecursionError) as error:
             raise NodeUnreachable(f"{node.name} answered no JSON") from error
 
@@ -337,6 +341,22 @@ class Together(Generic[A, B]):
                 if not future.done():  # the work broke off: its own failure is reported by the runtime
                     future.set_exception(NodeUnreachable(f"{self._name} broke off"))
             self._waiting.clear()
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON of bounded depth. Raises ValueError.
+
+    RecursionError is no bound: a package that raises the interpreter's limit (py_ecc: 100,000) turns deep nesting into a crash of the
+    process.
+    """
+    text = content.decode()
+    if text.count("[") + text.count("{") > DEPTH_MAX:
+        depth = 0
+        for mark in _BRACKET.finditer(_STRING.sub("", text)):
+            depth += 1 if mark[0] in "[{" else -1
+            if depth > DEPTH_MAX:
+                raise BadAnswer("JSON that is nested too deeply")
+    return json.loads(text)
 
 
 def _request(call: Call, number: int) -> dict[str, Any]:
