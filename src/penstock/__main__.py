@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 
-from penstock import show
+from penstock import logs, show
 from penstock.catalog import CatalogError
 from penstock.commands import Commands
 from penstock.config import Settings, SettingWrong, load
@@ -24,6 +25,7 @@ from penstock.core.money import MoneyError
 from penstock.db import DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
 from penstock.rates import BadPrice
+from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.vault import VaultError
 from penstock.wiring import NotInitialised, Product, initialise, migrate, serve
 
@@ -42,7 +44,7 @@ app.add_typer(accounts, name="account")
 app.add_typer(orders, name="order")
 app.add_typer(webhooks, name="webhook")
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True)
 
 
@@ -79,7 +81,7 @@ def guarded(work: Awaitable[T]) -> T:
 
     try:
         return asyncio.run(body())
-    except (SettingWrong, CatalogError, BadPrice, DatabaseRefused, VaultError, NotInitialised) as error:
+    except (SettingWrong, CatalogError, BadPrice, DatabaseRefused, VaultError, NotInitialised, SignerBusy, JournalBroken) as error:
         fail(str(error), 2)
     except Refused as refusal:
         fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
@@ -210,9 +212,11 @@ def credit(
 
 
 @app.command()
-def treasury(as_json: Json = False) -> None:
+def treasury(
+    every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False
+) -> None:
     """Hot address of each network, with its balances on chain and in the books."""
-    emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.rows("Treasury", v))
+    emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.treasury(v, every=every))
 
 
 @app.command()
@@ -297,6 +301,8 @@ def demo(
 
 def main() -> None:
     """The console script."""
+    running = sys.argv[1:2] in (["serve"], ["devnet"])
+    logs.configure(logging.INFO if running else logging.ERROR)
     app()
 
 

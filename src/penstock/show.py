@@ -67,6 +67,13 @@ def orders(values: Sequence[Mapping[str, Any]]) -> RenderableType:
     return rows("Orders", [{name: order[name] for name in columns} for order in values])
 
 
+def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableType:
+    """Hot addresses; networks that are off only on demand, as one line each address otherwise."""
+    shown = [value for value in values if every or value["on_chain"] is not None or value["in_books"] != "0"]
+    addresses = sorted({value["address"] for value in values})
+    return Group(rows("Treasury", shown), *(Text(f"Hot address of every EVM network, on or off: {address}") for address in addresses))
+
+
 def account(value: Mapping[str, Any]) -> RenderableType:
     """An internal account with balances and history."""
     head = facts("Account", {name: value[name] for name in ("c_id", "email", "nickname")})
