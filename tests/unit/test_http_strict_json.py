@@ -1,7 +1,10 @@
 """One strict JSON object or a refusal (failure model, section 7; spec, sections 2 and 14)."""
 
+import contextlib
 import json
 import string
+import sys
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -99,6 +102,26 @@ def test_what_is_read(body, value):
 )
 def test_what_is_refused_and_why(body, says):
     assert says in refused(body)
+
+
+@pytest.mark.parametrize("limit", [400, 100_000])
+def test_depth_does_not_depend_on_how_deep_python_may_recurse(limit):
+    """Other packages raise Python's limit (py-evm does), and then the decoder alone would go on until the stack ends."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        for opening in (b"[", b'{"a":', b'[{"a":', b'["\\"",'):
+            assert "8 levels" in refused(b'{"a":' + opening * (65_000 // len(opening)))
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@pytest.mark.parametrize("body", [b'{"' + b'\\"' * 32_000, b'{"' + b"[\\" * 20_000 + b'":1}', b'{"a":[' + b"[]," * 21_000 + b"[]]}"])
+def test_hostile_bodies_take_no_longer_than_others(body):
+    started = time.process_time()
+    with contextlib.suppress(Refused):
+        parse(body)
+    assert time.process_time() - started < 0.5
 
 
 def test_eight_levels_pass():

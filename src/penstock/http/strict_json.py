@@ -23,6 +23,9 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SUSPECT: Final = re.compile(r"\\(?:[bfnrt]|u00[01789]|u[dD][89a-fA-F])")
 """An escape that may make a control character or a lone surrogate: then, and only then, each string is looked at."""
 
+_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A bracket, or a string that may hide some. A string that never ends goes to the end of the text, so the scan is linear."""
+
 _NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -58,21 +61,19 @@ def parse(body: bytes) -> JsonObject:
         _refuse(f"The body is not valid UTF-8 at byte {error.start}.", error)
     if (found := _CONTROL.search(text)) is not None:
         _refuse(f"The body holds the control character U+{ord(found[0]):04X}, which text may not contain.")
+    # Before the decoder sees it: how deep that one may recurse is up to whoever else runs in this process. Brackets inside strings
+    # count too in the first look; a false alarm only costs the second.
+    if text.count("{") + text.count("[") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
+        _refuse(f"The body is nested deeper than {DEPTH_MAX} levels.")
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         _refuse(f"The body is not valid JSON at character {error.pos + 1}: {error.msg}.", error)
-    except RecursionError as error:
-        _refuse(_TOO_DEEP, error)
     if type(value) is not dict:
         _refuse("The body must be one JSON object, such as {} or one with the call's fields.")
-    # Brackets inside strings count too here: a false alarm only costs the slow way.
-    if text.count("{") + text.count("[") > DEPTH_MAX or _SUSPECT.search(text) is not None:
-        _look_at(value, 1)
+    if _SUSPECT.search(text) is not None:
+        _look_at(value)
     return value
-
-
-_TOO_DEEP: Final = f"The body is nested deeper than {DEPTH_MAX} levels."
 
 
 def _refuse(msg: str, cause: BaseException | None = None) -> NoReturn:
@@ -103,18 +104,30 @@ def _constant(text: str) -> NoReturn:
 _decode: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=JsonNumber, parse_int=_integer, parse_constant=_constant).decode
 
 
-def _look_at(value: JsonValue, depth: int) -> None:
+def _depth(text: str) -> int:
+    """How deep the brackets outside strings go, at least up to one more than allowed."""
+    depth = deepest = 0
+    for token in _BRACKET.finditer(text):
+        if token[0] in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > DEPTH_MAX:
+                break
+        elif token[0] in "}]":
+            depth -= 1
+    return deepest
+
+
+def _look_at(value: JsonValue) -> None:
     match value:
         case str():
             if (found := _NOT_TEXT.search(value)) is not None:
                 _refuse(f"A text in the body holds U+{ord(found[0]):04X}: control characters and lone surrogates are not allowed.")
         case dict() | list():
-            if depth > DEPTH_MAX:
-                _refuse(_TOO_DEEP)
             for inner in value:
-                _look_at(inner, depth + 1)
+                _look_at(inner)
             if isinstance(value, dict):
                 for inner in value.values():
-                    _look_at(inner, depth + 1)
+                    _look_at(inner)
         case _:
             pass
