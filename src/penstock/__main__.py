@@ -212,9 +212,7 @@ def credit(
 
 
 @app.command()
-def treasury(
-    every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False
-) -> None:
+def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False) -> None:
     """Hot address of each network, with its balances on chain and in the books."""
     emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.treasury(v, every=every))
 

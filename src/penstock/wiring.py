@@ -21,7 +21,7 @@ from penstock.core.money import Network, parse_units
 from penstock.core.party import Secret
 from penstock.db import Database, open_database
 from penstock.directory import Directory
-from penstock.http.app import App, build_app
+from penstock.http.app import UVICORN, App, build_app
 from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
@@ -372,10 +372,8 @@ async def serve(settings: Settings, role: str) -> None:
     async with opened(settings, signing=role != "api") as product:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
-        config = uvicorn.Config(
-            product.app(), host=host, port=int(port), http="httptools", loop="none", lifespan="off", access_log=False, log_config=None,
-            server_header=False, date_header=False, timeout_keep_alive=75, backlog=2048, timeout_graceful_shutdown=20,
-        )  # fmt: skip
+        options: dict[str, Any] = {**UVICORN, "loop": "none"}
+        config = uvicorn.Config(product.app(), host=host, port=int(port), log_config=None, **options)
         log.info("serve.started", listen=settings.server.listen, role=role)
         try:
             await uvicorn.Server(config).serve()
