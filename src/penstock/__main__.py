@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+import uvloop
 from rich.console import Console
 
 from penstock import logs, show
@@ -73,14 +74,15 @@ def run(job: Callable[[Commands], Awaitable[T]]) -> T:
     return guarded(body())
 
 
-def guarded(work: Awaitable[T]) -> T:
+def guarded(work: Awaitable[T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
     """Run to the end; every anticipated failure is one clear sentence."""
 
     async def body() -> T:
         return await work
 
     try:
-        return asyncio.run(body())
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(body())
     except (SettingWrong, CatalogError, BadPrice, DatabaseRefused, VaultError, NotInitialised, SignerBusy, JournalBroken) as error:
         fail(str(error), 2)
     except Refused as refusal:
@@ -128,7 +130,7 @@ def serve_command(
     """Run the gateway until SIGTERM."""
     if role not in ("all", "api", "worker"):
         fail("--role is all, api or worker", 2)
-    guarded(serve(settings(server__listen=listen, database__url=database), role))
+    guarded(serve(settings(server__listen=listen, database__url=database), role), loop_factory=uvloop.new_event_loop)
 
 
 @merchants.command("add")

@@ -25,6 +25,7 @@ ID_NAMESPACE: Final = uuid.UUID("80aaf850-bb34-5ef9-bf11-082de5cc0124")
 """uuid5(NAMESPACE_DNS, "catalog.penstock"): where ids come from that CCPayment never published."""
 
 TEST_CONFIRMATIONS: Final = 2
+TEST_BLOCK_MS: Final = 1_000
 """Depth of a test network unless the operator says otherwise; a real network's depth makes no sense in a box."""
 
 CHAIN_ID_MAX: Final = 2**63 - 37
@@ -154,11 +155,13 @@ class Catalog:
         """What an id of CCPayment's means that cannot be paid here yet; None for all others."""
         return self._reserved.get(any_id)
 
-    def with_network(self, chain: str, *, chain_id: int | None = None, confirmations: int | None = None) -> Catalog:
+    def with_network(
+        self, chain: str, *, chain_id: int | None = None, confirmations: int | None = None, block_ms: int | None = None
+    ) -> Catalog:
         """The catalogue with one network as the operator's settings have it.
 
         Another `chain_id` than the catalogue's makes it a test network: no pinned genesis, no explorer, a name that says so, and a
-        small depth stands in for finality.
+        small depth stands in for finality, and blocks are taken to come every second.
         `confirmations` is kept, and sets param `reports_at_depth`: success is reported at that depth instead of at finality.
         Raises CatalogError for an unknown network, a depth below 1, and a chain id that another network has: the same bytes would
         be a valid payment on both.
@@ -170,6 +173,8 @@ class Catalog:
             raise CatalogError(f"network {chain}: confirmations is {confirmations}; 1 or more would be right")
         if chain_id is not None and chain_id != network.chain_id:
             network = _as_test_network(network, chain_id, self._networks.values())
+        if block_ms is not None:
+            network = replace(network, block_ms=block_ms)
         if confirmations is not None:
             params = dict(network.params) | {"reports_at_depth": True}
             network = replace(network, confirmations=confirmations, params=tuple(sorted(params.items())))
@@ -193,6 +198,7 @@ def _as_test_network(network: Network, chain_id: int, others: Iterable[Network])
         chain_id=chain_id,
         genesis=None,
         confirmations=TEST_CONFIRMATIONS,
+        block_ms=TEST_BLOCK_MS,
         is_test=True,
         params=tuple((key, "" if key == "explorer_tx" else value) for key, value in network.params),
     )

@@ -111,7 +111,7 @@ class NetworkSettings:
     in_flight_max: int = 200
     """Attempts that may be open at once on the hot address."""
     block_ms: int = 0
-    """Time between blocks, for test networks."""
+    """Usual time between blocks; a test network has 1000 unless set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def _cell(name: str, value: object) -> Text:
 
 
 def _title(name: str) -> str:
-    return name.removesuffix("_at_ms").replace("_", " ")
+    return "at" if name == "at_ms" else name.removesuffix("_at_ms").replace("_", " ")
 
 
 def facts(title: str, values: Mapping[str, Any]) -> RenderableType:
@@ -88,7 +88,7 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
         rows("States", [{"at_ms": s["at_ms"], "state": s["state"], "reason": s["reason"]} for s in order["states"]]),
     ]
     for number, attempt in enumerate(order["attempts"], 1):
-        shown = {n: attempt[n] for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken") if attempt.get(n)}
+        shown = {n: attempt[n] for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken") if attempt.get(n) not in (None, "")}
         versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]
         parts += [facts(f"Attempt {number}", shown), rows("Versions", versions)]
     if order["webhook"] is not None:

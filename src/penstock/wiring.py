@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -195,7 +197,8 @@ class Product:
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
         self._pumps = [send, follow, deliver]
         self.intake.committed = lambda external: send.wake() if external else deliver.wake()
-        self.settler.decided = deliver.wake
+        self.settler.decided = self.outbox.queued = deliver.wake
+        self.treasury.refilled = send.wake
         for pump in self._pumps:
             self._keep(pump.run)
 
@@ -249,7 +252,9 @@ def load_catalog(settings: Settings) -> Catalog:
     own = settings.home / "catalog.toml"
     catalog = Catalog.load(overrides=own if own.exists() else None, check_contract=_check_contract)
     for chain, wanted in settings.networks.items():
-        catalog = catalog.with_network(chain, chain_id=wanted.chain_id or None, confirmations=wanted.confirmations or None)
+        catalog = catalog.with_network(
+            chain, chain_id=wanted.chain_id or None, confirmations=wanted.confirmations or None, block_ms=wanted.block_ms or None
+        )
     return catalog
 
 
@@ -374,9 +379,25 @@ async def serve(settings: Settings, role: str) -> None:
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}
         config = uvicorn.Config(product.app(), host=host, port=int(port), log_config=None, **options)
+        server = _Server(config)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.leave)
         log.info("serve.started", listen=settings.server.listen, role=role)
         try:
-            await uvicorn.Server(config).serve()
+            await server.serve()
         finally:
             await product.stop()
             log.info("serve.stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which would end the process before the rooms are closed."""
+
+    def leave(self) -> None:
+        """Stop listening and finish what is under way."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours."""
+        yield

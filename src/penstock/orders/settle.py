@@ -14,7 +14,7 @@ from penstock.core import ledger
 from penstock.core.attempt import Decision, Outcome, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
-from penstock.core.money import Coin, TokenAmount
+from penstock.core.money import Coin, Token, TokenAmount, plain
 from penstock.core.order import TERMINAL, Order, OrderState
 from penstock.db import Database, Tx
 from penstock.ledger.book import Book, Sheet
@@ -111,7 +111,7 @@ class Settler:
         row: dict[str, Any] = {
             "id": attempt.id,
             "state": decision.state.value,
-            "seen": describe(seen)[:200],
+            "seen": self._describe(verdict)[:200],
             "seen_at_ms": changes.now_ms,
             "due_at_ms": verdict.due_at_ms,
             "txid": "",
@@ -150,14 +150,17 @@ class Settler:
                 if decision.outcome is Outcome.UNDO:
                     self._undone(changes, orders)
 
+    def _describe(self, verdict: Verdict) -> str:
+        return describe(verdict.seen, self._catalog.native(verdict.attempt.chain))
+
     def _included(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str) -> None:
         for order in orders:
             if order.state in TERMINAL:
                 continue
             if verdict.decision.outcome is Outcome.REPORT:
-                self._succeed(changes, order, txid, describe(verdict.seen))
+                self._succeed(changes, order, txid, self._describe(verdict))
             elif order.state is OrderState.SENDING:
-                changes.moves.append(Move(order, OrderState.CONFIRMING, describe(verdict.seen), at_ms=changes.now_ms, txid=txid))
+                changes.moves.append(Move(order, OrderState.CONFIRMING, self._describe(verdict), at_ms=changes.now_ms, txid=txid))
 
     def _undone(self, changes: _Changes, orders: Sequence[Order]) -> None:
         changes.moves += [
@@ -176,7 +179,7 @@ class Settler:
             if order.state is OrderState.FAILED:
                 raise InvariantBroken(f"order {order.id} failed and its attempt {attempt.id} paid")
             if order.state is not OrderState.SUCCEEDED:
-                self._succeed(changes, order, txid, describe(verdict.seen))
+                self._succeed(changes, order, txid, self._describe(verdict))
         token_id, coin_id = orders[0].token_id, orders[0].coin_id
         paid = sum(order.net for order in orders)
         changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
@@ -244,7 +247,7 @@ class Settler:
         return await self._database.write("cancel", job)
 
 
-def describe(seen: Observation) -> str:
+def describe(seen: Observation, native: Token) -> str:
     """An observation in words for the timeline."""
     match seen:
         case Absent():
@@ -254,7 +257,7 @@ def describe(seen: Observation) -> str:
         case Included(block=block, depth=depth, succeeded=succeeded):
             return f"in block {block}, {depth} deep" + ("" if succeeded else ", reverted")
         case Final(block=block, fee=fee):
-            return f"final in block {block}, fee {fee} base units"
+            return f"final in block {block}, gas {plain(fee, native.decimals)} {native.coin.symbol}"
         case FailedOnChain(block=block, detail=detail):
             return f"failed for good in block {block}: {detail}"
         case Dead(proof=proof):

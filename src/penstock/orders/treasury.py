@@ -152,7 +152,15 @@ class Treasury:
                 )
                 continue
             self._note(tx, lane.id, token_id, seen.block, units)
-        self._book.close(tx, sheet, self._runtime.now_ms())
+        now_ms = self._runtime.now_ms()
+        self._book.close(tx, sheet, now_ms)
+        if sheet.entries:
+            # Orders that waited for coins look again at once.
+            tx.run(
+                "UPDATE orders SET due_at_ms = :now_ms WHERE state = 'held' AND hold_reason = 'liquidity' AND chain = :chain AND due_at_ms > :now_ms",
+                now_ms=now_ms,
+                chain=seen.chain,
+            )
         return bool(sheet.entries)
 
     def _expected(self, tx: Tx, token: Token, last: dict[str, int] | None, seen: Look) -> int:
