@@ -66,11 +66,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call did. The changes hold the value moved, but neither fee nor nonce of the sender."""
+    """What a call did. The changes hold the value moved, but neither fee nor nonce of the sender.
+
+    `gas_peak` is what was used before the refund: with less, the call would have failed.
+    """
 
     success: bool
     reverted: bool
     gas_used: int
+    gas_peak: int
     output: bytes
     error: str = ""
     logs: tuple[Log, ...] = ()
@@ -106,7 +110,7 @@ def _transfer(view: StateView, call: Call, gas_used: int) -> Outcome:
         sender, recipient = view.account(call.sender), view.account(call.to)
         changed[call.sender] = sender._replace(balance=sender.balance - call.value)
         changed[call.to] = recipient._replace(balance=recipient.balance + call.value)
-    return Outcome(success=True, reverted=False, gas_used=gas_used, output=b"", accounts=changed)
+    return Outcome(success=True, reverted=False, gas_used=gas_used, gas_peak=gas_used, output=b"", accounts=changed)
 
 
 def _interpret(view: StateView, block: BlockContext, call: Call, intrinsic: int) -> Outcome:
@@ -129,14 +133,16 @@ def _interpret(view: StateView, block: BlockContext, call: Call, intrinsic: int)
     context: dict[str, Any] = {"gas_price": call.gas_price, "origin": call.sender}
     engine = state.computation_class
     if created is not None and accounts.account_has_code_or_nonce(created):
-        return Outcome(success=False, reverted=False, gas_used=call.gas, output=b"", error="contract address collision")
+        return Outcome(success=False, reverted=False, gas_used=call.gas, gas_peak=call.gas, output=b"", error="contract address collision")
     run = engine.apply_message if created is None else engine.apply_create_message
     computation: Any = run(state, Message(**message), CancunTransactionContext(**context))
     gas_used = call.gas - computation.get_gas_remaining()
     if computation.is_error:
         reverted = isinstance(computation.error, Revert)
         error = "execution reverted" if reverted else _words(computation.error)
-        return Outcome(success=False, reverted=reverted, gas_used=gas_used, output=computation.output if reverted else b"", error=error)
+        output = computation.output if reverted else b""
+        return Outcome(success=False, reverted=reverted, gas_used=gas_used, gas_peak=gas_used, output=output, error=error)
+    gas_peak = gas_used
     gas_used -= min(computation.get_gas_refund(), gas_used // REFUND_QUOTIENT)
     for address in computation.get_accounts_for_deletion():
         accounts.delete_account(address)
@@ -148,6 +154,7 @@ def _interpret(view: StateView, block: BlockContext, call: Call, intrinsic: int)
         success=True,
         reverted=False,
         gas_used=gas_used,
+        gas_peak=gas_peak,
         output=bytes(computation.output),
         logs=logs,
         created=created,

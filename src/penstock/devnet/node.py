@@ -154,6 +154,8 @@ class EvmNode:
         chain, head = self.chain, self._head
         if isinstance(tag, dict):
             return self._height_of_hash(tag)
+        if not isinstance(tag, str):
+            raise _invalid("invalid argument: a block number or tag is due")
         if tag in {"latest", "pending"}:
             return head
         if tag == "earliest":
@@ -248,8 +250,7 @@ class EvmNode:
         outcome = self._run(call, height)
         if not outcome.success:
             raise _failure(outcome) if outcome.reverted else RpcError(-32000, f"gas required exceeds allowance ({call.gas})")
-        low, high = max(outcome.gas_used, intrinsic_gas(call.data, creates=call.to is None)) - 1, call.gas
-        guess = min(high, low + 1 if not outcome.logs else (low + 1) * 64 // 63)
+        low, high, guess = outcome.gas_peak - 1, call.gas, outcome.gas_peak
         while low + 1 < high:
             if self._run(_with_gas(call, guess), height).success:
                 high = guess
@@ -371,7 +372,7 @@ def _with_gas(call: Call, gas: int) -> Call:
 
 
 def _failure(outcome: Outcome) -> RpcError:
-    """geth's answer to a call that failed: code 3 with the revert data, and the reason in words where Solidity gave one."""
+    """What geth answers to a call that failed: code 3 with the revert data, and the reason in words where Solidity gave one."""
     if not outcome.reverted:
         return RpcError(-32000, outcome.error)
     output, reason = outcome.output, ""
