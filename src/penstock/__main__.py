@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 
 from penstock import logs, show
-from penstock.catalog import CatalogError
+from penstock.catalog import Catalog, CatalogError
 from penstock.commands import Commands
 from penstock.config import Settings, SettingWrong, load
 from penstock.core.errors import Refused
@@ -26,6 +26,7 @@ from penstock.core.money import MoneyError
 from penstock.db import DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
 from penstock.rates import BadPrice
+from penstock.runtime import SystemRuntime
 from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.vault import VaultError
 from penstock.wiring import NotInitialised, Product, initialise, migrate, serve
@@ -276,11 +277,25 @@ def devnet(
     only: Annotated[list[str] | None, typer.Option(help="Networks, such as ETH; all by default.")] = None,
     seed: Annotated[int, typer.Option()] = 1,
     listen: Annotated[str, typer.Option(help="Loopback address and port.")] = "127.0.0.1:8545",
+    as_json: Json = False,
 ) -> None:
     """Networks in a box, for demo, sandbox and tests."""
-    from penstock.demo.box import run_devnet  # noqa: PLC0415  only this command needs an EVM
+    from penstock.devnet import server, specs  # noqa: PLC0415  only this command needs an EVM
 
-    guarded(run_devnet(only or [], seed, listen))
+    def announce(box: server.Box) -> None:
+        found = [{"network": n.name, "chain_id": n.chain.spec.chain_id, "url": box.url(n.name)} for n in box.networks]
+        emit(
+            {"networks": found, "control": f"{box.base_url}/control"},
+            as_json,
+            lambda v: show.rows("Networks in a box (Ctrl-C ends them)", v["networks"]),
+        )
+        sys.stdout.flush()
+
+    try:
+        wanted = specs.default_specs(Catalog.load(), [name.upper() for name in only or []])
+        guarded(server.serve(wanted, listen, seed, runtime=SystemRuntime(), announce=announce))
+    except ValueError as error:
+        fail(str(error), 2)
 
 
 @app.command()

@@ -204,8 +204,13 @@ class Commands:
             "counts": report.counts,
             "breaches": [{"invariant": f.invariant, "text": f.text} for f in report.breaches],
             "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings],
-            "balances": report.balances,
+            "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
+
+    def _account_name(self, account: str) -> str:
+        kind, _, token_id = account.partition(":")
+        token = self._p.catalog.token(token_id)
+        return account if token is None else f"{kind}:{token.coin.symbol}:{token.chain}"
 
     def _symbols(self) -> dict[str, str]:
         return {coin.id: coin.symbol for coin in self._p.catalog.coins()}

@@ -88,7 +88,7 @@ async def _stage(console: Console, home: Path) -> AsyncIterator[Stage]:
         await stack.enter_async_context(_program(environment, "devnet", "--listen", f"127.0.0.1:{devnet_port}", *_only()))
         networks = await _networks(runtime, http, devnet_url)
         for chain in CHAINS:
-            environment[f"PENSTOCK_NETWORKS__{chain}__RPC_URLS"] = networks[chain]["url"]
+            environment[f"PENSTOCK_NETWORKS__{chain}__RPC_URLS"] = ",".join(networks[chain]["urls"])
             environment[f"PENSTOCK_NETWORKS__{chain}__CHAIN_ID"] = str(networks[chain]["chain_id"])
         settings = load(environment=environment)
         await initialise(settings, key_file=True, asked=None)
@@ -135,14 +135,14 @@ async def _until(runtime: SystemRuntime, http: aiohttp.ClientSession, url: str) 
 
 
 async def _networks(runtime: SystemRuntime, http: aiohttp.ClientSession, devnet_url: str) -> dict[str, Any]:
-    found: dict[str, Any] = (await _until(runtime, http, f"{devnet_url}/networks"))["networks"]
-    return found
+    overview = await _until(runtime, http, f"{devnet_url}/")
+    return {network["network"]: network for network in overview["networks"]}
 
 
-async def _control(stage: Stage, chain: str, **order: Any) -> None:
-    async with stage.http.post(f"{stage.devnet_url}/{chain}/control", json=order) as response:
+async def _control(stage: Stage, chain: str, **command: Any) -> None:
+    async with stage.http.post(f"{stage.devnet_url}/control", json={"network": chain, **command}) as response:
         if response.status != 200:
-            raise DemoFailed(f"devnet refused {order}: {await response.text()}")
+            raise DemoFailed(f"devnet refused {command}: {await response.text()}")
 
 
 async def _set_up(stage: Stage) -> Client:
@@ -161,7 +161,7 @@ async def _set_up(stage: Stage) -> Client:
             if network is None:
                 raise DemoFailed(f"{chain} is not in the catalogue")
             address = await product.treasury.address_of(network)
-            await _control(stage, chain, do="fund", address=address, units=str(100 * 10**18))
+            await _control(stage, chain, do="fund", address=address, wei=str(100 * 10**18))
             for token in product.catalog.tokens_on(chain):
                 if token.contract is not None:
                     await _control(
