@@ -110,7 +110,8 @@ MANUAL = pytest.mark.parametrize("anvil", [{"block_time_s": 3600}], indirect=Tru
 @pytest.mark.parametrize("token", [NATIVE, USDT], ids=["native", "erc20"])
 def test_a_payment_arrives_to_the_base_unit(on_anvil, token, fee_model):
     async def scenario(house):
-        await house.deploy()
+        if token is USDT:
+            await house.deploy()
         before = await house.rail.balance(house.address, NATIVE, block=(await house.rail.heads()).head)
         version = await house.pay(token, 1_234_567)
         first = await house.until(Included, version)
