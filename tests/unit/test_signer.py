@@ -335,6 +335,13 @@ def test_a_journal_that_others_can_read_is_refused(open_signer, tmp_path):
         open_signer()
 
 
+def test_a_journal_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "signer.journal").symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(JournalBroken, match="cannot be opened"):
+            FileJournal(tmp_path)
+
+
 def test_a_full_disk_signs_nothing_and_goes_on_after_a_restart(open_signer, monkeypatch):
     signer = open_signer()
     with monkeypatch.context() as patch:

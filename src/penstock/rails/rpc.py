@@ -86,10 +86,10 @@ class HttpPost:
                     if len(content) > ANSWER_BYTES_MAX:
                         raise PostFailed(f"its answer is longer than {ANSWER_BYTES_MAX >> 20} MiB")
                 return answer.status, bytes(content)
-        except TimeoutError as error:
-            raise PostFailed(f"no answer within {timeout_s:g} s") from error
+        except TimeoutError:
+            # Neither is chained: the text of aiohttp's errors may hold the whole address.
+            raise PostFailed(f"no answer within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Not chained with its text: that may hold the whole address.
             raise PostFailed(f"the connection failed ({type(error).__name__})") from None
 
     async def close(self) -> None:

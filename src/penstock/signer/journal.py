@@ -47,7 +47,7 @@ class FileJournal:
     """The journal as `signer.journal` in the home, held by one process at a time."""
 
     def __init__(self, home: Path) -> None:
-        """Take the lock and open the file. Raises SignerBusy."""
+        """Take the lock and open the file. Raises SignerBusy or JournalBroken."""
         self._path = home / FILE
         self._broken = ""
         self._last = _FIRST
@@ -59,7 +59,11 @@ class FileJournal:
         except OSError as error:
             os.close(self._lock)
             raise SignerBusy("another penstock process on this home is signing; stop it first, or give this one another home") from error
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            os.close(self._lock)
+            raise JournalBroken(f"{FILE} cannot be opened: {error.strerror}") from error
         if os.fstat(self._handle).st_mode & 0o077:
             mode = stat.S_IMODE(os.fstat(self._handle).st_mode)
             self.close()

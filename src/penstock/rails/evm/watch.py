@@ -150,8 +150,8 @@ class Watch:
         return found
 
     def _waited(self, txid: str, views: Sequence[View]) -> bool:
-        """Whether the newest version has been waiting for long; remembered in this process alone."""
-        if not any(view.newest_known for view in views) or any(view.landed is not None for view in views):
+        """Whether the newest version has been in no block for long; remembered in this process alone."""
+        if any(view.landed is not None for view in views):
             self._since.pop(txid, None)
             return False
         head, now = min(view.tips.head for view in views), self._runtime.monotonic()
@@ -258,11 +258,11 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
     if stranger:
         slot, sender = versions[0].intent.slot, versions[0].intent.sender
         return Suspicious(f"nonce {slot} of {sender} was used, finally, by a transaction that is none of ours")
-    if not any(view.newest_known for view in views):
-        return Absent()
     price = versions[-1].intent.terms
     too_low = price.get("max_fee_per_gas", price.get("gas_price", 0)) < min(view.tips.base_fee for view in views)
-    return Pending(stuck=(too_low or waited) and all(view.first_in_line for view in views))
+    if (too_low or waited) and all(view.first_in_line for view in views):
+        return Pending(stuck=True)  # also when the pools have thrown it out: at this price they take it no more
+    return Pending() if any(view.newest_known for view in views) else Absent()
 
 
 def _verdict(versions: Sequence[VersionView], landed: Landed) -> Observation:
