@@ -78,12 +78,6 @@ class Directory:
         known = next((m for m in self._by_app_id.values() if m.id == merchant_id), None)
         return known or next(iter(await self._load("merchant.id = :key", merchant_id)), None)
 
-    async def keep(self) -> None:
-        """Look at the known merchants again and again."""
-        while True:
-            await self.refresh()
-            await self._runtime.sleep(REFRESH_S)
-
     async def refresh(self) -> None:
         """Load those that are known anew: changes count, and secrets whose time is over are gone."""
         started = self._runtime.monotonic()

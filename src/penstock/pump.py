@@ -7,7 +7,7 @@ checks the lease. So a pump may die anywhere and another one goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -34,6 +34,16 @@ class Job(Protocol[Item]):
     async def handle(self, items: Sequence[Item], /) -> None:
         """Do what is due. May run twice for one row."""
         ...
+
+
+async def every(seconds: float, turn: Callable[[], Awaitable[object]], runtime: Runtime) -> None:
+    """Do `turn` again and again. A failure is logged and the next turn comes in its time: nothing else would tell that a loop is gone."""
+    while True:
+        try:
+            await turn()
+        except Exception as error:  # noqa: BLE001  see above
+            log.error("loop.failed", turn=getattr(turn, "__qualname__", "turn"), error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400
+        await runtime.sleep(seconds)
 
 
 class Pump:

@@ -16,6 +16,7 @@ import aiohttp
 import structlog
 import uvicorn
 
+from penstock import directory
 from penstock.catalog import Catalog
 from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
@@ -27,6 +28,7 @@ from penstock.http.app import UVICORN, App, build_app
 from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
+from penstock.orders import board, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.board import Board
 from penstock.orders.follow import Follower
@@ -37,7 +39,7 @@ from penstock.orders.settle import Settler
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
-from penstock.pump import Pump
+from penstock.pump import Pump, every
 from penstock.rails.base import Rail
 from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
@@ -127,6 +129,9 @@ class Product:
         )
         self._pumps: list[Pump] = []
         self._tasks: list[Any] = []
+        self._stopping = False
+        self.broken: BaseException | None = None
+        self.on_broken: Callable[[], None] = lambda: None
 
     def book(self, room: str) -> Book:
         """A committer of its own for each room of each process, so that no chain has two writers."""
@@ -182,16 +187,19 @@ class Product:
 
     async def start(self, role: str = "all") -> None:
         """Look once at the networks, then start the tasks and pumps of a role."""
+        self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":
             await self.treasury.refresh()
-        self._keep(self.ids.keep, self.directory.keep, self.board.keep, self._keep_prices)
+        self._every(directory.REFRESH_S, self.directory.refresh)
+        self._every(board.REFRESH_S, self.board.refresh)
+        self._every(PRICES_REFRESH_S, self.refresh_prices)
         if role != "worker":
             self._keep(self.intake.run)
         if role == "api":
             return
-        self._keep(self.treasury.keep)
+        self._every(treasury.LOOK_S, self.treasury.refresh)
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
@@ -202,11 +210,23 @@ class Product:
         for pump in self._pumps:
             self._keep(pump.run)
 
-    def _keep(self, *loops: Callable[[], Any]) -> None:
-        self._tasks += [self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "task")) for loop in loops]
+    def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
+        self._keep(lambda: every(seconds, turn, self.runtime))
+
+    def _keep(self, loop: Callable[[], Any]) -> None:
+        task = self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "loop"))
+        task.add_done_callback(self._loop_ended)
+        self._tasks.append(task)
+
+    def _loop_ended(self, task: Any) -> None:
+        if not self._stopping and not task.cancelled():
+            self.broken = task.exception() or RuntimeError("a loop ended by itself")
+            log.error("loop.ended", loop=task.get_name(), error=type(self.broken).__name__, detail=str(self.broken)[:200])
+            self.on_broken()
 
     async def stop(self) -> None:
         """Answer every accepted request, finish running batches, end the rest."""
+        self._stopping = True
         self.intake.stop()
         for pump in self._pumps:
             await pump.stop()
@@ -233,11 +253,6 @@ class Product:
         """Ask the HTTP source once, where there is one."""
         if self._price_source is not None:
             await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
-
-    async def _keep_prices(self) -> None:
-        while True:
-            await self.runtime.sleep(PRICES_REFRESH_S)
-            await self.refresh_prices()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -382,12 +397,15 @@ async def serve(settings: Settings, role: str) -> None:
         server = _Server(config)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.leave)
+        product.on_broken = server.leave
         log.info("serve.started", listen=settings.server.listen, role=role)
         try:
             await server.serve()
         finally:
             await product.stop()
             log.info("serve.stopped")
+        if product.broken is not None:
+            raise product.broken
 
 
 class _Server(uvicorn.Server):

@@ -18,7 +18,7 @@ from penstock.runtime import Runtime
 
 log = structlog.get_logger()
 
-REFRESH_MS: Final = 3_000
+REFRESH_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,6 @@ class Board:
             native_rate=str(fee_rate),
             gas_quoted=estimate.cost,
         )
-
-    async def keep(self) -> None:
-        """Refresh for ever."""
-        while True:
-            await self.refresh()
-            await self._runtime.sleep(REFRESH_MS / 1000)
 
     async def refresh(self) -> None:
         """One look at every network that is on. A network that does not answer keeps its last values until they are too old."""

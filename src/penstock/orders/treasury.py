@@ -61,12 +61,6 @@ class Treasury:
         self.refilled: Callable[[], None] = lambda: None
         self.faults: dict[str, str] = {}
 
-    async def keep(self) -> None:
-        """Look at every lane for ever."""
-        while True:
-            await self.refresh()
-            await self._runtime.sleep(LOOK_S)
-
     async def refresh(self) -> None:
         """One look at every network that is on."""
         for chain in self._rails:

@@ -109,8 +109,13 @@ class VirtualRuntime:
         """A task of this life."""
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a crash kills many tasks and nobody asks them why
 
     async def in_thread(self, lane: str, work: Callable[[], T], *, width: int = 1) -> T:  # noqa: ARG002
         """Inline, after a moment that the seed chooses, so that other tasks get between."""

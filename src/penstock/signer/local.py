@@ -142,6 +142,7 @@ class LocalSigner(AddressesOnly):
         if fresh:
             at_ms = self._runtime.now_ms()
             self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": json.loads(i.to_json()), "txid": txid} for i, txid in fresh])
+            self._runtime.crash_point("signer:journaled")
         for intent, txid in fresh:
             self._memory.note(intent, txid)
         return signed
