@@ -22,7 +22,7 @@ from penstock.rails.evm import codec
 
 CHAIN_ID_BASE: Final = 7_300_000
 CHAIN_IDS: Final = range(CHAIN_ID_BASE, CHAIN_ID_BASE + 100_000)
-"""Chain ids of boxes. None of them is registered (docs/devnet.md), so nothing signed for a box is valid anywhere else."""
+"""Chain ids of boxes, chosen where no public network is known (docs/devnet.md): what is signed for a box is valid nowhere else."""
 
 CATCH_UP_MAX: Final = 10_000
 """Blocks made at one look after a long silence; beyond, the network counts as having stood still."""
@@ -138,8 +138,8 @@ class EvmChain:
     def next_base_fee(self) -> int:
         """The base fee of the block to come (on a legacy network the least price that it takes), in wei."""
         head = self.head
-        fee = chainlib.next_base_fee(head.floor, head.header.gas_used, head.header.gas_limit) * self._spike
-        return max(fee, self.spec.base_fee)
+        fee = chainlib.next_base_fee(head.floor, head.header.gas_used, head.header.gas_limit)
+        return max(fee, self.spec.base_fee) * self._spike
 
     def pending_nonce(self, address: bytes) -> int:
         """The nonce after everything that waits without a gap."""

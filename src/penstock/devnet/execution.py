@@ -1,4 +1,4 @@
-"""Runs EVM code. The one file that knows the engine: py-evm's interpreter (Cancun rules) over a state of plain dictionaries.
+"""Runs EVM code. The one file that knows the engine: py-evm's interpreter (Cancun's instructions, Prague's price of data) over a state of plain dictionaries.
 
 py-evm's own databases and tries are left aside, and so is its transaction handling: fees, nonces and signatures are `evm.py`'s.
 A plain transfer to an account without code needs no interpreter and gets none.
@@ -6,14 +6,17 @@ A plain transfer to an account without code needs no interpreter and gets none.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import rlp
 from eth.constants import CREATE_CONTRACT_ADDRESS
 from eth.exceptions import Revert, VMError
 from eth.vm.execution_context import ExecutionContext
+from eth.vm.forks.cancun.computation import CancunComputation
 from eth.vm.forks.cancun.state import CancunState
 from eth.vm.forks.cancun.transaction_context import CancunTransactionContext
 from eth.vm.message import Message
@@ -21,11 +24,16 @@ from eth.vm.message import Message
 from penstock.devnet.state import Account, Slot, StateView
 from penstock.rails.evm.codec import GAS_PLAIN, keccak256
 
+RECURSION_LIMIT: Final = 1_000
+sys.setrecursionlimit(RECURSION_LIMIT)
+"""The interpreter's own limit, taken back: importing py-evm raises it to 100,000 (py_ecc), and with that a deeply nested JSON text
+crashes the process instead of being refused. Calls nested deeper than this allows fail like calls nested too deep for the EVM."""
+
 GAS_CREATE: Final = 32_000
 REFUND_QUOTIENT: Final = 5
 """https://eips.ethereum.org/EIPS/eip-3529"""
 
-_PRECOMPILES: Final = frozenset(CancunState.computation_class.get_precompiles())
+_PRECOMPILES: Final = frozenset(CancunComputation.get_precompiles())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,17 @@ def intrinsic_gas(data: bytes, *, creates: bool) -> int:
     """Gas before the first instruction (EIP-2028, EIP-3860)."""
     zeros = data.count(0)
     gas = GAS_PLAIN + 4 * zeros + 16 * (len(data) - zeros)
-    return gas + GAS_CREATE + 2 * -(-len(data) // 32) if creates else gas
+    return gas + GAS_CREATE + _initcode_gas(data) if creates else gas
+
+
+def floor_gas(data: bytes) -> int:
+    """The least that a transaction with these data ever pays (EIP-7623)."""
+    zeros = data.count(0)
+    return GAS_PLAIN + 10 * (zeros + 4 * (len(data) - zeros))
+
+
+def _initcode_gas(data: bytes) -> int:
+    return 2 * -(-len(data) // 32)
 
 
 def created_address(sender: bytes, nonce: int) -> bytes:
@@ -97,11 +115,15 @@ def created_address(sender: bytes, nonce: int) -> bytes:
 
 
 def execute(view: StateView, block: BlockContext, call: Call) -> Outcome:
-    """Run a call on a state, which stays as it is. The sender must have `value`, and `gas` must cover the intrinsic gas."""
-    intrinsic = intrinsic_gas(call.data, creates=call.to is None)
+    """Run a call on a state, which stays as it is.
+
+    The sender must have `value`, and `gas` must cover intrinsic gas and floor.
+    """
+    intrinsic, floor = intrinsic_gas(call.data, creates=call.to is None), floor_gas(call.data)
     if call.to is not None and call.to not in _PRECOMPILES and not view.account(call.to).code:
-        return _transfer(view, call, intrinsic)
-    return _interpret(view, block, call, intrinsic)
+        return _transfer(view, call, max(intrinsic, floor))
+    outcome = _interpret(view, block, call, intrinsic)
+    return replace(outcome, gas_used=max(outcome.gas_used, floor), gas_peak=max(outcome.gas_peak, floor))
 
 
 def _transfer(view: StateView, call: Call, gas_used: int) -> Outcome:
@@ -122,7 +144,8 @@ def _interpret(view: StateView, block: BlockContext, call: Call, intrinsic: int)
         accounts.mark_address_warm(address)
     # py-evm has a type of its own for each kind of bytes; `Any` spares a cast for each.
     message: dict[str, Any] = {
-        "gas": call.gas - intrinsic,
+        # The interpreter charges for init code itself.
+        "gas": call.gas - intrinsic + (0 if created is None else _initcode_gas(call.data)),
         "to": CREATE_CONTRACT_ADDRESS if call.to is None else call.to,
         "sender": call.sender,
         "value": call.value,
@@ -135,7 +158,10 @@ def _interpret(view: StateView, block: BlockContext, call: Call, intrinsic: int)
     if created is not None and accounts.account_has_code_or_nonce(created):
         return Outcome(success=False, reverted=False, gas_used=call.gas, gas_peak=call.gas, output=b"", error="contract address collision")
     run = engine.apply_message if created is None else engine.apply_create_message
-    computation: Any = run(state, Message(**message), CancunTransactionContext(**context))
+    try:
+        computation: Any = run(state, Message(**message), CancunTransactionContext(**context))
+    except RecursionError:
+        return Outcome(success=False, reverted=False, gas_used=call.gas, gas_peak=call.gas, output=b"", error="max call depth exceeded")
     gas_used = call.gas - computation.get_gas_remaining()
     if computation.is_error:
         reverted = isinstance(computation.error, Revert)
@@ -169,8 +195,26 @@ def _words(error: VMError) -> str:
     return {"OutOfGas": "out of gas", "InvalidInstruction": "invalid opcode", "StackDepthLimit": "max call depth exceeded"}.get(name, name)
 
 
+@lru_cache(maxsize=256)
+def _jump_targets(code: bytes) -> tuple[set[int], set[int]]:
+    """Positions of a code found to be valid and invalid jump targets so far; true for ever, so shared by all its runs."""
+    del code
+    return set(), set()
+
+
+class _Computation(CancunComputation):
+    """py-evm's interpreter; looking at each jump target once instead of once a run spares a tenth of the time."""
+
+    def __init__(self, state: Any, message: Any, transaction_context: Any) -> None:
+        super().__init__(state, message, transaction_context)
+        stream: Any = self.code
+        stream.valid_positions, stream.invalid_positions = _jump_targets(message.code)
+
+
 class _State(CancunState):
     """py-evm's state with our accounts under it."""
+
+    computation_class = _Computation
 
     def __init__(self, accounts: _Accounts, block: BlockContext) -> None:
         self._ours = accounts

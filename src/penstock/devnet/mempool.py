@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.devnet.execution import intrinsic_gas
+from penstock.devnet.execution import floor_gas, intrinsic_gas
 from penstock.devnet.state import Account
 from penstock.rails.evm.codec import SignedTransaction
 
@@ -112,6 +112,8 @@ class Mempool:
         needed = intrinsic_gas(unsigned.data, creates=unsigned.to is None)
         if unsigned.gas_limit < needed:
             raise Rejected(f"intrinsic gas too low: gas {unsigned.gas_limit}, minimum needed {needed}")
+        if unsigned.gas_limit < (floor := floor_gas(unsigned.data)):
+            raise Rejected(f"insufficient gas for floor data gas cost: gas {unsigned.gas_limit}, minimum needed {floor}")
         if unsigned.max_priority_fee_per_gas < terms.tip_min:
             raise Rejected(f"transaction underpriced: gas tip cap {unsigned.max_priority_fee_per_gas}, minimum needed {terms.tip_min}")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from penstock.devnet import render
 from penstock.devnet.blocks import Block
 from penstock.devnet.evm import EvmChain
-from penstock.devnet.execution import Call, Outcome, intrinsic_gas
+from penstock.devnet.execution import Call, Outcome, floor_gas, intrinsic_gas
 from penstock.devnet.mempool import Rejected, effective_price
 from penstock.devnet.state import Snapshot
 
@@ -225,7 +225,7 @@ class EvmNode:
         return Call(sender, to, value, data, gas, price, self._state(tag).account(sender).nonce), height
 
     def _run(self, call: Call, height: int) -> Outcome:
-        needed = intrinsic_gas(call.data, creates=call.to is None)
+        needed = _least_gas(call)
         if call.gas < needed:
             raise RpcError(-32000, f"err: intrinsic gas too low: have {call.gas}, want {needed} (supplied gas {call.gas})")
         outcome = self.chain.call(call, height)
@@ -245,7 +245,7 @@ class EvmNode:
         if call.gas_price:
             balance = self._state(tag).account(call.sender).balance - call.value
             call = _with_gas(call, min(call.gas, balance // call.gas_price))
-        if call.gas < intrinsic_gas(call.data, creates=call.to is None):
+        if call.gas < _least_gas(call):
             raise RpcError(-32000, f"gas required exceeds allowance ({call.gas})")
         outcome = self._run(call, height)
         if not outcome.success:
@@ -365,6 +365,10 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int]:
     code: Any = getattr(function, "__func__", function)
     most = code.__code__.co_argcount - (1 if hasattr(function, "__self__") else 0)
     return most - len(code.__defaults__ or ()), most
+
+
+def _least_gas(call: Call) -> int:
+    return max(intrinsic_gas(call.data, creates=call.to is None), floor_gas(call.data))
 
 
 def _with_gas(call: Call, gas: int) -> Call:
