@@ -107,10 +107,9 @@ class Intake:
                 return
             log.error("intake.draft.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400  no bodies in logs
             answers = [Refused(Problem.SERVICE_ERROR, "The order could not be stored; ask bill/info or repeat the same id.")]
+        self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
         for draft, answer in zip(batch, answers, strict=True):
-            if answer is _AGAIN:
-                self._waiting.appendleft(draft)
-            elif not draft.answer.done():
+            if answer is not _AGAIN and not draft.answer.done():
                 if isinstance(answer, Refused):
                     draft.answer.set_exception(answer)
                 else:
