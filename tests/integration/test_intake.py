@@ -129,3 +129,33 @@ def test_the_audit_names_an_edited_balance_posting_and_order(migrated_url):
             assert "I5" in {f.invariant for f in (await r.audit()).breaches}
 
     asyncio.run(scenario())
+
+
+def test_a_key_whose_order_is_gone_is_never_answered_as_accepted(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url, worker=1) as r:
+            await r.credit("m:1", "5")
+            await r.submit_all([r.draft("archived")])
+            await r.database.write("archive", lambda tx: tx.run("DELETE FROM orders"))
+        async with rooms(migrated_url, worker=2) as r:
+            answers = await r.submit_all([r.draft("archived"), r.draft("other")])
+            assert codes(answers) == {"SERVICE_ERROR": 1, "Order": 1}
+
+    asyncio.run(scenario())
+
+
+def test_after_a_refusal_other_bodies_of_the_same_id_are_judged_in_the_order_they_came(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "5")
+            answers = await r.submit_all([r.draft("same", value) for value in ("9", "9", "3", "2", "9")])
+            assert [type(a) for a in answers[:3]] == [Refused, Refused, Order]
+            assert [a.problem for a in answers if isinstance(a, Refused)] == [
+                Problem.BALANCE_INSUFFICIENT,
+                Problem.BALANCE_INSUFFICIENT,
+                Problem.ORDER_DUPLICATE,
+                Problem.BALANCE_INSUFFICIENT,
+            ]
+            assert answers[2].value == units("3")
+
+    asyncio.run(scenario())

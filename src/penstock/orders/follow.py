@@ -9,6 +9,7 @@ import structlog
 
 from penstock.catalog import Catalog
 from penstock.core.attempt import AttemptState, Outcome, advance
+from penstock.core.errors import InvariantBroken
 from penstock.core.event import Dead, FailedOnChain, Observation, Suspicious
 from penstock.core.event import Final as FinalOnChain
 from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
@@ -119,12 +120,20 @@ class Follower:
             await self._settler.apply(verdicts)
         except DatabaseUnavailable:
             raise
-        except (LostRace, Conflict) as error:
+        except (LostRace, Conflict, InvariantBroken) as error:
             if len(verdicts) == 1:
+                if isinstance(error, InvariantBroken):
+                    raise
                 log.warning("attempt.settle.refused", attempt=verdicts[0].attempt.id, error=type(error).__name__, detail=str(error)[:200])
                 return
+            broken: InvariantBroken | None = None
             for verdict in verdicts:
-                await self._settle([verdict])
+                try:
+                    await self._settle([verdict])
+                except InvariantBroken as found:
+                    broken = found
+            if broken is not None:
+                raise broken from error
 
     async def _bump(self, attempt: Attempt) -> None:
         """A new version on the same slot, stored before it is signed. Under the cap or not at all."""

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from penstock.core import ledger, wire
-from penstock.core.errors import Problem, Refused
+from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order
 from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
@@ -107,10 +107,9 @@ class Intake:
                 return
             log.error("intake.draft.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400  no bodies in logs
             answers = [Refused(Problem.SERVICE_ERROR, "The order could not be stored; ask bill/info or repeat the same id.")]
+        self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
         for draft, answer in zip(batch, answers, strict=True):
-            if answer is _AGAIN:
-                self._waiting.appendleft(draft)
-            elif not draft.answer.done():
+            if answer is not _AGAIN and not draft.answer.done():
                 if isinstance(answer, Refused):
                     draft.answer.set_exception(answer)
                 else:
@@ -143,7 +142,7 @@ class Intake:
             if draft.key in stored:
                 answers.append(_repeat(draft, *stored[draft.key]))
             elif draft.key not in ours:
-                answers.append(draft.wish)
+                answers.append(_unkept(draft))
             elif draft.key not in verdicts:
                 if draft is not firsts[draft.key]:
                     answers.append(draft.wish)  # a refusal that came before the first wish of its id
@@ -207,6 +206,13 @@ def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
 
 def _wish(draft: Draft) -> Order:
     assert isinstance(draft.wish, Order)  # noqa: S101  only wishes are among the firsts
+    return draft.wish
+
+
+def _unkept(draft: Draft) -> Refused:
+    """A refusal whose id is free stands. A wish that was neither stored nor there before would be a payout that never happens."""
+    if isinstance(draft.wish, Order):
+        raise InvariantBroken(f"order key {draft.merchant_order_id[:64]!r} of merchant {draft.merchant_id} has no order")
     return draft.wish
 
 

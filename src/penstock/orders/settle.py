@@ -134,11 +134,7 @@ class Settler:
                 self._gas(changes, row, attempt, fee)
                 self._failed(changes, attempt, orders, txid, detail)
             case Dead(proof=proof):
-                changes.retired.append(attempt.id)
-                changes.moves += [
-                    Move(o, OrderState.ACCEPTED, f"attempt proved dead: {proof}", at_ms=changes.now_ms, due_at_ms=changes.now_ms)
-                    for o in orders
-                ]
+                self._dead(changes, attempt, orders, f"attempt proved dead: {proof}")
             case Suspicious(detail=detail):
                 changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
                 changes.moves += [
@@ -201,6 +197,15 @@ class Settler:
             changes.moves.append(
                 Move(order, OrderState.FAILED, detail, at_ms=changes.now_ms, txid=txid, fail_reason=detail, decided_at_ms=changes.now_ms)
             )
+
+    def _dead(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], reason: str) -> None:
+        """Another try is allowed. What a person has to judge stays with the person; what was reported as paid is not paid again."""
+        changes.retired.append(attempt.id)
+        for order in orders:
+            if order.state is OrderState.SUCCEEDED:
+                changes.halts[attempt.chain] = f"order {order.id} was reported as paid before finality and then its {reason}"
+            elif order.state is not OrderState.QUARANTINED:
+                changes.moves.append(Move(order, OrderState.ACCEPTED, reason, at_ms=changes.now_ms, due_at_ms=changes.now_ms))
 
     def _write(self, tx: Tx, changes: _Changes) -> int:
         after = store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])

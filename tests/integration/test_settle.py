@@ -1,0 +1,150 @@
+"""Verdicts that meet an order in an unusual place: nothing is paid twice, nothing is lost, nothing holds up the others."""
+
+import asyncio
+
+import pytest
+
+from penstock.core.errors import InvariantBroken
+from penstock.core.event import Dead, Final, Included, Suspicious
+from penstock.ledger.audit import audit
+from penstock.ledger.book import balances
+from tests.fixtures.chain import Road
+from tests.fixtures.rooms import USDT, rooms, units
+from tests.integration.test_road import usdt
+
+
+def scenario(url, body, *, breaches=(), **options):
+    async def run():
+        async with rooms(url) as r:
+            road = Road(r, **options)
+            road.rail.funds = {"USDT": 1_000 * 10**6, "ETH": 10**18}
+            await road.board.refresh()
+            await road.treasury.refresh()
+            await r.credit("m:1", "100")
+            await body(r, road)
+            assert {f.invariant for f in (await audit(r.database, {})).breaches} == set(breaches)
+
+    asyncio.run(run())
+
+
+def final(versions):
+    return Final(versions[-1].txid, 101, 21_000 * 10**9)
+
+
+async def halted(r):
+    return (await r.database.read(lambda tx: tx.one("SELECT halted FROM lane")))["halted"]
+
+
+def test_a_dead_attempt_gives_the_order_another_try_and_only_one_of_them_pays(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Dead("expired")
+        await road.follow()
+        order = await road.order("a")
+        assert (order["state"], order["wire"]) == ("accepted", 1)
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), units("10"))}
+        await road.send()
+        road.rail.answer = final
+        assert await road.follow() == 1
+        assert (await road.order("a"))["state"] == "succeeded"
+        rows = await r.database.read(lambda tx: tx.all("SELECT slot, state FROM attempt ORDER BY slot"))
+        assert [(row["slot"], row["state"]) for row in rows] == [(0, "dead"), (1, "final")]
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
+
+    scenario(migrated_url, body)
+
+
+def test_a_dead_attempt_leaves_a_quarantined_order_to_its_person_and_the_others_go_on(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        await road.send()
+        a = await road.order("a")
+
+        def seen(versions):
+            return (
+                Suspicious("a stranger") if versions[0].intent.payments[0].order_id == a["id"] else Included(versions[0].txid, 101, 1, True)
+            )
+
+        road.rail.answer = seen
+        await road.follow()
+        assert (await road.order("a"))["state"] == "quarantined"
+        road.rail.answer = lambda versions: Dead("expired") if versions[0].intent.payments[0].order_id == a["id"] else final(versions)
+        await road.follow()
+        assert [(await road.order(name))["state"] for name in "ab"] == ["quarantined", "succeeded"]
+        assert await balances(r.database, "m:1") == {USDT: (units("80"), units("10"))}
+        assert await road.follow() == 0
+
+    scenario(migrated_url, body)
+
+
+def test_an_order_reported_early_whose_attempt_then_dies_stays_succeeded_and_stops_the_lane(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 2, succeeded=True)
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        road.rail.answer = Dead("expired")
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert "reported as paid before finality" in await halted(r)
+        assert await road.follow() == 0
+
+    # The coins that were reported are still ours: the books say so, and a person has to pay or to reverse.
+    scenario(migrated_url, body, breaches={"I6", "I10"}, report_depth=2)
+
+
+def test_an_order_that_cannot_be_settled_does_not_hold_up_the_others(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, name) for name in "abc"])
+        await road.send()
+        await r.database.write(
+            "tamper", lambda tx: tx.run("UPDATE orders SET state = 'failed', decided_at_ms = 1 WHERE merchant_order_id = 'b'")
+        )
+        road.rail.answer = final
+        with pytest.raises(InvariantBroken, match="failed and its attempt"):
+            await road.follow()
+        assert [(await road.order(name))["state"] for name in "abc"] == ["succeeded", "failed", "succeeded"]
+        assert await balances(r.database, "m:1") == {USDT: (units("70"), units("10"))}
+
+    scenario(migrated_url, body, breaches={"I5", "I6"})
+
+
+def test_a_cancellation_that_races_a_bind_either_pays_or_gives_back(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, f"o{n}", "2") for n in range(20)])
+        ids = [(await road.order(f"o{n}"))["id"] for n in range(20)]
+        claimed = await road.sender.claim(100)
+        cancelled, _ = await asyncio.gather(
+            asyncio.gather(*(road.settler.cancel(order_id, "changed their mind") for order_id in ids), return_exceptions=True),
+            road.sender.handle(claimed),
+        )
+        road.rail.answer = final
+        await road.follow()
+        states = [(await road.order(f"o{n}"))["state"] for n in range(20)]
+        assert set(states) <= {"failed", "succeeded"}
+        assert [getattr(found, "state", None) == "failed" for found in cancelled] == [state == "failed" for state in states]
+        assert len(road.rail.sent) == states.count("succeeded")
+        assert await balances(r.database, "m:1") == {USDT: (units("100") - units("2") * states.count("succeeded"), 0)}
+
+    scenario(migrated_url, body)
+
+
+def test_a_decision_is_told_once_and_wakes_whoever_delivers(migrated_url):
+    async def body(r, road):
+        woken = []
+        road.settler.decided = lambda: woken.append("decided")
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 1, succeeded=True)
+        await road.follow()
+        assert woken == []
+        road.rail.answer = final
+        await road.follow()
+        assert woken == ["decided"]
+        events = await r.database.read(lambda tx: tx.all("SELECT body FROM outbox"))
+        assert len(events) == 1
+        assert '"pay_status":"success"' in events[0]["body"]
+
+    scenario(migrated_url, body)
