@@ -1,27 +1,40 @@
 """Merchants and internal accounts: who may call, and whom inside the house we pay.
 
-Merchants are few and asked for on every request, so known ones are answered from memory and looked at again every half second.
-A miss is looked up each time and never kept, so a merchant added by a command counts from the very next request. Accounts are
-many and looked up.
+Merchants are asked for on every request, so those that were seen are answered from memory. Every half second (`keep`), and on demand when the
+last look is a second old, one row tells whether any merchant changed; only those that did are loaded again. When the database cannot be
+asked, memory that is too old is not used. A miss is looked up each time and never kept, so a merchant added by a command counts from
+the very next request. Accounts are many and always looked up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import structlog
 
 from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account, Merchant, Secret, normalise_email
-from penstock.db import Conflict, Database, Row, Tx
+from penstock.db import Conflict, Database, DatabaseUnavailable, Row, Tx
 from penstock.runtime import Runtime
 
+log = structlog.get_logger()
+
 REFRESH_S: Final = 0.5
+STALE_S: Final = 1.0
+"""A change by anybody counts within this time."""
 SECRET_BYTES: Final = 32
 ACCOUNT_FIRST: Final = 1_000_000
 ACCOUNTS: Final = 9_000_000
 NAME_MAX: Final = 80
+NETWORKS_MAX: Final = 100
+OVERLAP_S_MAX: Final = 90 * 86_400
+LIST_MAX: Final = 10_000
+_TRIES: Final = 20
 
 
 class DirectoryError(Exception):
@@ -36,8 +49,24 @@ class Sealer(Protocol):
         ...
 
     def open_sealed(self, text: str, context: str) -> bytes:
-        """The inverse."""
+        """The inverse. Raises when the text was altered or belongs to another context."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A merchant in memory; `until_ms` says until when each of its secrets is valid, None for ever."""
+
+    merchant: Merchant
+    changed_at_ms: int
+    until_ms: tuple[int | None, ...]
+
+    def at(self, now_ms: int) -> Merchant:
+        """With the secrets that are valid now."""
+        if all(until is None or until > now_ms for until in self.until_ms):
+            return self.merchant
+        valid = (s for s, until in zip(self.merchant.secrets, self.until_ms, strict=True) if until is None or until > now_ms)
+        return replace(self.merchant, secrets=tuple(valid))
 
 
 class Directory:
@@ -56,102 +85,217 @@ class Directory:
         self._runtime = runtime
         self._sealer = sealer
         self._check_url = check_url
-        self._by_app_id: dict[str, Merchant] = {}
+        self._known: dict[int, _Known] = {}
+        self._id_of: dict[str, int] = {}
+        self._stores = 0
+        self._sum: int | None = None
         self._looked_at = float("-inf")
+        self._look = asyncio.Lock()
 
     # --------------------------------------------------------------------------------------------------------- merchants
 
     async def by_app_id(self, app_id: str) -> Merchant | None:
-        """From memory where it is fresh, else from the database."""
-        if self._runtime.monotonic() - self._looked_at > 2 * REFRESH_S:
-            await self.refresh()
-        known = self._by_app_id.get(app_id)
-        if known is None and app_id:
-            found = await self._load("merchant.app_id = :key", app_id)
-            if not found:
-                return None
-            known = self._by_app_id[app_id] = found[0]
-        return known if known is not None and known.id != HOUSE_MERCHANT else None
+        """With the secrets that are valid now, newest first; None for nobody, and for the house. Raises DatabaseUnavailable."""
+        await self._be_fresh()
+        merchant_id = self._id_of.get(app_id)
+        if merchant_id is None and app_id:
+            found = await self._load("app_id = :key", app_id)
+            merchant_id = found[0].merchant.id if found else None
+        known = self._known.get(merchant_id) if merchant_id is not None else None
+        return known.at(self._runtime.now_ms()) if known is not None and known.merchant.id != HOUSE_MERCHANT else None
 
     async def merchant(self, merchant_id: int) -> Merchant | None:
-        """By number, for webhooks."""
-        known = next((m for m in self._by_app_id.values() if m.id == merchant_id), None)
-        return known or next(iter(await self._load("merchant.id = :key", merchant_id)), None)
+        """By number, for webhooks; the house is made when it is first asked for. Raises DatabaseUnavailable."""
+        await self._be_fresh()
+        if merchant_id not in self._known and not await self._load("id = :key", merchant_id):
+            if merchant_id != HOUSE_MERCHANT:
+                return None
+            await self._make_house()
+        return self._known[merchant_id].at(self._runtime.now_ms())
+
+    async def _be_fresh(self) -> None:
+        if self._runtime.monotonic() - self._looked_at >= STALE_S:
+            asked_at = self._runtime.monotonic()
+            async with self._look:
+                if self._looked_at < asked_at:  # nobody looked while this one waited
+                    await self.refresh()
 
     async def refresh(self) -> None:
-        """Load those that are known anew: changes count, and secrets whose time is over are gone."""
+        """Load again what changed. Raises DatabaseUnavailable."""
         started = self._runtime.monotonic()
-        if self._by_app_id:
-            self._by_app_id = {m.app_id: m for m in await self._load("merchant.id > :key", HOUSE_MERCHANT) if m.app_id in self._by_app_id}
-        self._looked_at = started
+        known = [{"id": merchant_id} for merchant_id in self._known]
+        before, stores = self._sum, self._stores
+
+        def job(tx: Tx) -> tuple[int, list[Row]]:
+            # Each change raises its row's changed_at_ms, so the sum is another one whenever anything changed.
+            row = tx.one("SELECT COALESCE(SUM(changed_at_ms), 0) AS total FROM merchant")
+            total = int(row["total"]) if row else 0
+            if total == before or not known:
+                return total, []
+            # Which of those in memory are not as they were.
+            return total, tx.all("SELECT id, changed_at_ms FROM merchant WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=known)
+
+        total, rows = await self._database.read(job)
+        changed = [row["id"] for row in rows if self._known[row["id"]].changed_at_ms != row["changed_at_ms"]]
+        if changed:
+            await self._load("id IN (SELECT k.id FROM {ROWS k(id {INT})})", 0, k=[{"id": merchant_id} for merchant_id in changed])
+        self._sum, self._looked_at = total if stores == self._stores else None, started
 
     async def list_merchants(self) -> list[Merchant]:
-        """Every merchant."""
-        return await self._load("merchant.id > :key", HOUSE_MERCHANT)
+        """Every merchant but the house, in the order of their making."""
+        now_ms = self._runtime.now_ms()
+        return [known.at(now_ms) for known in await self._load("id > :key", HOUSE_MERCHANT, keep=False)]
 
-    async def _load(self, where: str, key: int | str) -> list[Merchant]:
-        def job(tx: Tx) -> list[Row]:
-            # Merchants with every secret that is valid now, newest first.
-            return tx.all(
-                "SELECT merchant.id, name, app_id, webhook_url, disabled, ip_allow, merchant_secret.id AS secret_id, sealed FROM merchant "
-                "LEFT JOIN merchant_secret ON merchant_secret.merchant_id = merchant.id "
-                "AND (valid_until_ms IS NULL OR valid_until_ms > :now_ms) "
-                f"WHERE {where} ORDER BY merchant.id, merchant_secret.id DESC",
-                key=key,
-                now_ms=self._runtime.now_ms(),
-            )
+    async def _load(self, where: str, key: int | str, *, keep: bool = True, **more: Any) -> list[_Known]:
+        now_ms = self._runtime.now_ms()
 
-        grouped: dict[int, list[Row]] = {}
-        for row in await self._database.read(job):
-            grouped.setdefault(row["id"], []).append(row)
-        return [self._merchant(rows) for rows in grouped.values()]
+        def job(tx: Tx) -> tuple[list[Row], list[Row]]:
+            chosen = f"SELECT id FROM merchant WHERE {where} ORDER BY id LIMIT :limit"
+            # The merchants that are asked for ...
+            rows = tx.all(
+                "SELECT id, name, app_id, webhook_url, disabled, ip_allow, changed_at_ms FROM merchant "
+                f"WHERE id IN ({chosen}) ORDER BY id",
+                key=key, limit=LIST_MAX, **more,
+            )  # fmt: skip
+            # ... and their secrets that are valid now, newest first.
+            secrets = tx.all(
+                "SELECT id, merchant_id, sealed, valid_until_ms FROM merchant_secret "
+                f"WHERE merchant_id IN ({chosen}) AND (valid_until_ms IS NULL OR valid_until_ms > :now_ms) ORDER BY id DESC",
+                key=key, limit=LIST_MAX, now_ms=now_ms, **more,
+            )  # fmt: skip
+            return rows, secrets
 
-    def _merchant(self, rows: Sequence[Row]) -> Merchant:
-        first = rows[0]
-        secrets = tuple(
-            Secret(self._sealer.open_sealed(row["sealed"], _context(first["id"], row["secret_id"])).decode())
-            for row in rows
-            if row["sealed"]
+        rows, secrets = await self._database.read(job)
+        of_merchant: dict[int, list[Row]] = {}
+        for row in secrets:
+            of_merchant.setdefault(row["merchant_id"], []).append(row)
+        found = [self._opened(row, of_merchant.get(row["id"], [])) for row in rows]
+        if keep:
+            self._stores, self._sum = self._stores + 1, None  # what was read may be older than the last look: compare at the next
+            for known in found:
+                self._known[known.merchant.id] = known
+                self._id_of[known.merchant.app_id] = known.merchant.id
+        return found
+
+    def _opened(self, row: Row, secrets: Sequence[Row]) -> _Known:
+        opened = [(secret, s["valid_until_ms"]) for s in secrets if (secret := self._secret(row["id"], s)) is not None]
+        merchant = Merchant(
+            id=row["id"],
+            name=row["name"],
+            app_id=row["app_id"],
+            secrets=tuple(secret for secret, _ in opened),
+            webhook_url=row["webhook_url"],
+            disabled=bool(row["disabled"]),
+            ip_allow=tuple(json.loads(row["ip_allow"])),
         )
-        return Merchant(
-            first["id"],
-            first["name"],
-            first["app_id"],
-            secrets,
-            first["webhook_url"],
-            bool(first["disabled"]),
-            tuple(json.loads(first["ip_allow"])),
-        )
+        return _Known(merchant, row["changed_at_ms"], tuple(until for _, until in opened))
+
+    def _secret(self, merchant_id: int, row: Row) -> Secret | None:
+        """None for one that does not open: whatever is wrong with one row must not shut out every merchant."""
+        try:
+            return Secret(self._sealer.open_sealed(row["sealed"], _context(merchant_id, row["id"])).decode())
+        except Exception as error:  # noqa: BLE001
+            log.error("directory.secret.unreadable", merchant=merchant_id, secret_id=row["id"], error=type(error).__name__)  # noqa: TRY400
+            return None
+
+    # ------------------------------------------------------------------------------------------------ commands on merchants
 
     async def add_merchant(self, name: str, webhook_url: str, *, app_id: str, ids: Sequence[int]) -> tuple[Merchant, Secret]:
         """A new merchant and its secret. `ids`: one snowflake for the secret's row. Raises DirectoryError."""
-        name = name.strip()
-        if not 1 <= len(name) <= NAME_MAX:
-            raise DirectoryError(f"a merchant's name has 1 to {NAME_MAX} characters")
+        name = _name(name, "a merchant's name")
         self._require_url(webhook_url)
-        secret = Secret(self._runtime.random_bytes(SECRET_BYTES).hex())
-        now_ms = self._runtime.now_ms()
+        secret, now_ms = self._new_secret(), self._runtime.now_ms()
 
         def job(tx: Tx) -> int:
-            row = tx.one("SELECT MAX(id) AS last FROM merchant")
-            merchant_id = (row["last"] if row and row["last"] is not None else 0) + 1
-            tx.run(
-                "INSERT INTO merchant (id, name, app_id, webhook_url, disabled, ip_allow, created_at_ms, changed_at_ms) "
-                "VALUES (:id, :name, :app_id, :webhook_url, 0, '[]', :now_ms, :now_ms)",
-                id=merchant_id,
-                name=name,
-                app_id=app_id,
-                webhook_url=webhook_url,
-                now_ms=now_ms,
-            )
+            if tx.one("SELECT id FROM merchant WHERE name = :name", name=name):
+                raise DirectoryError(f"there is a merchant called {name} already; choose another name")
+            row = tx.one("SELECT COALESCE(MAX(id), 0) + 1 AS id FROM merchant")
+            merchant_id = int(row["id"]) if row else 1
+            _insert_merchant(tx, merchant_id, name, app_id, webhook_url, disabled=0, now_ms=now_ms)
             self._add_secret(tx, merchant_id, ids[0], secret, now_ms)
             return merchant_id
 
-        try:
-            merchant_id = await self._database.write("merchant.add", job)
-        except Conflict as error:
-            raise DirectoryError(f"there is a merchant called {name} already") from error
-        return (await self._load("merchant.id = :key", merchant_id))[0], secret
+        merchant_id = await self._insert("merchant.add", job)
+        return (await self._load("id = :key", merchant_id))[0].merchant, secret
+
+    async def set_merchant(
+        self, merchant_id: int, *, webhook_url: str | None = None, disabled: bool | None = None, ip_allow: Sequence[str] | None = None
+    ) -> Merchant:
+        """Change what is given; an empty allow-list admits any address. Raises DirectoryError."""
+        if webhook_url is not None:
+            self._require_url(webhook_url)
+        networks = None if ip_allow is None else json.dumps(_networks(ip_allow))
+
+        def job(tx: Tx) -> None:
+            self._touch(tx, merchant_id)
+            # What was not given stays.
+            tx.run(
+                "UPDATE merchant SET webhook_url = COALESCE(:webhook_url, webhook_url), disabled = COALESCE(:disabled, disabled), "
+                "ip_allow = COALESCE(:ip_allow, ip_allow) WHERE id = :id",
+                webhook_url=webhook_url,
+                disabled=None if disabled is None else int(disabled),
+                ip_allow=networks,
+                id=merchant_id,
+            )
+
+        await self._database.write("merchant.set", job)
+        return (await self._load("id = :key", merchant_id))[0].at(self._runtime.now_ms())
+
+    async def rotate_secret(self, merchant_id: int, overlap_s: int, *, ids: Sequence[int]) -> tuple[Secret, int]:
+        """A new secret; the current one ends after `overlap_s`. Returns it with the time (Unix ms) at which the old one ends.
+
+        A secret that was on its way out already keeps its own time: rotating twice in haste must not lock a client out.
+        """
+        if not 0 <= overlap_s <= OVERLAP_S_MAX:
+            raise DirectoryError(f"the overlap must be 0 to {OVERLAP_S_MAX} seconds (90 days)")
+        secret, now_ms = self._new_secret(), self._runtime.now_ms()
+        until_ms = now_ms + overlap_s * 1000
+
+        def job(tx: Tx) -> None:
+            self._touch(tx, merchant_id)
+            # The one that was current until now.
+            tx.run(
+                "UPDATE merchant_secret SET valid_until_ms = :until_ms WHERE merchant_id = :merchant_id AND valid_until_ms IS NULL",
+                until_ms=until_ms,
+                merchant_id=merchant_id,
+            )
+            self._add_secret(tx, merchant_id, ids[0], secret, now_ms)
+
+        await self._database.write("merchant.rotate", job)
+        await self._load("id = :key", merchant_id)
+        return secret, until_ms
+
+    async def _make_house(self) -> None:
+        now_ms = self._runtime.now_ms()
+
+        def job(tx: Tx) -> None:
+            if not tx.one("SELECT id FROM merchant WHERE id = :id", id=HOUSE_MERCHANT):
+                _insert_merchant(tx, HOUSE_MERCHANT, "(the house)", "house", "", disabled=1, now_ms=now_ms)
+
+        await self._insert("merchant.house", job)
+        await self._load("id = :key", HOUSE_MERCHANT)
+
+    async def _insert(self, label: str, job: Callable[[Tx], Any]) -> Any:
+        """Run a job that chooses what must be unique; when somebody else was first, it looks and chooses again."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return await self._database.write(label, job)
+            except Conflict:
+                if attempt == _TRIES:
+                    raise
+        raise AssertionError
+
+    def _touch(self, tx: Tx, merchant_id: int) -> None:
+        # Rises with every change, also when the clock does not: this is how other processes see it.
+        if not tx.run(
+            "UPDATE merchant SET changed_at_ms = CASE WHEN :now_ms > changed_at_ms THEN :now_ms ELSE changed_at_ms + 1 END WHERE id = :id",
+            now_ms=self._runtime.now_ms(),
+            id=merchant_id,
+        ):
+            raise DirectoryError(f"there is no merchant {merchant_id}")
+
+    def _new_secret(self) -> Secret:
+        return Secret(self._runtime.random_bytes(SECRET_BYTES).hex())
 
     def _add_secret(self, tx: Tx, merchant_id: int, secret_id: int, secret: Secret, now_ms: int) -> None:
         # Sealed to its own row: a secret copied to another row does not open.
@@ -163,48 +307,6 @@ class Directory:
             now_ms=now_ms,
         )
 
-    async def set_merchant(
-        self, merchant_id: int, *, webhook_url: str | None = None, disabled: bool | None = None, ip_allow: Sequence[str] | None = None
-    ) -> Merchant:
-        """Change what is given. Raises DirectoryError."""
-        if webhook_url is not None:
-            self._require_url(webhook_url)
-        networks = None if ip_allow is None else json.dumps([_network(text) for text in ip_allow])
-
-        def job(tx: Tx) -> None:
-            tx.run(
-                "UPDATE merchant SET webhook_url = COALESCE(:webhook_url, webhook_url), disabled = COALESCE(:disabled, disabled), "
-                "ip_allow = COALESCE(:ip_allow, ip_allow), changed_at_ms = :now_ms WHERE id = :id",
-                webhook_url=webhook_url,
-                disabled=None if disabled is None else int(disabled),
-                ip_allow=networks,
-                now_ms=self._runtime.now_ms(),
-                id=merchant_id,
-            )
-
-        await self._database.write("merchant.set", job)
-        return (await self._load("merchant.id = :key", merchant_id))[0]
-
-    async def rotate_secret(self, merchant_id: int, overlap_s: int, *, ids: Sequence[int]) -> tuple[Secret, int]:
-        """A new secret; the old ones end after `overlap_s`. Returns it with the time (Unix ms) at which they do."""
-        secret = Secret(self._runtime.random_bytes(SECRET_BYTES).hex())
-        now_ms = self._runtime.now_ms()
-        until_ms = now_ms + overlap_s * 1000
-
-        def job(tx: Tx) -> None:
-            # At most two are valid: one that was on its way out ends now, the current one gets its time.
-            tx.run(
-                "UPDATE merchant_secret SET valid_until_ms = CASE WHEN valid_until_ms IS NULL THEN :until_ms ELSE :now_ms END "
-                "WHERE merchant_id = :merchant_id AND (valid_until_ms IS NULL OR valid_until_ms > :now_ms)",
-                until_ms=until_ms,
-                now_ms=now_ms,
-                merchant_id=merchant_id,
-            )
-            self._add_secret(tx, merchant_id, ids[0], secret, now_ms)
-
-        await self._database.write("merchant.rotate", job)
-        return secret, until_ms
-
     def _require_url(self, url: str) -> None:
         problem = self._check_url(url) if url else None
         if problem is not None:
@@ -213,7 +315,7 @@ class Directory:
     # ---------------------------------------------------------------------------------------------------------- accounts
 
     async def find(self, text: str) -> Account | None:
-        """By numeric id or e-mail address; looked up each time."""
+        """By numeric id or e-mail address; looked up each time. Raises DatabaseUnavailable."""
         text = text.strip()
         if text.isascii() and text.isdigit():
             key: int | str | None = int(text) if len(text) == len(str(ACCOUNT_FIRST)) else None
@@ -222,52 +324,66 @@ class Directory:
             key, column = normalise_email(text), "email"
         if key is None:
             return None
+        # One account, by either of its names.
         row = await self._database.read(lambda tx: tx.one(f"SELECT id, email, nickname FROM account WHERE {column} = :key", key=key))
         return Account(**row) if row is not None else None
 
     async def list_accounts(self) -> list[Account]:
-        """Every account."""
-        rows = await self._database.read(lambda tx: tx.all("SELECT id, email, nickname FROM account ORDER BY created_at_ms, id"))
+        """Accounts in the order of their making."""
+        # Their numbers are random, so the time orders them.
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT id, email, nickname FROM account ORDER BY created_at_ms, id LIMIT :limit", limit=LIST_MAX)
+        )
         return [Account(**row) for row in rows]
 
     async def add_account(self, email: str, nickname: str) -> Account:
-        """A new account under a free random number. Raises DirectoryError."""
+        """A new account under a free random number of 7 digits. Raises DirectoryError."""
         address = normalise_email(email)
         if address is None:
             raise DirectoryError(f"{email[:80]!r} is not an e-mail address")
-        nickname = nickname.strip() or address.partition("@")[0]
-        if len(nickname) > NAME_MAX or not nickname.isprintable():
-            raise DirectoryError(f"a nickname has at most {NAME_MAX} printable characters")
-        number = ACCOUNT_FIRST + self._runtime.random_below(ACCOUNTS)
+        nickname = _name(nickname.strip() or address.partition("@")[0][:NAME_MAX], "a nickname")
 
-        def job(tx: Tx) -> int | None:
-            taken = {row["id"] for row in tx.all("SELECT id FROM account WHERE id BETWEEN :low AND :high", low=number, high=number + 999)}
-            free = next((n for n in range(number, min(number + 1000, ACCOUNT_FIRST + ACCOUNTS)) if n not in taken), None)
-            if free is not None:
-                tx.run(
-                    "INSERT INTO account (id, email, nickname, created_at_ms) VALUES (:id, :email, :nickname, :now_ms)",
-                    id=free,
-                    email=address,
-                    nickname=nickname,
-                    now_ms=self._runtime.now_ms(),
-                )
-            return free
+        def job(tx: Tx) -> int:
+            if tx.one("SELECT id FROM account WHERE email = :email", email=address):
+                raise DirectoryError(f"there is an account with the e-mail address {address} already")
+            number = ACCOUNT_FIRST + self._runtime.random_below(ACCOUNTS)
+            tx.run(
+                "INSERT INTO account (id, email, nickname, created_at_ms) VALUES (:id, :email, :nickname, :now_ms)",
+                id=number,
+                email=address,
+                nickname=nickname,
+                now_ms=self._runtime.now_ms(),
+            )
+            return number
 
-        try:
-            found = await self._database.write("account.add", job)
-        except Conflict as error:
-            raise DirectoryError(f"there is an account with the e-mail address {address} already") from error
-        if found is None:
-            raise DirectoryError("no free number was found; try again")
-        return Account(found, address, nickname)
+        return Account(await self._insert("account.add", job), address, nickname)
+
+
+def _insert_merchant(tx: Tx, merchant_id: int, name: str, app_id: str, webhook_url: str, *, disabled: int, now_ms: int) -> None:
+    # Without credentials, which are rows of their own.
+    tx.run(
+        "INSERT INTO merchant (id, name, app_id, webhook_url, disabled, ip_allow, created_at_ms, changed_at_ms) "
+        "VALUES (:id, :name, :app_id, :webhook_url, :disabled, '[]', :now_ms, :now_ms)",
+        id=merchant_id, name=name, app_id=app_id, webhook_url=webhook_url, disabled=disabled, now_ms=now_ms,
+    )  # fmt: skip
 
 
 def _context(merchant_id: int, secret_id: int) -> str:
     return f"merchant:{merchant_id}:secret:{secret_id}"
 
 
-def _network(text: str) -> str:
+def _name(text: str, what: str) -> str:
+    text = text.strip()
+    if not 1 <= len(text) <= NAME_MAX or not text.isprintable():
+        raise DirectoryError(f"{what} has 1 to {NAME_MAX} printable characters")
+    return text
+
+
+def _networks(texts: Sequence[str]) -> list[str]:
+    if len(texts) > NETWORKS_MAX:
+        raise DirectoryError(f"the allow-list has at most {NETWORKS_MAX} entries")
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        return sorted({str(ipaddress.ip_network(text.strip())) for text in texts})
     except ValueError as error:
-        raise DirectoryError(f"{text!r} is not an address or network such as 203.0.113.7 or 203.0.113.0/24") from error
+        wrong = str(error).partition(" does not")[0].partition(" has host bits")[0]
+        raise DirectoryError(f"{wrong} is no address or network such as 203.0.113.7 or 203.0.113.0/24 (host bits must be 0)") from error

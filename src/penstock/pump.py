@@ -1,7 +1,8 @@
-"""The generic worker loop: claim what is due, handle it, back off when nothing is or when the database is away.
+"""The generic worker loop: claim what is due, handle it, claim again; rest when nothing is due, back off when something fails.
 
-A job's rows are their own queue: a claim leases them, a lease that runs out makes them visible again, and every later write
-checks the lease. So a pump may die anywhere and another one goes on.
+A claim writes a lease token and `lease_until_ms` into the rows it takes and makes them due again at that moment, so what a crash left
+behind comes back by itself. Every later write of a handler checks `lease = :lease`: a worker that slept through its lease changes
+nothing any more (fencing). The loop itself never ends before `stop`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ Item = TypeVar("Item")
 
 IDLE_S: Final = 0.25
 """How often rows that nobody announced are looked for: those of other processes and commands."""
-BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACK_OFF_S: Final = 0.1
+BACK_OFF_S_MAX: Final = 5.0
 
 
 class Job(Protocol[Item]):
-    """What a pump turns."""
+    """One kind of rows that become due."""
 
     async def claim(self, limit: int) -> Sequence[Item]:
-        """Rows that are due, leased to the caller."""
+        """At most `limit` due rows, leased to the caller; empty when nothing is due."""
         ...
 
     async def handle(self, items: Sequence[Item], /) -> None:
-        """Do what is due. May run twice for one row."""
+        """Do the work. May run twice for a row; what is not done comes back when the lease runs out."""
         ...
 
 
@@ -47,7 +49,7 @@ async def every(seconds: float, turn: Callable[[], Awaitable[object]], runtime: 
 
 
 class Pump:
-    """One loop over one job."""
+    """One loop over one job. `run` it as a task, `wake` it when there is work, `stop` it."""
 
     def __init__(self, name: str, job: Job[Any], runtime: Runtime, *, limit: int, idle_s: float = IDLE_S) -> None:
         self._name = name
@@ -55,56 +57,92 @@ class Pump:
         self._runtime = runtime
         self._limit = limit
         self._idle_s = idle_s
-        self._woken = asyncio.Event()
+        self._bell = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._fresh = False
+        self._resting = False
         self._stopping = False
-        self._stopped = asyncio.Event()
         self.failed: Callable[[BaseException], None] = lambda error: None  # noqa: ARG005  told of each failure, for metrics
+        self.failures = 0
+        """Failed steps in a row; 0 while all is well."""
+        self.fault = ""
+        """What the last of them was, for /readyz."""
 
     def wake(self) -> None:
-        """There is work: do not wait for the next look."""
-        self._woken.set()
+        """There is new work: do not wait for the next poll. From the event loop only."""
+        self._fresh = True
+        if self._resting:
+            self._bell.set()
 
     async def stop(self) -> None:
-        """Claim nothing more; returns when the running batch is done."""
+        """Claim no more; returns when the running batch is done, at once where `run` never began."""
         self._stopping = True
-        self._woken.set()
-        await self._stopped.wait()
+        self._bell.set()
+        await self._ended.wait()
 
     async def run(self) -> None:
-        """Turn until stopped. Nothing that a batch raises ends the loop: the rows come back when their lease is over."""
-        failures = 0
+        """The loop, until `stop`. Nothing that a batch raises ends it."""
+        self._ended.clear()
         try:
             while not self._stopping:
-                self._woken.clear()
-                try:
-                    busy = await self._turn()
-                    failures = 0
-                except Exception as error:  # noqa: BLE001  a pump outlives every failure, and says so
-                    failures += 1
-                    self.failed(error)
-                    away = isinstance(error, DatabaseUnavailable | CommitUnknown)
-                    log.error("pump.failed", pump=self._name, error=type(error).__name__, detail=str(error)[:200], database_away=away)  # noqa: TRY400
-                    await self._wait(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1], deaf=True)
-                    continue
-                if not busy:
-                    await self._wait(self._idle_s)
+                self._fresh = False
+                await self._turn()
         finally:
-            self._stopped.set()
+            self._ended.set()
 
-    async def _turn(self) -> bool:
+    async def _turn(self) -> None:
+        try:
+            busy = await self._step()
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            await self._back_off(error)
+        except Exception as error:  # noqa: BLE001  a worker that ends silently is worse than one that fails loudly for ever
+            # No text and no traceback: they may hold what must not be in a log.
+            log.error("pump.step.failed", pump=self._name, error=type(error).__name__, at=_place(error))  # noqa: TRY400
+            await self._back_off(error)
+        else:
+            if self.failures:
+                log.info("pump.recovered", pump=self._name, failures=self.failures)
+            self.failures, self.fault = 0, ""
+            if not busy:
+                await self._rest(self._idle_s, wakes=True)
+
+    async def _step(self) -> bool:
         items = await self._job.claim(self._limit)
         if items:
             await self._job.handle(items)
         return len(items) > 0
 
-    async def _wait(self, seconds: float, *, deaf: bool = False) -> None:
-        """Until woken or the time is over; deaf to calls when backing off, but not to `stop`."""
-        if self._stopping or (self._woken.is_set() and not deaf):
+    async def _back_off(self, error: Exception) -> None:
+        self.failures += 1
+        self.fault = type(error).__name__
+        self.failed(error)
+        longest = min(BACK_OFF_S_MAX, BACK_OFF_S * 2 ** min(self.failures - 1, 20))
+        seconds = longest * (0.5 + self._runtime.random_below(1000) / 2000)
+        log.warning("pump.back_off", pump=self._name, error=self.fault, failures=self.failures, seconds=round(seconds, 2))
+        await self._rest(seconds, wakes=False)
+
+    async def _rest(self, seconds: float, *, wakes: bool) -> None:
+        """Until the time is over or `stop` is called; where `wakes`, also until somebody wakes us."""
+        if self._stopping or (wakes and self._fresh):
             return
+        self._bell.clear()
+        self._resting = wakes
+        timer: asyncio.Task[Any] = self._runtime.spawn(self._ring_after(seconds), name=f"pump-{self._name}-rest")
         try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-                if deaf and not self._stopping:
-                    await self._runtime.sleep(seconds)
-        except TimeoutError:
-            return
+            await self._bell.wait()
+        finally:
+            self._resting = False
+            timer.cancel()
+
+    async def _ring_after(self, seconds: float) -> None:
+        await self._runtime.sleep(seconds)
+        self._bell.set()
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"

@@ -345,7 +345,7 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         await database.migrate()
         ids = await IdSource.lease(runtime, database, f"{socket.gethostname()}:{os.getpid()}")
         stack.push_async_callback(ids.release)
-        rpc, targets = HttpPost(), HttpTargets(allow_private=settings.webhooks.allow_private_targets)
+        rpc, targets = HttpPost(), HttpTargets(runtime, allow_private=settings.webhooks.allow_private_targets)
         stack.push_async_callback(rpc.close)
         stack.push_async_callback(targets.close)
         signer: Signer = AddressesOnly(seed)

@@ -20,7 +20,7 @@ from penstock.devnet.evm import EvmChain
 from penstock.devnet.node import Broken, Faults
 from penstock.devnet.specs import default_specs
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop
-from penstock.rails.rpc import PostFailed
+from penstock.rails.base import PostFailed
 from penstock.webhooks.deliver import Reply, TargetFailed
 
 CHAIN: Final = "ETH"

@@ -32,6 +32,10 @@ class NodeUnreachable(Exception):
     """No configured node gave a usable answer. Says nothing about any transaction."""
 
 
+class PostFailed(Exception):
+    """No answer came: refused, reset, timed out, too large. The text names the kind and never the address."""
+
+
 class WrongNetwork(NodeUnreachable):
     """A node serves another chain id or genesis than configured; it is never used."""
 

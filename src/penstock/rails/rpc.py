@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
-from penstock.rails.base import NodeUnreachable, WrongNetwork
+from penstock.rails.base import NodeUnreachable, PostFailed, WrongNetwork
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -43,10 +43,6 @@ _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 _HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
-
-
-class PostFailed(Exception):
-    """No answer came: refused, reset, timed out, too large. The text names the kind and never the address."""
 
 
 class BadAnswer(ValueError):

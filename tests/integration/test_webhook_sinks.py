@@ -1,0 +1,384 @@
+"""Real sockets: receivers that answer, redirect, drip, flood, lie about TLS, or resolve to where nobody may go."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import gzip
+import socket
+import ssl
+import time
+
+import pytest
+from aiohttp import web
+
+from penstock.runtime import SystemRuntime
+from penstock.webhooks import targets
+from penstock.webhooks.deliver import TargetFailed
+from penstock.webhooks.targets import HttpTargets
+
+HEADERS = {"Content-Type": "application/json; charset=utf-8", "Appid": "2023", "Timestamp": "1790000000", "Sign": "ab"}
+LOOPBACK = [(socket.AF_INET, "127.0.0.1")]
+
+
+@contextlib.asynccontextmanager
+async def sink(talk):
+    """A receiver of raw bytes: `talk(reader, writer, request)` answers. Gives its port and the requests it got."""
+    got = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                got.append((head, await reader.readexactly(length)))
+                if not await talk(writer, got):
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], got
+    finally:
+        server.close()
+
+
+def answer(*parts, keep=False):
+    async def talk(writer, got):
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        return keep
+
+    return talk
+
+
+def plain(body=b"success", status=b"200 OK", *extra):
+    head = b"".join(line + b"\r\n" for line in (b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *extra))
+    return head + b"\r\n" + body
+
+
+def run(body, **options):
+    async def job():
+        out = HttpTargets(runtime, **{"allow_private": True, **options})
+        try:
+            return await body(out)
+        finally:
+            await out.close()
+
+    runtime = SystemRuntime()
+    try:
+        return asyncio.run(job())
+    finally:
+        runtime.close()
+
+
+def post_to(talk, url="http://127.0.0.1:{}/hook", **options):
+    """Reply or the reason of the failure, and what the sink got."""
+
+    async def body(out):
+        async with sink(talk) as (port, got):
+            try:
+                return await out.post(url.format(port), HEADERS, b'{"a":1}'), got
+            except TargetFailed as error:
+                return str(error), got
+
+    return run(body, **options)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(targets, "TOTAL_S", 0.5)
+    monkeypatch.setattr(targets, "CONNECT_S", 0.3)
+
+
+def test_it_posts_the_very_bytes_and_headers_and_nothing_that_could_leak():
+    reply, got = post_to(answer(plain(b"Success\n")))
+    assert (reply.status, reply.text) == (200, "Success\n")
+    head, body = got[0]
+    assert body == b'{"a":1}'
+    lines = {line.split(b": ")[0].lower(): line.split(b": ", 1)[1] for line in head.split(b"\r\n")[1:] if line}
+    assert lines.pop(b"host").startswith(b"127.0.0.1:")
+    assert lines == {name.lower().encode(): value.encode() for name, value in HEADERS.items()} | {
+        b"accept": b"*/*",
+        b"accept-encoding": b"identity",
+        b"content-length": b"7",
+        b"user-agent": b"Penstock",
+    }
+
+
+def test_the_connection_is_kept_for_the_next_send_and_cookies_are_not():
+    ports = set()
+
+    async def talk(writer, got):
+        ports.add(writer.get_extra_info("peername")[1])
+        writer.write(plain(b"success", b"200 OK", b"Set-Cookie: a=b"))
+        return True
+
+    async def body(out):
+        async with sink(talk) as (port, got):
+            for _ in range(3):
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+            return got
+
+    got = run(body)
+    assert len(ports) == 1
+    assert all(b"cookie" not in head.lower() for head, _ in got)
+
+
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 Temporary Redirect", b"308 Permanent Redirect"])
+def test_a_redirect_is_an_answer_and_never_followed(status):
+    reply, got = post_to(answer(plain(b"", status, b"Location: http://169.254.169.254/latest/meta-data")))
+    assert reply.status == int(status[:3])
+    assert len(got) == 1
+
+
+def test_a_huge_body_is_read_to_64_kib_and_no_further():
+    sent = 0
+
+    async def talk(writer, got):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65_536)
+            sent += 65_536
+            await writer.drain()
+
+    reply, _ = post_to(talk)
+    assert reply.text == "x" * 65_536
+    assert sent < 16 * 1024 * 1024
+
+
+def test_chunks_without_end_are_read_to_64_kib_and_no_further():
+    reply, _ = post_to(answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"4000\r\n" + b"y" * 0x4000 + b"\r\n"] * 64))
+    assert reply.text == "y" * 65_536
+
+
+def test_a_compressed_bomb_stays_folded():
+    bomb = gzip.compress(b"success" * 1_000_000)
+    reply, _ = post_to(answer(plain(bomb[:60_000], b"200 OK", b"Content-Encoding: gzip")))
+    assert len(reply.text) <= 65_536
+    assert "success" not in reply.text
+
+
+def drip(first, byte):
+    async def talk(writer, got):
+        writer.write(first)
+        while True:
+            writer.write(byte)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        drip(b"HTTP/1.1 200 O", b"K"),
+        drip(b"HTTP/1.1 200 OK\r\n", b"x"),
+        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"s"),
+        drip(b"", b""),
+    ],
+    ids=["status", "header", "body", "silence"],
+)
+def test_a_receiver_that_drips_is_left_when_the_time_is_over(quick, talk):
+    started = time.monotonic()
+    reason, _ = post_to(talk)
+    assert reason == "no answer within 0.5 s"
+    assert time.monotonic() - started < 3
+
+
+NO_HTTP = {
+    "closes at once": [],
+    "closes within the body": [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsucc"],
+    "HTTP/0.9": [b"success"],
+    "garbage": [b"\x00\xff\r\n\r\n"],
+    "a long header": [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"],
+    "many headers": [b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(5_000)) + b"\r\n"],
+    "two lengths": [b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 8\r\n\r\nsuccess!"],
+}
+
+
+@pytest.mark.parametrize("parts", NO_HTTP.values(), ids=NO_HTTP)
+def test_what_is_no_http_answer_is_a_failure_in_plain_words(parts):
+    reason, _ = post_to(answer(*parts))
+    assert isinstance(reason, str), reason
+    assert reason.startswith(("no HTTP answer (", "the connection was closed"))
+
+
+def test_nobody_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    async def body(out):
+        with pytest.raises(TargetFailed, match=r"no connection \("):
+            await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "2130706433", "0x7f.1", "127.1", "inside.example"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_without_the_setting_loopback_is_never_connected_to(host, scheme):
+    result, got = post_to(
+        answer(plain()), f"{scheme}://{host}:{{}}/", allow_private=False, lookup=lambda *_: [*LOOPBACK, (socket.AF_INET6, "::1")]
+    )
+    assert isinstance(result, str)
+    assert got == []
+
+
+def test_plain_http_to_a_public_address_is_never_sent_whatever_is_allowed():
+    async def body(out):
+        with pytest.raises(TargetFailed, match=r"not sent: 1\.1\.1\.1 is a public address"):
+            await out.post("http://shop.example/", HEADERS, b"{}")
+        with pytest.raises(TargetFailed, match="public address"):
+            await out.post("http://1.1.1.1/", HEADERS, b"{}")
+
+    run(body, lookup=lambda *_: [(socket.AF_INET, "1.1.1.1")])
+
+
+def test_of_many_addresses_only_those_that_may_be_are_tried():
+    tried = []
+
+    class Watched(targets._Connector):
+        def _socket(self, addr_info):
+            tried.append(addr_info[4][0])
+            raise OSError(111, "Connection refused")
+
+    async def body(out):
+        out._sessions["https"] = targets.aiohttp.ClientSession(
+            connector=Watched(out._runtime, out._lookup, targets.reach_of("https", allow_private=False))
+        )
+        with pytest.raises(TargetFailed, match="no connection"):
+            await out.post("https://shop.example/", HEADERS, b"{}")
+
+    mixed = ["10.0.0.1", "1.1.1.1", "64:ff9b::7f00:1", "127.0.0.1"]
+    run(body, allow_private=False, lookup=lambda *_: [(socket.AF_INET6 if ":" in a else socket.AF_INET, a) for a in mixed])
+    assert set(tried) == {"1.1.1.1"}
+
+
+def test_a_name_that_changes_its_mind_between_check_and_connect_gets_nothing():
+    """Rebinding: the resolver is asked once; the socket judges again should anything slip between."""
+
+    async def body(out):
+        async with sink(answer(plain())) as (port, got):
+            with pytest.raises(TargetFailed, match="not sent"):
+                await out.post(f"https://shop.example:{port}/", HEADERS, b"{}")
+            return got
+
+    answers = iter([[(socket.AF_INET, "127.0.0.1")], [(socket.AF_INET, "1.1.1.1")]])
+    assert run(body, allow_private=False, lookup=lambda *_: next(answers)) == []
+
+    async def slipped(out):
+        async with sink(answer(plain())) as (port, got):
+            session = out._session("https")
+            session.connector._resolver = targets._Resolver(out._runtime, lambda *_: LOOPBACK, targets.Reach(public=True, private=True))
+            with pytest.raises(TargetFailed, match=r"127\.0\.0\.1 is not a public address"):
+                await out.post(f"https://shop.example:{port}/", HEADERS, b"{}")
+            return got
+
+    assert run(slipped, allow_private=False) == []
+
+
+def test_the_peer_is_judged_before_the_first_byte(monkeypatch):
+    async def body(out):
+        async with sink(answer(plain())) as (port, got):
+            session = out._session("http")
+            connector = session.connector
+            monkeypatch.setattr(connector, "_socket_factory", None)
+            connector._reach = targets.Reach(public=True, private=False)
+            with pytest.raises(TargetFailed, match=r"127\.0\.0\.1 is not a public address"):
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+            await asyncio.sleep(0.05)
+            return got
+
+    assert run(body) == []
+
+
+def test_names_that_do_not_resolve():
+    def nowhere(*_):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    async def body(out):
+        with pytest.raises(TargetFailed, match="its name does not resolve"):
+            await out.post("https://shop.example/", HEADERS, b"{}")
+
+    run(body, lookup=nowhere)
+
+
+def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    reply, got = post_to(answer(plain()))
+    assert reply.status == 200
+    assert len(got) == 1
+
+
+def certificate(folder, name, *, expired=False):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    built = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=3))
+        .not_valid_after(now - dt.timedelta(days=1) if expired else now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "expired", "trusted", "reason"),
+    [
+        ("shop.example", False, True, None),
+        ("shop.example", False, False, "its certificate is not valid"),
+        ("shop.example", True, True, "its certificate is not valid"),
+        ("other.example", False, True, "its certificate is not valid"),
+    ],
+    ids=["valid", "self-signed", "expired", "wrong name"],
+)
+def test_tls_is_verified_against_the_name_though_we_connect_to_an_address(tmp_path, monkeypatch, name, expired, trusted, reason):
+    path = certificate(tmp_path, name, expired=expired)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    if trusted:
+        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=path))
+
+    async def hook(request):
+        assert request.host.startswith("shop.example")
+        return web.Response(text="success")
+
+    async def body(out):
+        application = web.Application()
+        application.router.add_post("/hook", hook)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        try:
+            return (await out.post(f"https://shop.example:{port}/hook", HEADERS, b"{}")).text
+        except TargetFailed as error:
+            return str(error)
+        finally:
+            await runner.cleanup()
+
+    assert run(body, lookup=lambda *_: LOOPBACK) == (reason or "success")
+
+
+def test_https_to_what_speaks_no_tls(quick):
+    reason, got = post_to(answer(plain()), "https://127.0.0.1:{}/")
+    assert isinstance(reason, str)
+    assert got == []
