@@ -19,7 +19,7 @@ import structlog
 
 from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account, Merchant, Secret, normalise_email
-from penstock.db import Conflict, Database, DatabaseUnavailable, Row, Tx
+from penstock.db import Conflict, Database, Row, Tx
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()

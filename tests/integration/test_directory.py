@@ -10,8 +10,9 @@ from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account
 from penstock.core.snowflake import compose, wire_id
 from penstock.db import DatabaseUnavailable, open_database
-from penstock.directory import LIST_MAX, Directory, DirectoryError
+from penstock.directory import LIST_MAX, REFRESH_S, Directory, DirectoryError
 from penstock.prove.virtual import Journal, VirtualLoop, VirtualRuntime
+from penstock.pump import every
 
 IDS = iter(compose(1_790_000_000_000, 1, n) for n in range(4096))
 
@@ -88,7 +89,7 @@ def test_a_merchant_gets_an_app_id_and_a_secret_that_is_stored_sealed(migrated_u
 def test_known_merchants_cost_no_query_while_the_look_is_fresh(migrated_url):
     async def body(h):
         merchant, _ = await h.add()
-        h.runtime.spawn(h.directory.keep(), name="keep")
+        h.runtime.spawn(every(REFRESH_S, h.directory.refresh, h.runtime), name="keep")
         await h.runtime.sleep(1)
         for _ in range(30):
             before = h.reads
@@ -119,7 +120,7 @@ def test_a_change_by_another_process_counts_within_a_second(migrated_url, keepin
         merchant, _ = await h.add(directory=other)
         bystander, _ = await h.add("Bystander", directory=other)
         if keeping:
-            h.runtime.spawn(h.directory.keep(), name="keep")
+            h.runtime.spawn(every(REFRESH_S, h.directory.refresh, h.runtime), name="keep")
         for step in range(20):
             await h.directory.by_app_id(merchant.app_id)
             await h.directory.by_app_id(bystander.app_id)
@@ -189,7 +190,7 @@ def test_a_miss_is_asked_each_time_and_a_new_merchant_counts_from_the_next_reque
 def test_memory_is_not_trusted_when_the_database_cannot_be_asked(migrated_url):
     async def body(h):
         merchant, _ = await h.add()
-        h.runtime.spawn(h.directory.keep(), name="keep")
+        h.runtime.spawn(every(REFRESH_S, h.directory.refresh, h.runtime), name="keep")
         await h.runtime.sleep(1)
         honest = h.database.read
 
