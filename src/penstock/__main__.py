@@ -257,6 +257,12 @@ def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json:
     emit(run(lambda c: c.cancel_order(order_id, reason)), as_json, lambda m: show.facts("Cancelled", m))
 
 
+@app.command()
+def resume(chain: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """Send again on a network that stopped for a person to look."""
+    emit(run(lambda c: c.resume(chain, reason)), as_json, lambda m: show.facts("Resumed", m))
+
+
 @webhooks.command("resend")
 def webhook_resend(order_id: str, as_json: Json = False) -> None:
     """Send an order's event again."""

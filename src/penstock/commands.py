@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
@@ -12,6 +13,7 @@ from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.ledger import book
 from penstock.ledger.audit import audit
+from penstock.orders import attempts
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.wiring import Product
@@ -138,18 +140,17 @@ class Commands:
 
     async def treasury_rows(self) -> list[dict[str, Any]]:
         """Hot addresses with balances on chain and in the books."""
-        books = (await audit(self._p.database, self._symbols())).balances
+        books = await book.totals(self._p.database, "treasury:")
         rows = []
         for network in self._p.catalog.networks():
             if not self._p.can_sign(network.family):
                 continue
             address = await self._p.treasury.address_of(network)
             for token in self._p.catalog.tokens_on(network.chain):
-                in_books = books.get(f"treasury:{token.id}", {}).get(token.coin.symbol, "0")
+                in_books = plain(-books.get((f"treasury:{token.id}", token.coin.id), 0), LEDGER_DECIMALS)
                 on_chain = await self._on_chain(token, address)
                 rows.append(
-                    {"chain": network.chain, "address": address, "crypto": token.coin.symbol, "on_chain": on_chain}
-                    | {"in_books": in_books.removeprefix("-") if in_books != "0" else "0"}
+                    {"chain": network.chain, "address": address, "crypto": token.coin.symbol} | {"on_chain": on_chain, "in_books": in_books}
                 )
         return rows
 
@@ -243,6 +244,15 @@ class Commands:
         if cancelled is None:
             raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state}: an order can be cancelled until it is bound")
         return summary(cancelled)
+
+    async def resume(self, chain: str, reason: str) -> dict[str, Any]:
+        """Send again on a network that stopped for a person to look."""
+        chain, action_id = chain.upper(), self._p.ids.next()[0]
+        job = partial(attempts.resume_lane, chain=chain, reason=reason, action_id=action_id, now_ms=self._p.runtime.now_ms())
+        stood = await self._p.database.write("resume", job)
+        if stood is None:
+            raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
+        return {"chain": chain, "stood_because": stood, "reason": reason}
 
     async def resend_event(self, text: str) -> dict[str, Any]:
         """Send an order's event again."""

@@ -164,8 +164,8 @@ class Product:
             fee_max = fee_max_of(self.settings, self.catalog, network)
             self.rails[chain] = EvmRail(network, nodes, self.runtime, own=[own], contracts=contracts, fee_max=fee_max)
 
-    def app(self) -> App:
-        """The merchant API of this process."""
+    def app(self, *, calls: bool = True) -> App:
+        """The merchant API of this process, or only its health and metrics."""
         ports = Ports(
             merchants=self.directory,
             accounts=self.directory,
@@ -183,7 +183,7 @@ class Product:
             trusted_proxies=self.settings.limits.trusted_proxies,
             minimum=self.settings.policy.minimum,
         )
-        return build_app(ports, limits, self.runtime)
+        return build_app(ports, limits, self.runtime, calls=calls)
 
     async def start(self, role: str = "all") -> None:
         """Look once at the networks, then start the tasks and pumps of a role."""
@@ -393,7 +393,7 @@ async def serve(settings: Settings, role: str) -> None:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}
-        config = uvicorn.Config(product.app(), host=host, port=int(port), log_config=None, **options)
+        config = uvicorn.Config(product.app(calls=role != "worker"), host=host, port=int(port), log_config=None, **options)
         server = _Server(config)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.leave)

@@ -96,15 +96,18 @@ def handlers() -> dict[str, Handler]:
     }
 
 
-def build_app(ports: Ports, limits: Limits, runtime: Runtime, *, registry: CollectorRegistry | None = None) -> App:
-    """The application. `registry` is where its metrics go, and what /metrics prints. Raises ValueError for a bad trusted proxy."""
-    return App(ports, limits, runtime, registry or CollectorRegistry())
+def build_app(ports: Ports, limits: Limits, runtime: Runtime, *, registry: CollectorRegistry | None = None, calls: bool = True) -> App:
+    """The application. `registry` is where its metrics go, and what /metrics prints; without `calls` only the operator's pages answer.
+
+    Raises ValueError for a bad trusted proxy.
+    """
+    return App(ports, limits, runtime, registry or CollectorRegistry(), calls=calls)
 
 
 class App:
     """One process's API."""
 
-    def __init__(self, ports: Ports, limits: Limits, runtime: Runtime, registry: CollectorRegistry) -> None:
+    def __init__(self, ports: Ports, limits: Limits, runtime: Runtime, registry: CollectorRegistry, *, calls: bool) -> None:
         self._ports = ports
         self._limits = limits
         self._runtime = runtime
@@ -116,7 +119,7 @@ class App:
         self._operations = Operations(ports.readiness, self._metrics)
         # Both forms of each path, so that no client is ever redirected (spec, section 1).
         self._routes: dict[str, tuple[str, Handler]] = {
-            PREFIX + path + slash: (path, handler) for path, handler in handlers().items() for slash in ("", "/")
+            PREFIX + path + slash: (path, handler) for path, handler in handlers().items() for slash in ("", "/") if calls
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

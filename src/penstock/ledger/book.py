@@ -202,6 +202,15 @@ async def balances(database: Database, holder: str) -> dict[str, tuple[int, int]
     return {row["coin_id"]: (row["available"], row["reserved"]) for row in rows}
 
 
+async def totals(database: Database, prefix: str) -> dict[tuple[str, str], int]:
+    """Sums of house accounts whose name begins so, by (account, coin id)."""
+    # House accounts have no stored balance; sums are taken outside of SQL, where no amount is too large.
+    rows = await database.read(
+        lambda tx: tx.all("SELECT account, coin_id, amount FROM posting WHERE account LIKE :pattern", pattern=prefix + "%")
+    )
+    return ledger.sums((row["account"], row["coin_id"], row["amount"]) for row in rows)
+
+
 class Balances:
     """What the house owes, for the API."""
 

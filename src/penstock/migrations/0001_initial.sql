@@ -264,4 +264,13 @@ CREATE TABLE resend_call (
     merchant_id {INT} NOT NULL,
     at_ms {INT} NOT NULL
 ) {STRICT};
-CREATE INDEX resend_call_merchant ON resend_call (merchant_id, at_ms)
+CREATE INDEX resend_call_merchant ON resend_call (merchant_id, at_ms);
+
+-- What operators did by command, with their reason. Appended only.
+CREATE TABLE operator_action (
+    id {INT} PRIMARY KEY,
+    at_ms {INT} NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    reason TEXT NOT NULL
+) {STRICT}

@@ -77,6 +77,23 @@ def halt_lane(tx: Tx, chain: str, reason: str) -> None:
     tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:400])
 
 
+def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int) -> str | None:
+    """A person has looked: bind again. Returns why it stood, None when it did not; kept with the person's reason."""
+    lane = lane_for_update(tx, chain)
+    if lane is None or not lane.halted:
+        return None
+    tx.run("UPDATE lane SET halted = '' WHERE id = :id", id=lane.id)
+    # Who looks at the books later sees that it stood, why, and why it went on.
+    tx.run(
+        "INSERT INTO operator_action (id, at_ms, action, subject, reason) VALUES (:id, :at_ms, 'resume', :subject, :reason)",
+        id=action_id,
+        at_ms=now_ms,
+        subject=f"{chain}: {lane.halted}",
+        reason=reason,
+    )
+    return lane.halted
+
+
 def live_count(tx: Tx, lane_id: int) -> int:
     """How many attempts of the lane are not final yet."""
     row = tx.one(

@@ -26,7 +26,7 @@ _NEXT: Final = {
 _HELD: Final = {
     "liquidity": "it goes on by itself when the hot address is refilled (see `penstock treasury`)",
     "fee cap": "it goes on by itself when the network is cheaper, or when networks.<CHAIN>.fee_max is raised",
-    "network paused": "it goes on by itself when the network answers and its lane is not halted (see `penstock audit`)",
+    "network paused": "it goes on by itself when the network answers and its lane is not halted (`penstock audit` shows why, `penstock resume` lets it go on)",
     "policy": "the operator's policy must allow it",
     "approval": "a person must approve it",
 }
