@@ -149,9 +149,8 @@ class Commands:
             for token in self._p.catalog.tokens_on(network.chain):
                 in_books = plain(-books.get((f"treasury:{token.id}", token.coin.id), 0), LEDGER_DECIMALS)
                 on_chain = await self._on_chain(token, address)
-                rows.append(
-                    {"chain": network.chain, "address": address, "crypto": token.coin.symbol} | {"on_chain": on_chain, "in_books": in_books}
-                )
+                row: dict[str, Any] = {"chain": network.chain, "address": address, "crypto": token.coin.symbol}
+                rows.append(row | {"on_chain": on_chain, "in_books": in_books})
         return rows
 
     async def _on_chain(self, token: Token, address: str) -> str | None:
