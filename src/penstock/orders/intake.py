@@ -97,8 +97,12 @@ class Intake:
         self._arrived.set()
 
     async def _commit(self, batch: list[Draft]) -> None:
+        answers: Sequence[object]
         try:
             answers = await self._apply_surely(batch)
+        except DatabaseUnavailable as error:
+            log.error("intake.database.away", size=len(batch), detail=str(error)[:200])  # noqa: TRY400
+            answers = [_unstored() for _ in batch]  # alone they would fare no better, and everybody waits
         except Exception as error:  # noqa: BLE001  whatever the database refuses, every caller gets an answer
             if len(batch) > 1:
                 log.warning("intake.batch.refused", size=len(batch), error=type(error).__name__)
@@ -106,7 +110,7 @@ class Intake:
                     await self._commit([draft])
                 return
             log.error("intake.draft.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400  no bodies in logs
-            answers = [Refused(Problem.SERVICE_ERROR, "The order could not be stored; ask bill/info or repeat the same id.")]
+            answers = [_unstored()]
         self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
         for draft, answer in zip(batch, answers, strict=True):
             if answer is not _AGAIN and not draft.answer.done():
@@ -202,6 +206,10 @@ def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
     """The outbox row of a decided order."""
     body = wire.compact(wire.webhook_body(order)).decode()
     return {"id": event_id, "order_id": order.id, "merchant_id": order.merchant_id, "body": body, "created_at_ms": now_ms}
+
+
+def _unstored() -> Refused:
+    return Refused(Problem.SERVICE_ERROR, "The order could not be stored; ask bill/info or repeat the same id.")
 
 
 def _wish(draft: Draft) -> Order:
