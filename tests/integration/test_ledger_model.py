@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 from decimal import Decimal
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -375,7 +375,13 @@ def test_any_history_leaves_the_books_as_the_model_has_them(migrated_url):
     world = World(migrated_url)
     machine = type("Machine", (Machine,), {"world": world})
     examples = EXAMPLES if migrated_url.startswith("sqlite") else EXAMPLES // 3  # its commits take longer
-    wanted = settings(max_examples=examples, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck), deadline=None)
+    wanted = settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+        phases=set(Phase) - {Phase.explain},
+    )
     try:
         run_state_machine_as_test(machine, settings=wanted)
     finally:

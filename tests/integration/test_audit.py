@@ -1,0 +1,171 @@
+"""The audit on books that somebody has touched: each breach is named under its own invariant and level (failure model, section 4)."""
+
+import asyncio
+
+import pytest
+
+from penstock.core.event import FailedOnChain, Final
+from penstock.ledger.audit import NAMED_MAX, audit
+from tests.fixtures.chain import Road
+from tests.fixtures.rooms import USDT, rooms, units
+from tests.integration.test_road import usdt
+
+GAS = 21_000 * 10**9
+
+
+async def a_day(r):
+    """One order of each kind: inside, waiting, paid, failed; and what the treasury showed before."""
+    road = Road(r)
+    road.rail.funds = {"USDT": 1_000 * 10**6, "ETH": 10**18}
+    await road.board.refresh()
+    await road.treasury.refresh()
+    await r.credit("m:1", "100")
+    paid, failed = usdt(r, road, "paid"), usdt(r, road, "failed")
+    await r.submit_all([r.draft("inside", "5"), paid, failed])
+    await road.send()
+
+    def seen(versions):
+        is_paid = versions[0].intent.payments[0].order_id == paid.wish.id
+        return Final(versions[-1].txid, 101, GAS) if is_paid else FailedOnChain(versions[-1].txid, 101, GAS, "reverted")
+
+    road.rail.answer = seen
+    await road.follow()
+    r.intake.__init__(r.runtime, r.database, r.book, r, r.next_ids)
+    await r.submit_all([usdt(r, road, "waiting")])
+    return road
+
+
+def found(report):
+    return {(finding.invariant, finding.level) for finding in report.findings}
+
+
+def scenario(url, tamper, check):
+    async def run():
+        async with rooms(url) as r:
+            road = await a_day(r)
+            natives = frozenset({road.catalog.native("ETH").coin.id})
+            before = await audit(r.database, {USDT: "USDT"}, natives)
+            assert before.findings == []
+            await r.database.write("tamper", tamper)
+            check(await audit(r.database, {USDT: "USDT"}, natives))
+
+    asyncio.run(run())
+
+
+def order(name):
+    return f"(SELECT id FROM orders WHERE merchant_order_id = '{name}')"
+
+
+def attempt(name):
+    return f"(SELECT attempt_id FROM attempt_order WHERE order_id = {order(name)})"
+
+
+TAMPERS = [
+    (
+        "a posting is changed",
+        "UPDATE posting SET amount = :amount WHERE line = 1 AND entry_id = (SELECT id FROM entry WHERE posting_kind = 'credit')",
+        {"amount": 1},
+        {("I1", "stop"), ("I3", "stop"), ("I15", "alert")},
+    ),
+    ("an entry is gone", "DELETE FROM entry WHERE posting_kind = 'credit'", {}, {("I1", "stop"), ("I15", "alert")}),
+    (
+        "a balance is raised",
+        "UPDATE balance SET available = :available WHERE holder = 'u:1000001'",
+        {"available": 10**30},
+        {("I3", "stop")},
+    ),
+    ("a balance is gone", "DELETE FROM balance WHERE holder = 'm:1'", {}, {("I3", "stop")}),
+    ("a reserve is changed", f"UPDATE orders SET reserve = :reserve WHERE id = {order('waiting')}", {"reserve": 1}, {("I4", "alert")}),
+    (
+        "an order is called paid",
+        f"UPDATE orders SET state = 'succeeded', decided_at_ms = 1 WHERE id = {order('waiting')}",
+        {},
+        {("I4", "alert"), ("I5", "stop"), ("I6", "stop"), ("I12", "alert")},
+    ),
+    (
+        "a paid order is called failed",
+        f"UPDATE orders SET state = 'failed' WHERE id = {order('paid')}",
+        {},
+        {("I5", "stop"), ("I6", "stop")},
+    ),
+    ("an order is gone", f"DELETE FROM orders WHERE id = {order('inside')}", {}, {("I5", "stop")}),
+    (
+        "a payment is linked to another order",
+        f"UPDATE attempt_order SET order_id = {order('failed')} WHERE attempt_id = {attempt('paid')}",
+        {},
+        {("I6", "stop")},
+    ),
+    (
+        "bytes went out that are not stored",
+        f"UPDATE version SET raw = NULL, txid = NULL WHERE attempt_id = {attempt('paid')}",
+        {},
+        {("I8", "stop")},
+    ),
+    (
+        "an attempt is still alive in the links",
+        f"UPDATE attempt_order SET live = 1 WHERE order_id = {order('paid')}",
+        {},
+        {("I10", "stop")},
+    ),
+    ("an event is gone", f"DELETE FROM outbox WHERE order_id = {order('paid')}", {}, {("I12", "alert")}),
+    ("less is paid than promised", f"UPDATE orders SET net = :net WHERE id = {order('waiting')}", {"net": 1}, {("I13", "stop")}),
+    ("gas went over its cap", "UPDATE attempt SET gas_paid = :gas_paid WHERE state = 'final'", {"gas_paid": 10**17}, {("I13", "stop")}),
+    ("a note is rewritten", "UPDATE entry SET note = 'nothing to see' WHERE posting_kind = 'credit'", {}, {("I15", "alert")}),
+    ("a batch is sealed anew", "UPDATE batch SET hash = 'x' WHERE number = 2", {}, {("I15", "alert")}),
+    ("a batch is gone", "DELETE FROM batch WHERE number = 2", {}, {("I15", "alert")}),
+    ("a lane is halted", "UPDATE lane SET halted = 'a key leaked'", {}, {("I16", "alert")}),
+]
+
+
+@pytest.mark.parametrize(("sql", "parameters", "expected"), [tamper[1:] for tamper in TAMPERS], ids=[tamper[0] for tamper in TAMPERS])
+def test_the_audit_names_the_invariant_that_is_broken(migrated_url, sql, parameters, expected):
+    def check(report):
+        assert found(report) == expected
+        assert {finding.level for finding in report.breaches} <= {"stop"}
+        assert all(finding.text for finding in report.findings)
+
+    scenario(migrated_url, lambda tx: tx.run(sql, **parameters), check)
+
+
+def test_declared_funding_that_was_never_seen_is_a_warning_with_its_amount(migrated_url):
+    async def run():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "12.5")
+            report = await r.audit()
+            assert report.breaches == []
+            assert [(f.invariant, f.text) for f in report.warnings] == [
+                ("I11", "12.5 USDT of declared funding has not been seen on chain"),
+            ]
+
+    asyncio.run(run())
+
+
+def test_more_breaches_than_anybody_reads_are_counted(migrated_url):
+    def tamper(tx):
+        for n in range(NAMED_MAX + 5):
+            tx.run(
+                "INSERT INTO balance (id, holder, coin_id, available, reserved, version) VALUES (:id, :holder, 'c', :available, :reserved, 0)",
+                id=n, holder=f"m:{n + 10}", available=1, reserved=0,
+            )  # fmt: skip
+
+    def check(report):
+        texts = [finding.text for finding in report.breaches if finding.invariant == "I3"]
+        assert len(texts) == NAMED_MAX + 1
+        assert texts[-1] == "and 5 more"
+
+    scenario(migrated_url, tamper, check)
+
+
+def test_it_says_what_it_has_counted_and_what_the_house_owns(migrated_url):
+    async def run():
+        async with rooms(migrated_url) as r:
+            road = await a_day(r)
+            report = await audit(r.database, {USDT: "USDT", road.catalog.native("ETH").coin.id: "ETH"})
+            assert report.counts["orders"] == 4
+            assert report.balances["house:fee_income"] == {"USDT": "1"}
+            assert report.balances["house:funding"] == {"USDT": "900", "ETH": "1"}
+            assert report.balances["house:network_cost"] == {"ETH": "-0.000042"}
+            assert report.balances[f"treasury:{road.catalog.by_symbol('USDT', 'ETH').id}"] == {"USDT": "-991"}
+            assert units(report.balances[f"payout_in_transit:{road.catalog.by_symbol('USDT', 'ETH').id}"]["USDT"]) == 0
+
+    asyncio.run(run())
