@@ -212,7 +212,7 @@ def test_waits_for_the_treasury_says_why_and_goes_on(gateway: Gateway, binance: 
     names = [unique("held"), unique("cancelled")]
     address, usdc = fresh_address(), token_id("USDC", "BSC")
     for name in names:
-        merchant.withdraw(merchant_order_id=name, address=address, token_id=usdc, value="3000000", merchant_pays_fee=True).data
+        merchant.accepted(merchant_order_id=name, address=address, token_id=usdc, value="3000000", merchant_pays_fee=True)
     shown = gateway.wait(lambda: ((one := gateway.order(names[1]))["state"] == "held" and one) or None)
     assert shown["hold_reason"] == "liquidity" and "lacks" in shown["waits_for"] and "USDC on BSC" in shown["waits_for"]
     assert "refilled" in shown["next"] and shown["attempts"] == []
@@ -244,7 +244,7 @@ def test_waits_for_the_treasury_says_why_and_goes_on(gateway: Gateway, binance: 
 
 def test_an_account_pays_out(gateway: Gateway, merchant: Merchant, ethereum: Chain) -> None:
     c_id, _ = gateway.account()
-    merchant.withdraw(address=c_id, token_id=USDT, value="40").data
+    merchant.accepted(address=c_id, token_id=USDT, value="40")
     address = fresh_address()
     words = ("account", "withdraw", c_id, "--token", "USDT:ETH", "--address", address, "--amount")
     order = gateway.command(*words, "30")
@@ -320,7 +320,7 @@ def test_counts_from_the_very_next_request(gateway: Gateway) -> None:
 
 def test_a_disabled_merchant_is_told_so_signed(gateway: Gateway) -> None:
     merchant = gateway.merchant()
-    merchant.call("/assets").data
+    merchant.call("/assets")
     assert gateway.command("merchant", "set", merchant.app_id, "--disabled")["disabled"] is True
     reply = gateway.wait(lambda: ((one := merchant.call("/assets")).code == 12000 and one) or None, 5)
     assert reply.is_signed and reply.json["reason"] == "MerchantDisabled"
@@ -330,7 +330,7 @@ def test_a_disabled_merchant_is_told_so_signed(gateway: Gateway) -> None:
 
 def test_an_allow_list_holds(gateway: Gateway) -> None:
     merchant = gateway.merchant()
-    merchant.call("/assets").data
+    merchant.call("/assets")
     gateway.command("merchant", "set", merchant.app_id, "--ip-allow", "127.0.0.7, 10.1.0.0/16")
     reply = gateway.wait(lambda: ((one := merchant.call("/assets")).code == 12002 and one) or None, 5)
     assert reply.is_signed
@@ -345,7 +345,7 @@ def test_an_allow_list_holds(gateway: Gateway) -> None:
 def test_two_secrets_are_valid_during_a_rotation(gateway: Gateway, account: tuple[str, str]) -> None:
     merchant = gateway.merchant(USDT="10")
     old = merchant.secret
-    merchant.call("/assets").data
+    merchant.call("/assets")
     rotated = gateway.command("merchant", "rotate-secret", merchant.app_id, "--overlap-hours", "1")
     new = rotated["app_secret"]
     assert rotated["old_secret_valid_until_at_ms"] == pytest.approx((time.time() + 3600) * 1000, abs=10_000)
@@ -354,7 +354,7 @@ def test_two_secrets_are_valid_during_a_rotation(gateway: Gateway, account: tupl
     assert merchant.call("/assets", secret=old).is_signed and merchant.call("/assets", secret=new).is_signed
     merchant.secret = new
     name = unique("rotated")
-    merchant.withdraw(merchant_order_id=name, address=account[0], token_id=USDT, value="1").data
+    merchant.accepted(merchant_order_id=name, address=account[0], token_id=USDT, value="1")
     merchant.event(name)
     last = gateway.command("merchant", "rotate-secret", merchant.app_id, "--overlap-hours", "0")["app_secret"]
     gateway.wait(lambda: not merchant.call("/assets", secret=new).is_signed or None, 5)
