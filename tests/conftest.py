@@ -10,6 +10,9 @@ pytest_plugins = [
     "tests.fixtures.nodes",
     "tests.fixtures.simulation",
     "tests.fixtures.api",
+    "tests.fixtures.commands",
+    "tests.fixtures.networks",
+    "tests.fixtures.gateway",
 ]
 
 # No deadline: two busy cores would make a slow example a failure. CI prints what replays a failure.

@@ -173,9 +173,9 @@ class Accept:
         try:
             destination = rail.parse_destination(request.address, request.memo if token.takes_memo else "")
         except OwnAddress as error:
-            raise Refused(Problem.CANNOT_SELF, f"address is refused: {error}.") from error
+            raise Refused(Problem.CANNOT_SELF, f"address is refused. {error}") from error
         except InvalidDestination as error:
-            raise Refused(Problem.ADDRESS_FORMAT, f"address is refused: {error}.") from error
+            raise Refused(Problem.ADDRESS_FORMAT, f"address is refused. {error}") from error
         except MemoRequired as error:
             raise Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.") from error
         if {destination.address, destination.address.lower()} & self._policy.deny_addresses:
