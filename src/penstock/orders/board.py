@@ -19,6 +19,8 @@ from penstock.runtime import Runtime
 log = structlog.get_logger()
 
 REFRESH_S: Final = 3.0
+POLL_MS_MIN: Final = 200
+POLL_MS_MAX: Final = 15_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class Board:
     def rail(self, chain: str) -> Rail | None:
         """The rail of a network that is on."""
         return self.rails.get(chain)
+
+    def poll_ms(self, chain: str) -> int:
+        """How long to wait before an attempt is looked at again: about a block."""
+        rail = self.rails.get(chain)
+        return max(POLL_MS_MIN, min(POLL_MS_MAX, rail.network.block_ms)) if rail is not None else POLL_MS_MAX
 
     def heads(self, chain: str) -> Heads | None:
         """Newest and final height as last seen."""

@@ -91,12 +91,8 @@ class Follower:
             return None
         decision = advance(attempt.state, seen, report_depth=self._report_depth(attempt.chain))
         at_last = isinstance(seen, FinalOnChain | FailedOnChain | Dead)
-        poll_ms = 60_000 if isinstance(seen, Suspicious) else self._poll_ms(attempt.chain)
+        poll_ms = 60_000 if isinstance(seen, Suspicious) else self._board.poll_ms(attempt.chain)
         return Verdict(attempt, seen, decision, None if at_last else self._runtime.now_ms() + poll_ms)
-
-    def _poll_ms(self, chain: str) -> int:
-        rail = self._board.rail(chain)
-        return max(200, min(15_000, rail.network.block_ms)) if rail is not None else UNREACHABLE_RETRY_MS
 
     async def _look_again(self, unanswered: Sequence[Attempt]) -> None:
         if not unanswered:

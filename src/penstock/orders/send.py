@@ -328,14 +328,9 @@ class Sender:
             for version, verdict in results:
                 by_chain[version.intent.chain].append((version, verdict))
             for chain, sent in by_chain.items():
-                attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self.poll_ms(chain))
+                attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self._board.poll_ms(chain))
 
         await self._database.write("sent", job)
-
-    def poll_ms(self, chain: str) -> int:
-        """How long to wait before looking at an attempt again: about a block."""
-        rail = self._board.rail(chain)
-        return max(200, min(15_000, rail.network.block_ms)) if rail is not None else 5_000
 
 
 def _payment(order: Order, token: Token) -> Payment:
