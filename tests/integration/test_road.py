@@ -318,3 +318,18 @@ def test_more_orders_than_may_be_in_flight_wait_their_turn(migrated_url):
         assert len(road.rail.sent) == 5
 
     scenario(migrated_url, body, in_flight_max=3)
+
+
+def test_a_node_that_forgot_what_is_final_in_our_books_is_not_believed(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = final
+        await road.follow()
+        await road.treasury.refresh()
+        assert "the books have 1 final" in road.treasury.faults["ETH"]
+        road.rail.used = 1
+        await road.treasury.refresh()
+        assert road.treasury.faults == {}
+
+    scenario(migrated_url, body)

@@ -102,6 +102,12 @@ def live_count(tx: Tx, lane_id: int) -> int:
     return int(row["n"]) if row else 0
 
 
+def retired_count(tx: Tx, lane_id: int) -> int:
+    """How many slots of the lane are behind us for good: one more than the highest final one."""
+    row = tx.one("SELECT MAX(slot) AS last FROM attempt WHERE lane_id = :lane_id AND state = 'final'", lane_id=lane_id)
+    return row["last"] + 1 if row is not None and row["last"] is not None else 0
+
+
 def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int, lease: str) -> None:
     """Bind: one attempt, its first version and its orders for each intent, and the lane's next slot behind them."""
     rows: list[dict[str, Any]] = [

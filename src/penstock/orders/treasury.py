@@ -94,7 +94,7 @@ class Treasury:
     async def _open(self, chain: str, address: str, mined: int) -> None:
         lane_id = self._next_ids(1)[0]
 
-        def job(tx: Tx) -> None:
+        def job(tx: Tx) -> int:
             lane = attempts.lane_for_update(tx, chain)
             if lane is None:
                 # The node's count is the floor of a lane that we have never used.
@@ -109,8 +109,13 @@ class Treasury:
                 attempts.halt_lane(tx, chain, f"the signer's address is {address}, the books know {lane.address}")
             elif mined > lane.next_slot:
                 attempts.halt_lane(tx, chain, f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}")
+            return 0 if lane is None else attempts.retired_count(tx, lane.id)
 
-        await self._database.write("lane", job)
+        retired = await self._database.write("lane", job)
+        if mined < retired:
+            raise NodeUnreachable(
+                f"its nodes show {mined} transactions of ours, the books have {retired} final: they are behind, or another chain"
+            )
 
     def _record(self, tx: Tx, seen: Look) -> bool:
         """Note the look; True when coins arrived. Compared only when every slot used by that block is final in our books."""
