@@ -22,13 +22,13 @@ from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
 from penstock.core.money import Network, parse_units
 from penstock.core.party import Secret
-from penstock.db import Database, open_database
+from penstock.db import Database, Tx, open_database
 from penstock.directory import Directory
 from penstock.http.app import UVICORN, App, build_app
 from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
-from penstock.orders import board, treasury
+from penstock.orders import attempts, board, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.board import Board
 from penstock.orders.follow import Follower
@@ -188,6 +188,8 @@ class Product:
     async def start(self, role: str = "all") -> None:
         """Look once at the networks, then start the tasks and pumps of a role."""
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
+        if self.database.dialect == "sqlite":
+            await self.database.write("take_over", self._take_over)  # the signer's lock says that nobody else works here
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":
@@ -209,6 +211,11 @@ class Product:
         self.treasury.refilled = send.wake
         for pump in self._pumps:
             self._keep(pump.run)
+
+    def _take_over(self, tx: Tx) -> None:
+        now_ms = self.runtime.now_ms()
+        attempts.take_over(tx, now_ms)
+        self.outbox.take_over(tx, now_ms)
 
     def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
         self._keep(lambda: every(seconds, turn, self.runtime))

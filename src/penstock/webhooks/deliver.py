@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 SCHEDULE_S: Final = (10, 30, 60, 180, 420, 900, 3_600, 7_200, 14_400, 21_600, 28_800, 43_200, 57_600, 72_000, 86_400)
 """Waits after each send: 7 sends within 30 minutes, 16 within 96 hours."""
-LEASE_MS: Final = 60_000
+LEASE_MS: Final = 30_000
 IN_FLIGHT_MAX: Final = 2_000
 AT_ONCE_FIRST: Final = 2
 AT_ONCE_MAX: Final = 64

@@ -40,6 +40,10 @@ class Outbox:
             reason=NO_URL,
         )
 
+    def take_over(self, tx: Tx, now_ms: int) -> None:
+        """What a dead process was sending is due now. Only for the one process that can be sure to be alone."""
+        tx.run("UPDATE outbox SET due_at_ms = :now_ms, lease = '' WHERE lease <> '' AND due_at_ms IS NOT NULL", now_ms=now_ms)
+
     async def resend_order(self, order_id: int) -> bool:
         """Make one order's event due again; False when it has none."""
         now_ms = self._runtime.now_ms()
