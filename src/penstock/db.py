@@ -264,7 +264,7 @@ class SqliteDatabase(Database):
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()["journal_mode"]
+        mode = self._journal_mode(connection)
         if mode != "wal":
             raise DatabaseRefused(f"SQLite keeps {self._path.name} in journal mode {mode!r}; only WAL on a local disk is safe here")
         for pragma in ("synchronous = FULL", "foreign_keys = ON"):
@@ -272,6 +272,18 @@ class SqliteDatabase(Database):
         level = connection.execute("PRAGMA synchronous").fetchone()["synchronous"]
         if level != 2:
             raise DatabaseRefused(f"SQLite runs with synchronous={level}; FULL (2) is needed")
+
+    def _journal_mode(self, connection: sqlite3.Connection) -> object:
+        for _ in range(_ATTEMPTS_MAX):
+            try:
+                return connection.execute("PRAGMA journal_mode = WAL").fetchone()["journal_mode"]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            # Another process opens the same new file. The switch does not wait for a lock; this does.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        return "still locked by another process"
 
     def _write(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._writer

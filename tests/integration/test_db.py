@@ -496,6 +496,31 @@ def test_sqlite_that_does_not_sync_is_refused(tmp_path, monkeypatch):
     refused(f"sqlite:///{tmp_path / 'db'}", "synchronous=1; FULL")
 
 
+def locked():
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+@pytest.mark.parametrize(("times", "opens"), [(1, True), (7, True), (100, False)])
+def test_sqlite_that_another_process_opens_at_the_same_moment_is_waited_for(tmp_path, monkeypatch, times, opens):
+    left = [times]
+
+    class Busy(sqlite3.Connection):
+        def execute(self, sql, *rest):
+            if "journal_mode" in sql and left[0]:
+                left[0] -= 1
+                raise locked()
+            return super().execute(sql, *rest)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **{**k, "factory": Busy}))
+    if opens:
+        scenario(f"sqlite:///{tmp_path / 'db'}", lambda database: database.migrate())
+    else:
+        refused(f"sqlite:///{tmp_path / 'db'}", "still locked by another process")
+
+
 def test_sqlite_that_is_too_old_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
     refused(f"sqlite:///{tmp_path / 'db'}", "too old")
