@@ -116,8 +116,9 @@ class Catalog:
         return token.coin if token is not None else self._coins.get(any_id)
 
     def coin_by_symbol(self, symbol: str) -> Coin | None:
-        """The coin with this symbol; symbols are unique."""
-        return next((coin for coin in self._coins.values() if coin.symbol == symbol), None)
+        """The coin with this symbol, in any case: people type usdc.E, and no two symbols differ in case alone."""
+        wanted = symbol.casefold()
+        return next((coin for coin in self._coins.values() if coin.symbol.casefold() == wanted), None)
 
     def by_symbol(self, symbol: str, chain: str) -> Token | None:
         """The token of this coin on this network."""

@@ -112,7 +112,8 @@ class Commands:
 
     def _token(self, text: str) -> Token:
         symbol, _, chain = text.partition(":")
-        token = self._p.catalog.token(text) or self._p.catalog.by_symbol(symbol.upper(), chain.upper())
+        coin = self._p.catalog.coin_by_symbol(symbol)
+        token = self._p.catalog.token(text) or (self._p.catalog.by_symbol(coin.symbol, chain.upper()) if coin is not None else None)
         if token is None:
             raise Refused(Problem.INVALID_COIN, f"{text} is neither a token id nor COIN:NETWORK; `penstock catalog` shows all")
         return token
@@ -122,7 +123,7 @@ class Commands:
     async def credit(self, app_id: str, coin: str, amount: str, reason: str) -> dict[str, Any]:
         """Declared funding."""
         merchant = await self._merchant_of(app_id)
-        known = self._p.catalog.coin_by_symbol(coin.upper())
+        known = self._p.catalog.coin_by_symbol(coin)
         if known is None:
             raise Refused(Problem.INVALID_COIN, f"there is no coin {coin}; `penstock catalog` shows all")
         units = CoinAmount.parse(known, amount)

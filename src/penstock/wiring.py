@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +94,7 @@ class Product:
         self.database = database
         self.ids = ids
         self.catalog = load_catalog(settings)
-        self.prices, self._price_source = load_prices(settings)
+        self.prices, self._price_source = load_prices(settings, self.catalog)
         self._world = world
         self._next_ids = ids.next
         private = settings.webhooks.allow_private_targets
@@ -103,9 +103,10 @@ class Product:
         self.board = Board(world.runtime, self.catalog, self.rails, self.prices)
         self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
+        self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
         policy = Policy(
-            minimum=settings.policy.minimum,
-            maximum=settings.policy.maximum,
+            minimum=self._minimum,
+            maximum=of_coins(self.catalog, settings.policy.maximum, "policy.maximum"),
             deny_addresses=frozenset(settings.policy.deny_addresses) | frozenset(a.lower() for a in settings.policy.deny_addresses),
             withdrawals=settings.policy.withdrawals,
         )
@@ -181,7 +182,7 @@ class Product:
         limits = Limits(
             requests_per_second=self.settings.limits.requests_per_second,
             trusted_proxies=self.settings.limits.trusted_proxies,
-            minimum=self.settings.policy.minimum,
+            minimum=self._minimum,
         )
         return build_app(ports, limits, self.runtime, calls=calls)
 
@@ -290,7 +291,18 @@ def _check_contract(family: str, contract: str) -> str | None:
     return None
 
 
-def load_prices(settings: Settings) -> tuple[Prices, HttpSource | None]:
+def of_coins(catalog: Catalog, values: Mapping[str, str], where: str) -> dict[str, str]:
+    """Settings a coin, by the catalogue's own symbols; the environment knows no case. Raises SettingWrong for a coin that is not there."""
+    found = {}
+    for symbol, value in values.items():
+        coin = catalog.coin_by_symbol(symbol)
+        if coin is None:
+            raise SettingWrong(f"{where}.{symbol}: there is no such coin; `penstock catalog` shows all")
+        found[coin.symbol] = value
+    return found
+
+
+def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSource | None]:
     """The price table and its source. Raises BadPrice or SettingWrong."""
     wanted = settings.prices
     prices = Prices(age_max_ms=wanted.age_max_s * 1000)
@@ -298,7 +310,7 @@ def load_prices(settings: Settings) -> tuple[Prices, HttpSource | None]:
         prices.use_static(static_prices(Path(wanted.file) if wanted.file else None))
         return prices, None
     try:
-        return prices, HttpSource(wanted.url, wanted.ids, wanted.pointer, wanted.at_pointer)
+        return prices, HttpSource(wanted.url, of_coins(catalog, wanted.ids, "prices.ids"), wanted.pointer, wanted.at_pointer)
     except ValueError as error:
         raise SettingWrong(f"[prices]: {error}") from error
 
