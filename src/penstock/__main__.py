@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 import uvloop
 from rich.console import Console
+from rich.text import Text
 
 from penstock import logs, show
 from penstock.catalog import Catalog, CatalogError
@@ -52,7 +53,7 @@ err = Console(stderr=True)
 
 def fail(text: str, code: int = 1) -> NoReturn:
     """Say what is wrong on stderr and end."""
-    err.print(f"[red]penstock:[/] {text}", highlight=False, soft_wrap=True)
+    err.print(Text.assemble(("penstock:", "red"), " ", text), highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
