@@ -27,7 +27,7 @@ from penstock.runtime import SystemRuntime
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, Rooms, units
 
-EXAMPLES = settings.default.max_examples // 2
+EXAMPLES = settings.default.max_examples // 3
 STEPS = 30 if EXAMPLES < 1_000 else 60
 TABLES = [
     "webhook_send", "outbox", "version_order", "version", "attempt_order", "attempt", "treasury_seen", "lane", "order_history", "orders",
