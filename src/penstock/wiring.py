@@ -197,7 +197,7 @@ class Product:
             await self.treasury.refresh()
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
-        self._every(PRICES_REFRESH_S, self.refresh_prices)
+        self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)
         if role != "worker":
             self._keep(self.intake.run)
         if role == "api":
