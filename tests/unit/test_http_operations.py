@@ -179,3 +179,7 @@ def test_the_pages_are_as_described(api, name):
             conforms(case, api.get(operation.path))
 
     check()
+
+
+def test_the_metrics_show_what_waits(api):
+    assert b'penstock_waiting{kind="order",state="held"} 3.0' in api.get("/metrics").body

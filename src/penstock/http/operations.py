@@ -5,15 +5,19 @@ These are GETs, unsigned, and tell nothing about merchants. /metrics and /readyz
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock.core.wire import compact
 from penstock.http.answers import Answer, plain
 from penstock.http.openapi import document
 from penstock.http.ports import Readiness
+
+log = structlog.get_logger()
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -29,6 +33,9 @@ class Metrics:
         self._seconds = Histogram(
             "penstock_http_request_seconds", "From the first byte seen to the answer", ("path",), buckets=_BUCKETS, registry=registry
         )
+        self._waiting = Gauge(
+            "penstock_waiting", "Rows that somebody has to act on, by kind and state", ("kind", "state"), registry=registry
+        )
         self._counters: dict[tuple[str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
 
@@ -42,6 +49,12 @@ class Metrics:
         if timer is None:
             timer = self._timers[path] = self._seconds.labels(path)
         timer.observe(seconds)
+
+    def waiting(self, rows: Sequence[tuple[str, str, int]]) -> None:
+        """What waits now; kinds and states that have nothing are gone from the page."""
+        self._waiting.clear()
+        for kind, state, count in rows:
+            self._waiting.labels(kind, state).set(count)
 
 
 class Operations:
@@ -61,9 +74,17 @@ class Operations:
             case "/readyz":
                 return await self._ready()
             case "/metrics":
+                await self._count()
                 return plain(200, generate_latest(self._metrics.registry), 0, content_type=CONTENT_TYPE_LATEST.encode())
             case _:
                 return self._openapi
+
+    async def _count(self) -> None:
+        try:
+            self._metrics.waiting(await self._readiness.waiting())
+        except Exception as error:  # noqa: BLE001  the counters are worth having without it
+            log.warning("metrics.waiting.unknown", error=type(error).__name__)
+            self._metrics.waiting([])
 
     async def _ready(self) -> Answer:
         try:

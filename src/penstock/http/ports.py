@@ -120,6 +120,10 @@ class Readiness(Protocol):
         """Why it is not ready (empty: it is), and warnings. Sentences for people."""
         ...
 
+    async def waiting(self) -> Sequence[tuple[str, str, int]]:
+        """How many rows of each kind and state somebody has to act on, for metrics."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

@@ -40,3 +40,15 @@ class Readiness:
             warnings.append("prices come from a file and do not age; configure prices.url for a live source")
         warnings += [f"price of {symbol}: {problem}" for symbol, problem in sorted(self._prices.problems.items())]
         return not_ready, warnings
+
+    async def waiting(self) -> Sequence[tuple[str, str, int]]:
+        """Open orders, live attempts and events under way, by state."""
+        # Each part runs on a partial index, so a page of metrics costs the open rows and not the table.
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT 'order' AS kind, state, COUNT(*) AS n FROM orders WHERE due_at_ms IS NOT NULL GROUP BY state "
+                "UNION ALL SELECT 'attempt', state, COUNT(*) FROM attempt WHERE state IN ('bound', 'signed', 'sent', 'included') GROUP BY state "
+                "UNION ALL SELECT 'event', state, COUNT(*) FROM outbox WHERE due_at_ms IS NOT NULL GROUP BY state"
+            )
+        )
+        return [(row["kind"], row["state"], row["n"]) for row in rows]

@@ -147,7 +147,9 @@ class Settler:
                     self._undone(changes, orders)
 
     def _describe(self, verdict: Verdict) -> str:
-        return describe(verdict.seen, self._catalog.native(verdict.attempt.chain))
+        network = self._catalog.network(verdict.attempt.chain)
+        counted = network is not None and (network.is_test or network.param("reports_at_depth", default=False))
+        return describe(verdict.seen, self._catalog.native(verdict.attempt.chain), network.confirmations if network and counted else None)
 
     def _included(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str) -> None:
         for order in orders:
@@ -252,15 +254,16 @@ class Settler:
         return await self._database.write("cancel", job)
 
 
-def describe(seen: Observation, native: Token) -> str:
-    """An observation in words for the timeline."""
+def describe(seen: Observation, native: Token, needed: int | None) -> str:
+    """An observation in words for the timeline; `needed` confirmations, or None where the network itself says what is final."""
     match seen:
         case Absent():
             return "no node knows it; the same bytes are sent again"
         case Pending(stuck=stuck):
             return "waiting in the mempool" + (", priced below the market" if stuck else "")
         case Included(block=block, depth=depth, succeeded=succeeded):
-            return f"in block {block}, {depth} deep" + ("" if succeeded else ", reverted")
+            how_deep = f"{depth} of {needed} confirmations" if needed is not None else f"{depth} confirmations, not final yet"
+            return f"in block {block}, {how_deep}" + ("" if succeeded else ", reverted")
         case Final(block=block, fee=fee):
             return f"final in block {block}, gas {plain(fee, native.decimals)} {native.coin.symbol}"
         case FailedOnChain(block=block, detail=detail):
