@@ -228,7 +228,8 @@ CREATE TABLE version_order (
     PRIMARY KEY (version_id, order_id)
 ) {STRICT};
 
--- Events for merchants, written in the transaction that decides the order.
+-- Events for merchants, written in the transaction that decides the order. tries counts the sends since it was last queued: a resend
+-- begins the schedule anew, while sends goes on.
 CREATE TABLE outbox (
     id {INT} PRIMARY KEY,
     order_id {INT} NOT NULL,
@@ -236,6 +237,7 @@ CREATE TABLE outbox (
     body TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('due', 'delivered', 'parked')),
     sends {INT} NOT NULL,
+    tries {INT} NOT NULL DEFAULT 0,
     result TEXT NOT NULL,
     created_at_ms {INT} NOT NULL,
     ended_at_ms {INT},
@@ -245,7 +247,8 @@ CREATE TABLE outbox (
     CHECK ((state = 'due') = (due_at_ms IS NOT NULL))
 ) {STRICT};
 CREATE UNIQUE INDEX outbox_order ON outbox (order_id);
-CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX outbox_due ON outbox (merchant_id, due_at_ms) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX outbox_decided ON outbox (merchant_id, created_at_ms);
 
 -- Every send of an event, kept for the merchant's questions.
 CREATE TABLE webhook_send (

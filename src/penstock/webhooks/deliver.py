@@ -1,16 +1,19 @@
 """Posts events from the outbox: signed afresh for each send, at least once, with one stable id, until they are delivered or parked.
 
-A pump job that never waits for a receiver: sends run on their own, bounded per endpoint, so that a thousand dead receivers hold up
-nobody else. Concurrency per endpoint starts at 2, doubles to 64 while it succeeds, and halves on failure.
+A pump job that never waits for a receiver: `claim` takes for each endpoint only as many events as it has room for, `handle` starts the sends
+and returns, results are stored many in a commit. Concurrency of an endpoint starts at 2, doubles to 64 while it succeeds, and halves
+on failure. Endpoints that have not proved themselves share a part of all sends, so a thousand dead ones hold up nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -20,18 +23,26 @@ import structlog
 from penstock.core import wire_signature
 from penstock.core.party import Merchant
 from penstock.core.snowflake import wire_id
-from penstock.db import Database, DatabaseUnavailable, Tx
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable
 from penstock.runtime import Runtime
+from penstock.webhooks import outbox
+from penstock.webhooks.outbox import LEASE_MS, NO_URL, Event, Outcome
 
 log = structlog.get_logger()
 
 SCHEDULE_S: Final = (10, 30, 60, 180, 420, 900, 3_600, 7_200, 14_400, 21_600, 28_800, 43_200, 57_600, 72_000, 86_400)
-"""Waits after each send: 7 sends within 30 minutes, 16 within 96 hours."""
-LEASE_MS: Final = 30_000
+"""Seconds from one send to the next: 7 sends within 30 minutes, 16 within 96 hours."""
+DEADLINE_S: Final = 22.0
+"""Above the transport's own 20 s, below the lease."""
 IN_FLIGHT_MAX: Final = 2_000
+DOUBTFUL_MAX: Final = 1_500
+CROWDED: Final = 500
 AT_ONCE_FIRST: Final = 2
 AT_ONCE_MAX: Final = 64
+POSTPONE_MS: Final = 5_000
+RECORD_BATCH: Final = 500
 RESULT_MAX: Final = 200
+BRACKETS_MAX: Final = 200
 
 _WORD: Final = re.compile(r"\bsuccess\b", re.ASCII)
 
@@ -64,55 +75,55 @@ class Merchants(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A claimed row of the outbox."""
-
-    id: int
-    merchant_id: int
-    body: str
-    sends: int
-    lease: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One send and what came of it."""
-
-    event: Event
-    at_ms: int
-    took_ms: int
-    status: int
-    result: str
-    delivered: bool
-
-
 @dataclass(slots=True)
-class _Gate:
-    """How many sends one endpoint bears at once."""
+class Gate:
+    """How many sends one endpoint bears at once. It is `proven` while its last send succeeded."""
 
+    url: str = ""
     at_once: int = AT_ONCE_FIRST
     in_flight: int = 0
+    proven: bool = False
+    good: int = 0
+
+    def leads_to(self, url: str) -> None:
+        """Another URL is another endpoint."""
+        if url != self.url:
+            self.url, self.at_once, self.proven, self.good = url, AT_ONCE_FIRST, False, 0
 
     def finished(self, *, delivered: bool) -> None:
-        self.in_flight -= 1
-        self.at_once = min(AT_ONCE_MAX, self.at_once * 2) if delivered else max(1, self.at_once // 2)
+        """Doubles after as many successes in a row as fit at once; halves with every failure."""
+        self.proven = delivered
+        self.good = self.good + 1 if delivered else 0
+        if not delivered:
+            self.at_once = max(1, self.at_once // 2)
+        elif self.good >= self.at_once:
+            self.at_once, self.good = min(AT_ONCE_MAX, self.at_once * 2), 0
 
 
 def accepted(reply: Reply) -> bool:
-    """The success rule (spec 7.1): status 200 and the body is, holds as a JSON value, or has as a whole word `success`."""
+    """The success rule (spec 7.1): status 200 and the body is `success`, is JSON with such a string value, or has it as a whole word.
+
+    In JSON a mere key says nothing: `{"success": false}` is no success.
+    """
     if reply.status != 200:
         return False
-    text = reply.text.strip().casefold()
-    if text == "success":
-        return True
+    text = reply.text.strip().lstrip("\ufeff").casefold()
     try:
-        found = json.loads(text)
+        # Brackets bound the depth: a stranger's nesting must not meet a recursion limit that some library has raised.
+        found = json.loads(text) if text.count("[") + text.count("{") <= BRACKETS_MAX else text
     except (ValueError, RecursionError):
-        return _WORD.search(text) is not None
-    if isinstance(found, dict):
-        return any(value == "success" for value in found.values())
-    return bool(found == "success")
+        found = text
+    return _says_success(found)
+
+
+def _says_success(value: Any, depth: int = 8) -> bool:
+    if isinstance(value, str):
+        return _WORD.search(value) is not None
+    if depth and isinstance(value, list):
+        return any(_says_success(item, depth - 1) for item in value)
+    if depth and isinstance(value, dict):
+        return value.get("success") in (True, 1, "1", "true") or any(_says_success(item, depth - 1) for item in value.values())
+    return False
 
 
 class Deliverer:
@@ -127,159 +138,165 @@ class Deliverer:
         targets: Targets,
         schedule: Sequence[int] | None = None,
     ) -> None:
+        """`schedule`: seconds from one send to the next."""
         self._database = database
         self._runtime = runtime
         self._merchants = merchants
         self._targets = targets
         self._schedule = tuple(schedule) if schedule else SCHEDULE_S
-        self._gates: defaultdict[int, _Gate] = defaultdict(_Gate)
+        self._gates: dict[int, Gate] = {}
         self._in_flight = 0
-        self._results: list[Sent] = []
+        self._doubtful = 0
+        self._results: list[Outcome] = []
         self._recording = False
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self.finished: Callable[[], None] = lambda: None
+        """Told when sends are over and there is room for more: the pump's `wake`."""
 
     async def claim(self, limit: int) -> list[Event]:
-        """Events that are due and whose endpoint has room; the others stay for later."""
+        """Events that are due and whose endpoint has room; the others stay where they are."""
         room = min(limit, IN_FLIGHT_MAX - self._in_flight)
         if room <= 0:
             return []
         now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
-        full = [{"merchant_id": merchant_id} for merchant_id, gate in self._gates.items() if gate.in_flight >= gate.at_once]
+        shares = self._shares(await self._database.read(partial(outbox.due_merchants, now_ms=now_ms)), room)
+        if not shares:
+            return []
+        return await self._database.write("deliver.claim", partial(outbox.claim, shares=shares, lease=lease, now_ms=now_ms))
 
-        def job(tx: Tx) -> list[Event]:
-            # Oldest due first, but none of an endpoint that is busy; others skip what we hold.
-            rows = tx.all(
-                "UPDATE outbox SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-                "(SELECT id FROM outbox WHERE due_at_ms <= :now_ms AND merchant_id NOT IN (SELECT k.merchant_id FROM {ROWS k(merchant_id {INT})}) "
-                "ORDER BY due_at_ms LIMIT :room {SKIP_LOCKED}) RETURNING id, merchant_id, body, sends",
-                lease=lease,
-                until_ms=now_ms + LEASE_MS,
-                now_ms=now_ms,
-                room=room,
-                k=full,
-            )
-            events = [Event(**row, lease=lease) for row in sorted(rows, key=lambda row: row["id"])]
-            return self._fitting(tx, events, now_ms)
-
-        return await self._database.write("deliver.claim", job)
-
-    def _fitting(self, tx: Tx, events: Sequence[Event], now_ms: int) -> list[Event]:
-        """As many as each endpoint has room for; the rest is due again at once."""
-        taken: defaultdict[int, int] = defaultdict(int)
-        fitting, back = [], []
-        for event in events:
-            gate = self._gates[event.merchant_id]
-            if gate.in_flight + taken[event.merchant_id] < gate.at_once:
-                taken[event.merchant_id] += 1
-                fitting.append(event)
-            else:
-                back.append({"id": event.id})
-        if back:
-            # No room at their endpoint after all.
-            tx.run(
-                "UPDATE outbox SET due_at_ms = :now_ms, lease = '' WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", now_ms=now_ms, k=back
-            )
-        return fitting
+    def _shares(self, merchant_ids: Sequence[int], room: int) -> list[tuple[int, int]]:
+        """How many events of each merchant may be taken now."""
+        shares, doubtful = [], self._doubtful
+        for merchant_id in merchant_ids:
+            gate = self._gates.get(merchant_id) or Gate()
+            count = min(gate.at_once - gate.in_flight, room)
+            if not gate.proven:
+                # When many are in doubt each gets one at a time, and all of them together never everything.
+                count = min(count, DOUBTFUL_MAX - doubtful, 1 - gate.in_flight if doubtful >= CROWDED else count)
+                doubtful += max(0, count)
+            if count > 0:
+                shares.append((merchant_id, count))
+                room -= count
+        return shares
 
     async def handle(self, events: Sequence[Event]) -> None:
         """Start the sends; their results are recorded as they come."""
         for event in events:
+            gate = self._gates.setdefault(event.merchant_id, Gate())
+            gate.in_flight += 1
             self._in_flight += 1
-            self._gates[event.merchant_id].in_flight += 1
+            self._doubtful += not gate.proven
             self._quiet.clear()
-            self._runtime.spawn(self._send(event), name="webhook")
+            self._runtime.spawn(self._send(event, gate, doubtful=not gate.proven), name="webhook")
 
     async def settled(self) -> None:
         """Until no send is under way and every result is stored: for a clean stop."""
         await self._quiet.wait()
 
-    async def _send(self, event: Event) -> None:
-        sent = await self._post(event)
+    async def _send(self, event: Event, gate: Gate, *, doubtful: bool) -> None:
+        try:
+            outcome = await self._outcome(event, gate)
+        except Exception as error:  # noqa: BLE001  nothing left the house; whatever it was, the event stays due
+            log.error("webhook.postponed", event_id=event.id, merchant=event.merchant_id, error=type(error).__name__)  # noqa: TRY400
+            outcome = Outcome(event, "due", "not sent: the house could not look up what it needs", self._runtime.now_ms() + POSTPONE_MS)
         self._runtime.crash_point("webhook:sent")
-        self._gates[event.merchant_id].finished(delivered=sent.delivered)
-        self._results.append(sent)
+        gate.in_flight -= 1
+        self._doubtful -= doubtful
+        self._results.append(outcome)
         if not self._recording:
             await self._record_all()
 
-    async def _post(self, event: Event) -> Sent:
-        at_ms, started = self._runtime.now_ms(), self._runtime.monotonic()
-        status, delivered = 0, False
+    async def _outcome(self, event: Event, gate: Gate) -> Outcome:
         merchant = await self._merchants.merchant(event.merchant_id)
         if merchant is None or not merchant.webhook_url or not merchant.secrets:
-            result = "the merchant has no webhook URL"
+            reason = "the merchant has no secret that can be opened" if merchant is not None and merchant.webhook_url else NO_URL
+            self._tell_parked(event, reason)
+            return Outcome(event, "parked", reason, None)
+        gate.leads_to(merchant.webhook_url)
+        at_ms, started = self._runtime.now_ms(), self._runtime.monotonic()
+        status, delivered = 0, False
+        body = event.body.encode()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                reply = await self._targets.post(merchant.webhook_url, signed_headers(merchant, event, body, at_ms), body)
+        except TargetFailed as error:
+            result = str(error)[:RESULT_MAX]
+        except TimeoutError:
+            result = f"no answer within {DEADLINE_S:g} s"
         else:
-            body = event.body.encode()
-            try:
-                reply = await self._targets.post(merchant.webhook_url, signed_headers(merchant, event.id, body, at_ms), body)
-            except TargetFailed as error:
-                result = str(error)
-            else:
-                status, delivered = reply.status, accepted(reply)
-                result = "success" if delivered else f"status {status} without success in the body" if status == 200 else f"status {status}"
+            status, delivered = reply.status, accepted(reply)
+            result = "success" if delivered else "status 200 without success in the body" if status == 200 else f"status {status}"
+        gate.finished(delivered=delivered)
         took_ms = int((self._runtime.monotonic() - started) * 1000)
-        return Sent(event, at_ms, took_ms, status, result[:RESULT_MAX], delivered)
+        state, due_at_ms = self._what_next(event, at_ms, delivered=delivered)
+        if state == "parked":
+            self._tell_parked(event, result)
+        return Outcome(event, state, result, due_at_ms, sent=True, at_ms=at_ms, took_ms=took_ms, status=status)
+
+    def _what_next(self, event: Event, at_ms: int, *, delivered: bool) -> tuple[str, int | None]:
+        if delivered:
+            return "delivered", None
+        if event.tries >= len(self._schedule):
+            return "parked", None
+        # Counted from the beginning of this send, and up to a tenth sooner, so that many do not come at once.
+        whole = self._schedule[event.tries] * 1000
+        return "due", max(self._runtime.now_ms(), at_ms + whole - self._runtime.random_below(whole // 10 + 1))
+
+    def _tell_parked(self, event: Event, reason: str) -> None:
+        log.error("webhook.parked", event_id=event.id, merchant=event.merchant_id, sends=event.sends, reason=reason)
 
     async def _record_all(self) -> None:
         """Store what came in, many results in one commit, until there are none."""
         self._recording = True
         try:
             while self._results:
-                batch, self._results = self._results, []
+                batch, self._results = self._results[:RECORD_BATCH], self._results[RECORD_BATCH:]
                 try:
-                    await self._database.write("webhook.record", partial(self._record, batch=batch))
-                except DatabaseUnavailable:
-                    # Their leases run out and they are sent again: at least once, never lost.
-                    log.warning("webhook.record.lost", count=len(batch))
-                self._in_flight -= len(batch)
+                    await self._record(batch)
+                finally:
+                    self._in_flight -= len(batch)
+                self.finished()
         finally:
             self._recording = False
-            if self._in_flight <= 0:
+            if self._in_flight == 0:
                 self._quiet.set()
 
-    def _record(self, tx: Tx, *, batch: Sequence[Sent]) -> None:
-        now_ms = self._runtime.now_ms()
-        rows: list[dict[str, Any]] = []
-        for sent in batch:
-            wait = self._wait_ms(sent.event.sends)
-            state = "delivered" if sent.delivered else "parked" if wait is None else "due"
-            rows.append(
-                {"id": sent.event.id, "held": sent.event.lease, "state": state, "result": sent.result, "at_ms": sent.at_ms}
-                | {"took_ms": sent.took_ms, "status": sent.status}
-                | {"ended_at_ms": None if state == "due" else now_ms, "due_at_ms": now_ms + (wait or 0) if state == "due" else None}
-            )
-            if state == "parked":
-                log.error("webhook.parked", event_id=sent.event.id, merchant=sent.event.merchant_id, reason=sent.result)
-        # Every send, for the merchant's questions; numbered on after a resend.
-        tx.run(
-            "INSERT INTO webhook_send (outbox_id, number, at_ms, took_ms, status, result) SELECT s.id, "
-            "(SELECT COUNT(*) FROM webhook_send AS before WHERE before.outbox_id = s.id) + 1, s.at_ms, s.took_ms, s.status, s.result "
-            "FROM {ROWS s(id {INT}, at_ms {INT}, took_ms {INT}, status {INT}, result TEXT)}",
-            s=rows,
-        )
-        # Only by the holder of the lease: after a takeover the other one's result counts.
-        tx.run(
-            "UPDATE outbox SET state = s.state, sends = outbox.sends + 1, result = s.result, ended_at_ms = s.ended_at_ms, "
-            "due_at_ms = s.due_at_ms, lease = '' FROM {ROWS s(id {INT}, held TEXT, state TEXT, result TEXT, ended_at_ms {INT}, due_at_ms {INT})} "
-            "WHERE outbox.id = s.id AND outbox.lease = s.held",
-            s=rows,
-        )
-
-    def _wait_ms(self, sends_before: int) -> int | None:
-        """Until the next send, up to a tenth sooner so that many do not come at once; None when the schedule is over."""
-        if sends_before >= len(self._schedule):
-            return None
-        whole = self._schedule[sends_before] * 1000
-        return whole - self._runtime.random_below(whole // 10 + 1)
+    async def _record(self, batch: Sequence[Outcome]) -> None:
+        """As long as the leases may hold; after that the events are due again anyway: at least once, never lost."""
+        give_up_at, wait_s = self._runtime.monotonic() + LEASE_MS / 1000, 0.05
+        while True:
+            try:
+                await self._database.write("webhook.record", lambda tx: outbox.record(tx, batch, now_ms=self._runtime.now_ms()))
+                return
+            except (DatabaseUnavailable, CommitUnknown) as error:
+                # Twice is harmless: once it is stored, the lease is gone.
+                if self._runtime.monotonic() >= give_up_at:
+                    log.error("webhook.record.lost", count=len(batch), error=type(error).__name__)  # noqa: TRY400
+                    return
+            except Exception as error:  # noqa: BLE001  these events are sent again when their leases run out
+                log.error("webhook.record.failed", count=len(batch), error=type(error).__name__)  # noqa: TRY400
+                return
+            await self._runtime.sleep(wait_s)
+            wait_s = min(5.0, wait_s * 2)
 
 
-def signed_headers(merchant: Merchant, event_id: int, body: bytes, now_ms: int) -> dict[str, str]:
-    """As an answer is signed (spec, section 2), with the newest secret and the time of this send."""
-    timestamp = str(now_ms // 1000)
+def signed_headers(merchant: Merchant, event: Event, body: bytes, now_ms: int) -> dict[str, str]:
+    """As an answer is signed (spec, section 2), with the time of this send; besides, the headers of standardwebhooks.com.
+
+    During a rotation the first send is signed with the newest secret, the next with the one before, and so on, because nobody knows which of
+    them the receiver has by now. `Webhook-Signature` carries one HMAC for each, its key being the secret's text in UTF-8.
+    """
+    timestamp, event_id = str(now_ms // 1000), wire_id(event.id)
+    secrets = [secret.reveal() for secret in merchant.secrets]
+    content = f"{event_id}.{timestamp}.".encode() + body
+    digests = [base64.b64encode(hmac.digest(secret.encode(), content, hashlib.sha256)).decode() for secret in secrets]
     return {
         "Content-Type": "application/json; charset=utf-8",
         "Appid": merchant.app_id,
         "Timestamp": timestamp,
-        "Sign": wire_signature.sign(merchant.app_id, merchant.secrets[0].reveal(), timestamp, body),
-        "Webhook-Id": wire_id(event_id),
+        "Sign": wire_signature.sign(merchant.app_id, secrets[event.tries % len(secrets)], timestamp, body),
+        "Webhook-Id": event_id,
+        "Webhook-Timestamp": timestamp,
+        "Webhook-Signature": " ".join(f"v1,{digest}" for digest in digests),
     }
