@@ -182,6 +182,7 @@ class Commands:
 
     async def fee_rows(self) -> list[dict[str, Any]]:
         """Fees of every token of every network that is on."""
+        await self._p.refresh_prices()
         await self._p.board.refresh()
         rows = []
         for token in self._p.catalog.tokens():
