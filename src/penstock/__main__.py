@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -110,8 +111,12 @@ def init(
     configured = settings()
     passphrase = configured.passphrase
     asked = None
-    if passphrase is None and not key_file and sys.stdin.isatty():
+    if passphrase is None and not key_file and sys.stdin.isatty() and not (configured.home / "vault.key").exists():
         asked = typer.prompt("Passphrase that unlocks the keys (empty: use a key file)", default="", hide_input=True, show_default=False)
+        if asked and not (configured.home / "vault.json").exists():
+            again = typer.prompt("The same passphrase again", default="", hide_input=True, show_default=False)
+            if again != asked:
+                fail("the two passphrases differ; nothing was made", 2)
     made = guarded(initialise(configured, key_file=key_file, asked=asked or None))
     emit(made, as_json, lambda m: show.facts("Penstock is ready", m))
 
@@ -323,6 +328,7 @@ def demo(
 
 def main() -> None:
     """The console script."""
+    os.umask(0o077)  # whatever we write (database, settings, demo) is for its owner alone
     running = sys.argv[1:2] in (["serve"], ["devnet"])
     logs.configure(logging.INFO if running else logging.ERROR)
     app()

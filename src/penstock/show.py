@@ -29,6 +29,8 @@ def moment(at_ms: int | None) -> str:
 def _cell(name: str, value: object) -> Text:
     if name.endswith("_at_ms") or name == "at_ms":
         return Text(moment(value if isinstance(value, int) else None))
+    if isinstance(value, Mapping):
+        return Text(", ".join(f"{key} {item}" for key, item in value.items()))
     if isinstance(value, list | tuple):
         return Text(", ".join(str(item) for item in value))
     text = "" if value is None else "yes" if value is True else "no" if value is False else str(value)

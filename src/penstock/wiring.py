@@ -331,8 +331,9 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         applied = await database.migrate()
         await database.close()
         addresses = AddressesOnly(seed)
+        unlocked_by = "key file" if (home / "vault.key").exists() else "passphrase"
         hot = {family: await addresses.address(family, 0) for family in sorted(SIGNABLE)}
-        return {"home": str(home), "unlocked_by": "passphrase" if passphrase else "key file", "migrations": applied, "hot_addresses": hot}
+        return {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
     finally:
         runtime.close()
 

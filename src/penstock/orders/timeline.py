@@ -23,6 +23,11 @@ _NEXT: Final = {
     OrderState.FAILED: "nothing more; its money is back in the balance",
 }
 
+_WEBHOOK_NEXT: Final = {
+    "due": "its webhook is sent, again and again until the receiver answers success",
+    "parked": "nothing by itself: its webhook is parked, and `penstock webhook resend` sends it again",
+}
+
 _HELD: Final = {
     "liquidity": "it goes on by itself when the hot address is refilled (see `penstock treasury`)",
     "fee cap": "it goes on by itself when the network is cheaper, or when networks.<CHAIN>.fee_max is raised",
@@ -98,6 +103,8 @@ class Timelines:
         shown["attempts"] = [self._attempt(tx, order, row) for row in attempts]
         shown["webhook"] = _webhook(tx, order.id)
         shown["waits_for"], shown["next"] = _outlook(order, history, attempts)
+        if order.decided_at_ms is not None and shown["webhook"] is not None:
+            shown["next"] = shown["next"].replace("nothing more", _WEBHOOK_NEXT.get(shown["webhook"]["state"], "nothing more"))
         return shown
 
     def _attempt(self, tx: Tx, order: Order, row: Row) -> dict[str, Any]:
