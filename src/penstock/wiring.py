@@ -208,8 +208,15 @@ class Product:
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
         self._pumps = [send, follow, deliver]
         self.intake.committed = lambda external: send.wake() if external else deliver.wake()
-        self.settler.decided = self.outbox.queued = self.deliverer.finished = deliver.wake
+        self.outbox.queued = self.deliverer.finished = deliver.wake
         self.treasury.refilled = send.wake
+
+        def decided() -> None:
+            self.sender.look_again()
+            send.wake()
+            deliver.wake()
+
+        self.settler.decided = decided
         for pump in self._pumps:
             self._keep(pump.run)
 

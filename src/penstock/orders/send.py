@@ -18,6 +18,7 @@ from penstock.catalog import Catalog
 from penstock.core.intent import Intent, Payment, Signer, SignRefused
 from penstock.core.money import CoinAmount, Token
 from penstock.core.order import HoldReason, Order, OrderState
+from penstock.core.snowflake import moment_ms
 from penstock.db import Database, Tx
 from penstock.orders import attempts, store
 from penstock.orders.attempts import LEASE_MS, Lane, Version
@@ -29,7 +30,8 @@ log = structlog.get_logger()
 
 HELD_RETRY_MS: Final = 5_000
 """How often a held order looks again for what it waits for."""
-NOT_READY_MS: Final = 500
+FULL_S: Final = 0.25
+"""How long a network whose lane has no room is passed over."""
 SUBMITS_AT_ONCE: Final = 32
 
 
@@ -107,21 +109,29 @@ class Sender:
         self._signer = signer
         self._next_ids = next_ids
         self._in_flight_max = in_flight_max
+        self._full_until: dict[str, float] = {}
+
+    def look_again(self) -> None:
+        """Attempts have ended: there may be room."""
+        self._full_until.clear()
 
     async def claim(self, limit: int) -> list[Order]:
         """Orders that are due, leased to us."""
         now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
+        full = [{"chain": chain} for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
 
         def job(tx: Tx) -> list[Order]:
-            # Oldest due first; others skip what we hold.
+            # Oldest due first, none of a network that has no room; others skip what we hold.
             rows = tx.all(
                 "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-                "(SELECT id FROM orders WHERE due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT :limit {SKIP_LOCKED}) "
+                "(SELECT id FROM orders WHERE due_at_ms <= :now_ms AND chain NOT IN (SELECT k.chain FROM {ROWS k(chain TEXT)}) "
+                "ORDER BY due_at_ms, id LIMIT :limit {SKIP_LOCKED}) "
                 f"RETURNING {store.COLUMNS}",
                 lease=lease,
                 until_ms=now_ms + LEASE_MS,
                 now_ms=now_ms,
                 limit=limit,
+                k=full,
             )
             return sorted((store.order_of(row) for row in rows), key=lambda order: order.id)
 
@@ -132,10 +142,16 @@ class Sender:
         by_chain: defaultdict[str, list[Order]] = defaultdict(list)
         for order in orders:
             by_chain[order.chain].append(order)
-        for chain, group in by_chain.items():
-            bound = await self._bind(chain, group)
-            if bound:
-                await self.submit(await self.sign(bound))
+        # Side by side: a network that is slow to answer does not hold up the steps of another.
+        tasks = [self._runtime.spawn(self._send(chain, group), name=f"send-{chain}") for chain, group in by_chain.items()]
+        failures = [error for error in [await _failure(task) for task in tasks] if error is not None]
+        if failures:
+            raise failures[0]
+
+    async def _send(self, chain: str, orders: Sequence[Order]) -> None:
+        bound = await self._bind(chain, orders)
+        if bound:
+            await self.submit(await self.sign(bound))
 
     async def _bind(self, chain: str, orders: Sequence[Order]) -> list[Version]:
         """Take slot and liquidity for as many as there are, hold the others with the reason; one transaction."""
@@ -145,7 +161,7 @@ class Sender:
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
         fees = await self._fees(rail, orders)
 
-        def job(tx: Tx) -> list[int]:
+        def job(tx: Tx) -> tuple[list[int], bool]:
             now_ms = self._runtime.now_ms()
             lane = attempts.lane_for_update(tx, chain)
             fresh = store.lock(tx, [order.id for order in orders])
@@ -153,14 +169,14 @@ class Sender:
             if rail is None or lane is None or lane.halted:
                 reason = lane.halted if lane is not None and lane.halted else "the network is off or does not answer"
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
-                return []
+                return [], False
             chosen = self._choose(tx, rail, lane, waiting, fees, attempt_ids)
             if chosen is None:
                 reason = "the treasury has not been looked at yet"
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
-                return []
+                return [], False
             intents, held, later = chosen
-            self._postpone(tx, later, now_ms + NOT_READY_MS)
+            self._give_back(tx, later)
             self._hold(tx, held, history_ids[len(orders) :], now_ms)
             if intents:
                 attempts.insert(tx, lane, intents, version_ids[: len(intents)], now_ms=now_ms, lease=lease)
@@ -169,9 +185,11 @@ class Sender:
                     for i in intents
                 ]
                 store.move(tx, moves, next_ids=history_ids[: len(moves)])
-            return [intent.attempt_id for intent in intents]
+            return [intent.attempt_id for intent in intents], bool(later)
 
-        bound = await self._database.write("bind", job)
+        bound, is_full = await self._database.write("bind", job)
+        if is_full:
+            self._full_until[chain] = self._runtime.monotonic() + FULL_S
         found = await self._database.read(lambda tx: attempts.load(tx, bound))
         return [attempt.newest for attempt in found]
 
@@ -261,6 +279,14 @@ class Sender:
             h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why in changed],
         )
 
+    def _give_back(self, tx: Tx, orders: Sequence[Order]) -> None:
+        # They keep their place in the queue: due since they were accepted.
+        tx.run(
+            "UPDATE orders SET due_at_ms = k.due_at_ms, lease = '' FROM {ROWS k(id {INT}, due_at_ms {INT})} "
+            "WHERE orders.id = k.id AND orders.state IN ('accepted', 'held')",
+            k=[{"id": order.id, "due_at_ms": moment_ms(order.id)} for order in orders],
+        )
+
     def _postpone(self, tx: Tx, orders: Sequence[Order], due_at_ms: int) -> None:
         # Nothing is wrong with them: come back soon.
         tx.run(
@@ -331,6 +357,14 @@ class Sender:
                 attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self._board.poll_ms(chain))
 
         await self._database.write("sent", job)
+
+
+async def _failure(task: asyncio.Task[None]) -> Exception | None:
+    try:
+        await task
+    except Exception as error:  # noqa: BLE001  raised again when the other networks are done
+        return error
+    return None
 
 
 def _payment(order: Order, token: Token) -> Payment:
