@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fixtures.gateway import Gateway, Make, Merchant, ready, token_id, unique
 from tests.fixtures.networks import Chain, fresh_address
+from tests.fixtures.processes import free_port, running
 
 USDT = token_id("USDT", "ETH")
 APP_ID = re.compile(r"[0-9]{33}")
@@ -51,21 +53,21 @@ def test_init_makes_what_is_missing_and_may_be_repeated(gateway: Gateway) -> Non
     assert gateway.command("migrate") == {"applied": []}
 
 
-def test_without_a_home_the_way_is_shown(gateway: Gateway, tmp_path: Path) -> None:
+def test_without_a_home_the_way_is_shown(bare_home: Gateway, tmp_path: Path) -> None:
     nowhere = {"PENSTOCK_HOME": str(tmp_path / "nowhere")}
     for words in (("merchant", "list"), ("serve",), ("audit",), ("order", "list")):
-        done = gateway.run(*words, **nowhere)
+        done = bare_home.run(*words, **nowhere)
         assert done.code == 2 and done.out == ""
         assert "run `penstock init` first" in done.err
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_passphrase_unlocks_and_a_wrong_one_does_not(gateway: Gateway, tmp_path: Path) -> None:
+def test_a_passphrase_unlocks_and_a_wrong_one_does_not(bare_home: Gateway, tmp_path: Path) -> None:
     home = {"PENSTOCK_HOME": str(tmp_path / "home"), "PENSTOCK_DATABASE__URL": f"sqlite:///{tmp_path / 'own.db'}"}
-    made = gateway.run("init", "--json", **home, PENSTOCK_PASSPHRASE="correct horse battery staple")
+    made = bare_home.run("init", "--json", **home, PENSTOCK_PASSPHRASE="correct horse battery staple")
     assert made.code == 0 and made.json["unlocked_by"] == "passphrase", made
-    assert gateway.run("merchant", "list", "--json", **home, PENSTOCK_PASSPHRASE="correct horse battery staple").json == {"merchants": []}
-    wrong = gateway.run("merchant", "list", **home, PENSTOCK_PASSPHRASE="wrong horse")
+    assert bare_home.run("merchant", "list", "--json", **home, PENSTOCK_PASSPHRASE="correct horse battery staple").json == {"merchants": []}
+    wrong = bare_home.run("merchant", "list", **home, PENSTOCK_PASSPHRASE="wrong horse")
     assert wrong.code == 2 and "passphrase" in wrong.err
     assert "wrong horse" not in wrong.err and "Traceback" not in wrong.err
 
@@ -83,8 +85,8 @@ def test_a_passphrase_unlocks_and_a_wrong_one_does_not(gateway: Gateway, tmp_pat
         ("PENSTOCK_DATABASE__URL", "mysql://u:hush@127.0.0.1/x", "sqlite"),
     ],
 )
-def test_a_wrong_setting_is_named(gateway: Gateway, name: str, value: str, says: str) -> None:
-    done = gateway.run("order", "list", "--json", **{name: value})
+def test_a_wrong_setting_is_named(bare_home: Gateway, name: str, value: str, says: str) -> None:
+    done = bare_home.run("order", "list", "--json", **{name: value})
     assert done.code == 2 and done.out == "", done
     assert says in done.err and "Traceback" not in done.err and "hush" not in done.err
 
@@ -127,8 +129,8 @@ def test_merchants(gateway: Gateway) -> None:
         (["merchant", "forget"], 2, "forget"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_sentence(gateway: Gateway, words: list[str], code: int, says: str) -> None:
-    done = gateway.run(*words, "--json")
+def test_what_cannot_be_done_is_one_clear_sentence(bare_home: Gateway, words: list[str], code: int, says: str) -> None:
+    done = bare_home.run(*words, "--json")
     assert done.code == code and done.out == "", done
     assert says in done.err and "Traceback" not in done.err, done
 
@@ -305,3 +307,30 @@ def test_logs_hold_no_secrets(gateway: Gateway, merchant: Merchant, paid: dict[s
     text = gateway.log.read_text()
     assert "serve.started" in text
     assert merchant.secret not in text and "Sign" not in text
+
+
+def test_api_and_worker_may_be_two_processes(ethereum: Chain, new_gateway: Make) -> None:
+    """On PostgreSQL; SQLite serves one process and says so."""
+    api = new_gateway(ethereum)
+    if not api.is_postgresql:
+        for role in ("api", "worker"):
+            done = api.run("serve", "--role", role)
+            assert done.code == 2 and "PostgreSQL" in done.err
+        return
+    ethereum.fund(api.hot_address(), {"ETH": "10", "USDT": "1000"})
+    merchant = api.merchant(USDT="100")
+    api.start("--role", "api")
+    ready(api)
+    address, name = fresh_address(), unique("split")
+    merchant.accepted(merchant_order_id=name, address=address, token_id=USDT, value="7", merchant_pays_fee=True)
+    assert merchant.info(name)[0]["order_detail"]["status"] == "Pending"
+    port = free_port()
+    log = api.home.with_name("worker.log")
+    command = [sys.executable, "-m", "penstock", "serve", "--role", "worker", "--listen", f"127.0.0.1:{port}"]
+    with running(command, log=log, env=api.env, cwd=api.home.parent) as worker:
+        [found] = merchant.final(name)
+        assert found["order_detail"]["status"] == "Successful" and merchant.event(name)["pay_status"] == "success"
+        assert ethereum.balance(address, "USDT") == ethereum.units("7", "USDT")
+        worker.terminate()
+        assert worker.wait(20) == 0, log.read_text()
+    api.audit()

@@ -1,7 +1,7 @@
 """`serve` killed with -9, stopped with SIGTERM, cut off from its node and from its receivers: one payment, sound books, nothing forgotten.
 
-One gateway for each database goes through all of it. After a kill the half minute that a dead worker's leases last is turned forward by hand
-(`expire_leases`); everything else is the program's own doing.
+One gateway for each database goes through all of it. On SQLite a new start takes over at once what the dead one held. On PostgreSQL the
+leases of the dead run out first, which one test waits for; the others turn them forward by hand (`expire_leases`).
 """
 
 import contextlib
@@ -72,9 +72,10 @@ def sound(place: Place) -> Iterator[None]:
 
 
 def crash(gateway: Gateway) -> None:
-    """kill -9, and a new start with the leases of the dead run out."""
+    """kill -9, and a new start."""
     gateway.kill()
-    gateway.expire_leases()
+    if gateway.is_postgresql:
+        gateway.expire_leases()
     gateway.start()
 
 
@@ -94,7 +95,8 @@ def test_killed_between_commit_and_answer_pays_once(place: Place, when: str) -> 
     place.line.release()
     if when == "before":
         assert place.paid(address) == 0
-    place.gateway.expire_leases()
+    elif place.gateway.is_postgresql:
+        place.gateway.expire_leases()
     place.gateway.start()
     [found] = place.merchant.final(name)
     assert found["order_detail"]["status"] == "Successful" and found["trade_list"][0]["txid"] == txid
@@ -124,7 +126,7 @@ def test_killed_again_and_again_under_load(place: Place) -> None:
     nonce, before = place.chain.nonce(place.hot), Decimal(merchant.balance("USDT"))
     place.line.delay_s = 0.02
     outside = [{"merchant_order_id": unique("load"), "address": fresh_address(), "token_id": USDT, "value": "5"} for _ in range(24)]
-    inside = [{"merchant_order_id": unique("load"), "address": c_id, "token_id": USDT, "value": "2"} for _ in range(60)]
+    inside = [{"merchant_order_id": unique("load"), "address": c_id, "token_id": USDT, "value": "2"} for _ in range(200)]
     orders = [fields | {"merchant_pays_fee": True} for fields in outside] + inside
     random.Random(7).shuffle(orders)
     waiting, lock, ends = list(orders), threading.Lock(), threading.Event()
@@ -144,8 +146,9 @@ def test_killed_again_and_again_under_load(place: Place) -> None:
                 fields = waiting.pop() if waiting else None
             if fields is None:
                 return
-            while not ends.is_set() and not ask(fields):
+            while not ask(fields) and not ends.is_set():
                 ends.wait(0.02)
+            ends.wait(0.01)
             if is_forgetful:
                 ask(fields)  # as if the answer had been lost
 
@@ -231,7 +234,7 @@ def test_webhooks_of_a_receiver_that_was_down_come_after_a_restart(place: Place)
     c_id, _ = gateway.account()
     orders = [merchant.accepted(address=c_id, token_id=USDT, value="1")["order_id"] for _ in range(5)]
     shown = gateway.wait(lambda: ((webhook := gateway.order(orders[0])["webhook"])["sends"] and webhook) or None)
-    assert shown["state"] == "due" and "connection failed" in shown["sends"][0]["result"]
+    assert shown["state"] == "due" and "connect" in shown["sends"][0]["result"]
     crash(gateway)
     with running_sink(port) as sink:
         gateway.wait(lambda: len({arrival.body["order_id"] for arrival in sink.at(path)}) == 5 or None)
