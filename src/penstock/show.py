@@ -94,7 +94,9 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
         versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]
         parts += [facts(f"Attempt {number}", shown), rows("Versions", versions)]
     if order["webhook"] is not None:
-        parts.append(rows(f"Webhook: {order['webhook']['state']}", order["webhook"]["sends"]))
+        webhook = order["webhook"]
+        never = Text(f"Webhook: {webhook['state']}, {webhook['result'] or 'not sent yet'}")
+        parts.append(rows(f"Webhook: {webhook['state']}", webhook["sends"]) if webhook["sends"] else never)
     if order["waits_for"]:
         parts.append(Text(f"Waits for: {order['waits_for']}", style="yellow"))
     parts.append(Text(f"Next: {order['next']}", style="bold"))
