@@ -235,7 +235,7 @@ def catalog(as_json: Json = False) -> None:
 @app.command()
 def fees(as_json: Json = False) -> None:
     """What a payout of each token costs now."""
-    emit({"fees": run(lambda c: c.fee_rows())}, as_json, lambda v: show.rows("Fees", v["fees"]))
+    emit({"fees": run(lambda c: c.fee_rows())}, as_json, lambda v: show.rows("Fees", v["fees"], empty=show.NO_NETWORK))
 
 
 @orders.command("list")

@@ -11,6 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+NO_NETWORK = "no network is on; set networks.<CHAIN>.rpc_urls."
+
 _STATE_STYLE = {
     "succeeded": "green",
     "failed": "red",
@@ -51,10 +53,10 @@ def facts(title: str, values: Mapping[str, Any]) -> RenderableType:
     return Panel(table, title=title, title_align="left", expand=False)
 
 
-def rows(title: str, values: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Many things, a row each."""
+def rows(title: str, values: Sequence[Mapping[str, Any]], *, empty: str = "none yet.") -> RenderableType:
+    """Many things, a row each; `empty` is said when there are none."""
     if not values:
-        return Text(f"{title}: none yet.")
+        return Text(f"{title}: {empty}")
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in values[0]:
         table.add_column(_title(name), overflow="fold")
@@ -73,7 +75,10 @@ def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableT
     """Hot addresses; networks that are off only on demand, as one line each address otherwise."""
     shown = [value for value in values if every or value["on_chain"] is not None or value["in_books"] != "0"]
     addresses = sorted({value["address"] for value in values})
-    return Group(rows("Treasury", shown), *(Text(f"Hot address of every EVM network, on or off: {address}") for address in addresses))
+    return Group(
+        rows("Treasury", shown, empty=NO_NETWORK),
+        *(Text(f"Hot address of every EVM network, on or off: {address}") for address in addresses),
+    )
 
 
 def account(value: Mapping[str, Any]) -> RenderableType:
@@ -103,13 +108,17 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun if number == 1 else 'entries' if noun == 'entry' else noun + 's'}"
+
+
 def audit(report: Mapping[str, Any]) -> RenderableType:
     """What was checked and what differs."""
     counts = report["counts"]
     clean = not report["breaches"]
     parts: list[RenderableType] = [
         Text(
-            f"{counts['orders']} orders, {counts['entries']} entries, {counts['postings']} postings recomputed: "
+            f"Recomputed {_count(counts['orders'], 'order')} from {_count(counts['entries'], 'entry')}: "
             + ("the books are sound." if clean else "THE BOOKS DIFFER."),
             style="green" if clean else "bold red",
         )

@@ -83,18 +83,25 @@ async def _stage(console: Console, home: Path) -> AsyncIterator[Stage]:
         sink_runner, sink_url = await sink.start()
         stack.push_async_callback(sink_runner.cleanup)
         console.print(Panel("A payout from request to webhook, on this machine and with play money.", title="Penstock", expand=False))
-        environment = os.environ | {"PENSTOCK_HOME": str(home), "PENSTOCK_WEBHOOKS__ALLOW_PRIVATE_TARGETS": "true"}
-        environment["PENSTOCK_SERVER__LISTEN"] = f"127.0.0.1:{gateway_port}"
+        environment = os.environ | {"PENSTOCK_HOME": str(home)}
         await stack.enter_async_context(_program(environment, "devnet", "--listen", f"127.0.0.1:{devnet_port}", *_only()))
         networks = await _networks(runtime, http, devnet_url)
-        for chain in CHAINS:
-            environment[f"PENSTOCK_NETWORKS__{chain}__RPC_URLS"] = ",".join(networks[chain]["urls"])
-            environment[f"PENSTOCK_NETWORKS__{chain}__CHAIN_ID"] = str(networks[chain]["chain_id"])
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "penstock.toml").write_text(_settings(gateway_port, networks), "utf-8")
         settings = load(environment=environment)
         await initialise(settings, key_file=True, asked=None)
         await stack.enter_async_context(_program(environment, "serve"))
         await _until(runtime, http, f"{gateway_url}/readyz")
         yield Stage(console, runtime, http, home, devnet_url, gateway_url, sink, sink_url, settings, environment)
+
+
+def _settings(gateway_port: int, networks: dict[str, Any]) -> str:
+    """In the home's own file, so that commands beside the demo see the same."""
+    lines = [f'[server]\nlisten = "127.0.0.1:{gateway_port}"', "[webhooks]\nallow_private_targets = true"]
+    for chain in CHAINS:
+        urls = ", ".join(f'"{url}"' for url in networks[chain]["urls"])
+        lines.append(f"[networks.{chain}]\nrpc_urls = [{urls}]\nchain_id = {networks[chain]['chain_id']}")
+    return "\n\n".join(lines) + "\n"
 
 
 def _only() -> list[str]:

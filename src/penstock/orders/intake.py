@@ -101,7 +101,7 @@ class Intake:
         try:
             answers = await self._apply_surely(batch)
         except DatabaseUnavailable as error:
-            log.error("intake.database.away", size=len(batch), detail=str(error)[:200])  # noqa: TRY400
+            log.error("intake.database.away", size=len(batch), error=type(error).__name__)  # noqa: TRY400
             answers = [_unstored() for _ in batch]  # alone they would fare no better, and everybody waits
         except Exception as error:  # noqa: BLE001  whatever the database refuses, every caller gets an answer
             if len(batch) > 1:
@@ -109,7 +109,7 @@ class Intake:
                 for draft in batch:
                     await self._commit([draft])
                 return
-            log.error("intake.draft.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400  no bodies in logs
+            log.error("intake.draft.failed", error=type(error).__name__)  # noqa: TRY400  no bodies in logs
             answers = [_unstored()]
         self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
         for draft, answer in zip(batch, answers, strict=True):

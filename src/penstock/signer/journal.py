@@ -58,7 +58,9 @@ class FileJournal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise SignerBusy("another penstock process on this home is signing; stop it first, or give this one another home") from error
+            raise SignerBusy(
+                "another penstock process signs on this home; stop it first (and never copy a home: two journals of one seed can pay twice)"
+            ) from error
         try:
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
