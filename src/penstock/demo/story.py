@@ -86,8 +86,7 @@ async def _stage(console: Console, home: Path) -> AsyncIterator[Stage]:
         environment = os.environ | {"PENSTOCK_HOME": str(home)}
         await stack.enter_async_context(_program(environment, "devnet", "--listen", f"127.0.0.1:{devnet_port}", *_only()))
         networks = await _networks(runtime, http, devnet_url)
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (home / "penstock.toml").write_text(_settings(gateway_port, networks), "utf-8")
+        _write_settings(home, gateway_port, networks)
         settings = load(environment=environment)
         await initialise(settings, key_file=True, asked=None)
         await stack.enter_async_context(_program(environment, "serve"))
@@ -95,13 +94,14 @@ async def _stage(console: Console, home: Path) -> AsyncIterator[Stage]:
         yield Stage(console, runtime, http, home, devnet_url, gateway_url, sink, sink_url, settings, environment)
 
 
-def _settings(gateway_port: int, networks: dict[str, Any]) -> str:
+def _write_settings(home: Path, gateway_port: int, networks: dict[str, Any]) -> None:
     """In the home's own file, so that commands beside the demo see the same."""
     lines = [f'[server]\nlisten = "127.0.0.1:{gateway_port}"', "[webhooks]\nallow_private_targets = true"]
     for chain in CHAINS:
         urls = ", ".join(f'"{url}"' for url in networks[chain]["urls"])
         lines.append(f"[networks.{chain}]\nrpc_urls = [{urls}]\nchain_id = {networks[chain]['chain_id']}")
-    return "\n\n".join(lines) + "\n"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / "penstock.toml").write_text("\n\n".join(lines) + "\n", "utf-8")
 
 
 def _only() -> list[str]:
