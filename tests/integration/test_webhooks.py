@@ -385,11 +385,11 @@ def test_results_wait_for_a_database_that_is_away_and_are_stored_once(migrated_u
         await w.add_merchant(1)
         await w.enqueue(1, 2)
         honest = w.database.write
-        faults = iter([DatabaseUnavailable("away")] * 5 + [CommitUnknown("applied")])
+        faults = iter([DatabaseUnavailable("away")] * 5 + [CommitUnknown("lost"), CommitUnknown("applied")])
 
         async def write(label, job):
             if label == "webhook.record" and (fault := next(faults, None)) is not None:
-                if isinstance(fault, CommitUnknown):
+                if str(fault) == "applied":
                     await honest(label, job)
                 raise fault
             return await honest(label, job)
@@ -577,7 +577,9 @@ def test_an_event_that_is_being_sent_is_left_to_that_send(migrated_url):
         w.start()
         await w.runtime.sleep(5)
         assert await w.outbox.resend_order(event["order_id"])
-        assert await w.outbox.resend(1, 0, HOUR_MS, failed_only=False, transaction_type="All Type") == 0
+        begin = event["created_at_ms"]
+        await w.database.write("failed before", lambda tx: tx.run("UPDATE outbox SET tries = 1"))
+        assert await w.outbox.resend(1, begin, begin + HOUR_MS, failed_only=False, transaction_type="All Type") == 0
         await w.runtime.sleep(5)
         assert len(w.sink.got) == 1
         await w.stop()
