@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -58,6 +59,8 @@ log = structlog.get_logger()
 
 SIGNABLE: Final = frozenset({"evm"})
 PRICES_REFRESH_S: Final = 30.0
+FILES_WANTED: Final = 16_384
+"""Callers, nodes and up to 2,000 webhooks at once each hold a descriptor; the usual soft limit is 1,024."""
 
 SETTINGS_TEMPLATE: Final = """\
 # Penstock's settings. Each can also be given as PENSTOCK_SECTION__KEY, and the environment wins.
@@ -207,7 +210,13 @@ class Product:
         follow = Pump("follow", self.follower, self.runtime, limit=200)
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
         self._pumps = [send, follow, deliver]
-        self.intake.committed = lambda external: send.wake() if external else deliver.wake()
+
+        def committed(external: bool) -> None:  # noqa: FBT001  the hook's only word
+            deliver.wake()
+            if external:
+                send.wake()
+
+        self.intake.committed = committed
         self.outbox.queued = self.deliverer.finished = deliver.wake
         self.treasury.refilled = send.wake
 
@@ -416,6 +425,8 @@ async def serve(settings: Settings, role: str) -> None:
     """Run until SIGTERM: stop listening, answer what was accepted, then stop."""
     if role != "all" and settings.database_url.startswith("sqlite"):
         raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
     async with opened(settings, signing=role != "api") as product:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
