@@ -27,11 +27,11 @@ from penstock.core.errors import Refused
 from penstock.core.money import MoneyError
 from penstock.db import DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
+from penstock.process import NotInitialised, command, initialise, migrate, serve
 from penstock.rates import BadPrice
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.vault import VaultError
-from penstock.wiring import NotInitialised, Product, initialise, migrate, serve
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
@@ -70,7 +70,7 @@ def run(job: Callable[[Commands], Awaitable[T]]) -> T:
     """Open the product beside whatever else runs on this home, do one thing, close it."""
 
     async def body() -> T:
-        async with Product.command(configured) as product:
+        async with command(configured) as product:
             return await job(Commands(product))
 
     configured = settings()

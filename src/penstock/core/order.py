@@ -46,7 +46,7 @@ MOVES: Final[dict[tuple[OrderState, OrderState], str]] = {
     (S.QUARANTINED, S.SENDING): "a person gave a reason",
     (S.QUARANTINED, S.CONFIRMING): "a person gave a reason",
     (S.QUARANTINED, S.SUCCEEDED): "a person gave a reason, or a version reached the report threshold after all",
-    (S.QUARANTINED, S.FAILED): "a person gave a reason",
+    (S.QUARANTINED, S.FAILED): "a person gave a reason, or the chain proved after all that nothing was paid",
 }
 """Every legal move. The CHECK in the schema and docs/states.md come from this table."""
 

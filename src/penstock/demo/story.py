@@ -25,8 +25,8 @@ from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.core.wire import compact
 from penstock.demo.merchant import Answer, Client, Sink
+from penstock.process import command, initialise
 from penstock.runtime import SystemRuntime
-from penstock.wiring import Product, initialise
 
 CHAINS: Final = ("ETH", "POLYGON", "BASE")
 RECIPIENT: Final = "0x52908400098527886E0F7030069857D2E4169EE7"
@@ -154,7 +154,7 @@ async def _control(stage: Stage, chain: str, **command: Any) -> None:
 
 async def _set_up(stage: Stage) -> Client:
     """A merchant, an internal account, declared funding, and coins on the hot addresses."""
-    async with Product.command(stage.settings) as product:
+    async with command(stage.settings) as product:
         commands = Commands(product)
         merchant = await commands.add_merchant("Demo shop", stage.sink_url)
         account = await commands.add_account("ada@example.com", "Ada")
@@ -191,7 +191,7 @@ async def _funded(stage: Stage, commands: Commands) -> None:
 
 
 async def _pay(stage: Stage, client: Client) -> None:
-    async with Product.command(stage.settings) as product:
+    async with command(stage.settings) as product:
         catalog = product.catalog
         account = (await product.directory.list_accounts())[0]
 
@@ -253,7 +253,7 @@ async def _events(stage: Stage) -> None:
 
 async def _close(stage: Stage) -> dict[str, Any]:
     """Timelines, books, and what `--json` prints."""
-    async with Product.command(stage.settings) as product:
+    async with command(stage.settings) as product:
         commands = Commands(product)
         payouts = []
         for payout in stage.payouts:
