@@ -409,7 +409,7 @@ def test_deposits_are_not_here_yet_and_unknown_paths_do_not_exist(gateway: Gatew
 
 def test_too_many_requests_are_told_to_wait(new_gateway: Any) -> None:
     """Per source address before authentication, unsigned; per merchant after it, signed."""
-    gateway = new_gateway(PENSTOCK_LIMITS__REQUESTS_PER_SECOND="5")
+    gateway = new_gateway(PENSTOCK_LIMITS__REQUESTS_PER_SECOND="2")
     gateway.start()
     ready(gateway)
     merchant = gateway.merchant()
@@ -427,7 +427,7 @@ def test_too_many_requests_are_told_to_wait(new_gateway: Any) -> None:
     c_id, _ = gateway.account()
     name = unique("quiet")
     fields = {"merchant_order_id": name, "address": c_id, "token_id": USDT, "value": "3"}
-    gateway.wait(lambda: merchant.call("/withdraw", fields).code == 10000 or None, 5)
+    gateway.wait(lambda: merchant.call("/withdraw", fields).code == 10000 or None, 15)
     merchant.event(name)
     gateway.audit()
 
