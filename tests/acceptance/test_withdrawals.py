@@ -415,9 +415,10 @@ def test_too_many_requests_are_told_to_wait(new_gateway: Any) -> None:
     merchant = gateway.merchant()
     ours = in_threads([lambda: merchant.call("/assets")] * 12)
     refused = [reply for reply in ours if reply.code == 11004]
-    assert refused and all(not reply.is_signed for reply in refused)
+    # The merchant has the same rate as the address, so now and then it is the merchant's that is used up first.
+    assert any(not reply.is_signed for reply in refused)
     assert any(reply.code == 10000 for reply in ours)
-    assert int(refused[0].headers["retry-after"]) >= 1 and refused[0].json["reason"] == "RateLimit"
+    assert all(int(reply.headers["retry-after"]) >= 1 and reply.json["reason"] == "RateLimit" for reply in refused)
     # Many addresses, one merchant: each address is within its rate, the merchant is not.
     sources = in_threads([lambda n=n: merchant.call("/assets", source=f"127.0.0.{n}") for n in range(10, 22)])
     refused = [reply for reply in sources if reply.code == 11004]
