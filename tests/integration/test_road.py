@@ -432,3 +432,60 @@ def test_reported_early_with_one_version_and_paid_by_another_it_shows_the_one_th
         assert order["txid"] == paid["txid"]
 
     scenario(migrated_url, body, report_depth=2)
+
+
+async def resume(r, reason, action_id):
+    now = r.runtime.now_ms()
+    await r.database.write("resume", lambda tx: resume_lane(tx, "ETH", reason, action_id=action_id, now_ms=now))
+
+
+async def halted(r):
+    return (await r.database.read(lambda tx: tx.one("SELECT halted FROM lane")))["halted"]
+
+
+def test_what_left_is_booked_when_a_person_has_said_why_and_the_next_outflow_stops_again(migrated_url):
+    async def body(r, road):
+        async def look():
+            road.rail.final += 1
+            await asyncio.sleep(0.002)
+            await road.treasury.refresh()
+
+        road.rail.funds["USDT"] -= 50 * 10**6
+        await look()
+        assert "50 USDT left the hot address" in await halted(r)
+        await resume(r, "moved to the vault", 1)
+        await look()
+        await look()
+        assert await halted(r) == ""
+        assert (await audit(r.database, {USDT: "USDT"})).balances["house:funding"]["USDT"] == "850"
+        notes = await r.database.read(lambda tx: tx.all("SELECT note FROM entry WHERE posting_kind = 'left'"))
+        assert notes == [{"note": "moved to the vault"}]
+        road.rail.funds["USDT"] -= 50 * 10**6
+        await look()
+        assert "50 USDT left the hot address" in await halted(r)
+
+    scenario(migrated_url, body)
+
+
+def test_slots_that_others_used_are_passed_over_when_a_person_has_looked_and_they_are_final(migrated_url):
+    async def body(r, road):
+        latest, final_count = 2, 0
+
+        async def next_slot(address, *, block=None):
+            return latest if block is None else final_count
+
+        road.rail.next_slot = next_slot
+        await road.treasury.refresh()
+        assert "used slot 1 and we have bound only to -1" in await halted(r)
+        await resume(r, "our own sweep", 1)
+        await road.treasury.refresh()
+        assert "used slot 1" in await halted(r)
+        final_count = 2
+        await resume(r, "our own sweep", 2)
+        await road.treasury.refresh()
+        assert await halted(r) == ""
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        assert [row["slot"] for row in await r.database.read(lambda tx: tx.all("SELECT slot FROM attempt"))] == [2]
+
+    scenario(migrated_url, body)

@@ -107,6 +107,19 @@ def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int)
     return lane.halted
 
 
+def resumed_after(tx: Tx, chain: str, began: str, *, since_ms: int = 0) -> str | None:
+    """The reason of the person who resumed a lane that stood because of what begins so; None when nobody did since."""
+    # Newest first; commands are few.
+    row = tx.one(
+        "SELECT reason FROM operator_action WHERE action = 'resume' AND SUBSTR(subject, 1, :length) = :began AND at_ms > :since_ms "
+        "ORDER BY at_ms DESC, id DESC LIMIT 1",
+        length=len(f"{chain}: {began}"),
+        began=f"{chain}: {began}",
+        since_ms=since_ms,
+    )
+    return str(row["reason"]) if row is not None else None
+
+
 def live_count(tx: Tx, lane_id: int) -> int:
     """How many attempts of the lane are not final yet."""
     row = tx.one(
