@@ -25,7 +25,7 @@ from penstock.commands import Commands
 from penstock.config import Settings, SettingWrong, load
 from penstock.core.errors import Refused
 from penstock.core.money import MoneyError
-from penstock.db import DatabaseRefused, DatabaseUnavailable
+from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
 from penstock.process import NotInitialised, command, initialise, migrate, serve
 from penstock.rates import BadPrice
@@ -90,6 +90,8 @@ def guarded(work: Awaitable[T], loop_factory: Callable[[], asyncio.AbstractEvent
         fail(str(error), 2)
     except Refused as refusal:
         fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
+    except CommitUnknown:
+        fail("the database went away while it stored this: it may be done or not; look before you repeat it")
     except (DirectoryError, DatabaseUnavailable, MoneyError) as error:
         fail(str(error))
 

@@ -107,9 +107,16 @@ class Commands:
         named = self._token(token)
         if named.chain in self._p.rails:  # a payout inside the house needs no network; any other is refused by `accept`
             await self._p.board.refresh_network(named.chain)
-        request = WithdrawRequest(f"account-{wire_id(self._p.ids.next()[0])}", address.strip(), named.id, amount, memo, False, False)
+        name = f"account-{wire_id(self._p.ids.next()[0])}"
+        request = WithdrawRequest(name, address.strip(), named.id, amount, memo, False, False)
         async with self._p.taking_orders():
-            return summary(await self._p.accept.withdraw_from_account(account, request))
+            try:
+                return summary(await self._p.accept.withdraw_from_account(account, request))
+            except Refused as refusal:
+                if refusal.problem is not Problem.SERVICE_ERROR:
+                    raise
+                # Repeating the command makes another order: only who has looked knows that this one is not there.
+                raise Refused(refusal.problem, f"{refusal.msg} Before you repeat it: `penstock order show {name}` must find nothing.") from refusal
 
     def _token(self, text: str) -> Token:
         symbol, _, chain = text.partition(":")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import RowMaker
 from psycopg.types.numeric import NumericLoader
 
@@ -40,6 +41,16 @@ Row = dict[str, Any]
 _ATTEMPTS_MAX: Final = 8
 _POSTGRES_CONNECTIONS: Final = 8
 _MIGRATION_LOCK: Final = 0x70656E73746F636B
+_WIRE: Final = {"connect_timeout": "10", "keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
+"""How soon we notice that the server's machine is gone; what the URL says wins."""
+_SESSION: Final = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
+"""How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine."""
+_GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
@@ -353,7 +364,10 @@ class PostgresDatabase(Database):
 
     def _connect(self) -> psycopg.Connection[Row]:
         try:
-            connection = psycopg.connect(self._url, autocommit=True, row_factory=_plain_rows, connect_timeout=10)
+            wanted = _WIRE | conninfo_to_dict(self._url)
+            connection = psycopg.connect(**wanted, autocommit=True, row_factory=_plain_rows)  # type: ignore[arg-type]
+            for name, value in _SESSION.items():
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable("PostgreSQL does not answer") from error
         connection.adapters.register_loader("numeric", _IntegerLoader)
@@ -395,7 +409,7 @@ class PostgresDatabase(Database):
                     raise DatabaseUnavailable(f"{label}: {_ATTEMPTS_MAX} conflicts in a row") from error
             except psycopg.IntegrityError as error:
                 raise Conflict(str(error)) from error
-            except psycopg.OperationalError as error:
+            except _GONE as error:
                 raise DatabaseUnavailable(type(error).__name__) from error
         raise AssertionError
 
@@ -411,7 +425,7 @@ class PostgresDatabase(Database):
             raise
         try:
             outcome = connection.execute("COMMIT").statusmessage
-        except psycopg.OperationalError as error:
+        except _GONE as error:
             connection.close()
             raise CommitUnknown(label) from error
         finally:
@@ -425,12 +439,13 @@ class PostgresDatabase(Database):
         try:
             connection = self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
+                connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # a read holds no locks and may think for long
                 return job(Tx("postgresql", connection.execute))
             finally:
                 if not connection.closed:
                     connection.rollback()
                 self._release(connection)
-        except psycopg.OperationalError as error:
+        except _GONE as error:
             raise DatabaseUnavailable(type(error).__name__) from error
 
     def _close(self) -> None:

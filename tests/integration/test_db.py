@@ -671,6 +671,43 @@ def test_connections_killed_while_idle_are_replaced_without_anybody_noticing(pos
     scenario(postgres_migrated, body)
 
 
+def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_seconds_and_not_for_ever(postgres_migrated, monkeypatch):
+    monkeypatch.setitem(penstock.db._SESSION, "idle_in_transaction_session_timeout", "300ms")
+    stopped, let_go = threading.Event(), threading.Event()
+
+    def holds(tx):
+        tx.one("SELECT id FROM balance WHERE id = 1 {FOR_UPDATE}")
+        stopped.set()
+        let_go.wait(20)
+        tx.run("UPDATE balance SET available = 9 WHERE id = 1")
+
+    async def body(database):
+        await database.write("put", lambda tx: put(tx, 1))
+        holder = asyncio.create_task(database.write("holder", holds))
+        await asyncio.to_thread(stopped.wait, 10)
+        async with asyncio.timeout(10):
+            await database.write("other", lambda tx: tx.run("UPDATE balance SET available = 1 WHERE id = 1"))
+        let_go.set()
+        with pytest.raises(DatabaseUnavailable):
+            await holder
+        assert await stored(database) == {1: 1}
+
+    scenario(postgres_migrated, body)
+
+
+def test_a_read_may_think_longer_than_a_write_may_wait(postgres_migrated, monkeypatch):
+    monkeypatch.setitem(penstock.db._SESSION, "idle_in_transaction_session_timeout", "100ms")
+
+    def job(tx):
+        threading.Event().wait(0.4)
+        return tx.all("SELECT id FROM balance")
+
+    async def body(database):
+        assert await database.read(job) == []
+
+    scenario(postgres_migrated, body)
+
+
 def test_two_jobs_that_deadlock_are_both_done(postgres_migrated):
     meet = threading.Barrier(2)
     runs = Counter()

@@ -8,7 +8,9 @@ import pytest
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
+from penstock.orders.attempts import resume_lane
 from penstock.rails.base import NodeUnreachable
+from penstock.signer.journal import JournalBroken
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 
@@ -331,5 +333,159 @@ def test_a_node_that_forgot_what_is_final_in_our_books_is_not_believed(migrated_
         road.rail.used = 1
         await road.treasury.refresh()
         assert road.treasury.faults == {}
+
+    scenario(migrated_url, body)
+
+
+def test_resumed_after_the_signer_refused_the_slot_is_filled_and_the_order_is_paid(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        road.signer.refuses = True
+        await road.send()
+        assert await road.follow() == 0
+        road.signer.refuses = False
+        now = r.runtime.now_ms()
+        await r.database.write("resume", lambda tx: resume_lane(tx, "ETH", "the cap is raised", action_id=1, now_ms=now))
+        await road.follow()
+        assert len(road.rail.sent) == 1
+        road.rail.answer = final
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+
+    scenario(migrated_url, body)
+
+
+def test_a_bump_that_the_signer_refuses_leaves_the_first_version_followed(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer, road.signer.refuses = Pending(stuck=True), True
+        await road.follow()
+        assert (await road.order("a"))["state"] == "quarantined"
+        road.rail.answer = final
+        assert await road.follow() == 1
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert len(road.rail.sent) == 1
+
+    scenario(migrated_url, body)
+
+
+def test_a_signer_that_is_out_of_order_does_not_keep_what_is_paid_from_being_settled(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        await road.sender.handle(await road.sender.claim(1))
+        await road.sender._bind("ETH", await road.sender.claim(10))
+
+        async def broken(intents):
+            raise JournalBroken("the disk is full")
+
+        road.signer.sign, road.rail.answer = broken, final
+        with pytest.raises(JournalBroken):
+            await road.follow()
+        assert [(await road.order(name))["state"] for name in "ab"] == ["succeeded", "sending"]
+
+    scenario(migrated_url, body)
+
+
+def test_with_as_many_versions_as_there_may_be_the_last_bytes_are_sent_again(migrated_url, monkeypatch):
+    async def body(r, road):
+        monkeypatch.setattr("penstock.orders.follow.VERSIONS_MAX", 2)
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Pending(stuck=True)
+        for _ in range(2):
+            await road.follow()
+        assert len(road.rail.sent) == 3
+        assert len(set(road.rail.sent)) == 2
+
+    scenario(migrated_url, body)
+
+
+def test_what_one_node_alone_keeps_in_a_block_is_sent_again_to_the_others(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 0, succeeded=True)
+        await road.follow()
+        assert len(road.rail.sent) == 1
+        await road.follow()
+        assert len(road.rail.sent) == 2
+
+    scenario(migrated_url, body)
+
+
+def test_reported_early_with_one_version_and_paid_by_another_it_shows_the_one_that_is_on_the_chain(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Pending(stuck=True)
+        await road.follow()
+        road.rail.answer = lambda versions: Included(versions[0].txid, 101, 2, succeeded=True)
+        await road.follow()
+        reported = await road.order("a")
+        road.rail.answer = lambda versions: Final(versions[1].txid, 103, 21_000 * 10**9)
+        await road.follow()
+        order = await road.order("a")
+        assert (reported["state"], order["state"]) == ("succeeded", "succeeded")
+        assert order["txid"] != reported["txid"]
+        paid = await r.database.read(lambda tx: tx.one("SELECT txid FROM attempt"))
+        assert order["txid"] == paid["txid"]
+
+    scenario(migrated_url, body, report_depth=2)
+
+
+async def resume(r, reason, action_id):
+    now = r.runtime.now_ms()
+    await r.database.write("resume", lambda tx: resume_lane(tx, "ETH", reason, action_id=action_id, now_ms=now))
+
+
+async def halted(r):
+    return (await r.database.read(lambda tx: tx.one("SELECT halted FROM lane")))["halted"]
+
+
+def test_what_left_is_booked_when_a_person_has_said_why_and_the_next_outflow_stops_again(migrated_url):
+    async def body(r, road):
+        async def look():
+            road.rail.final += 1
+            await asyncio.sleep(0.002)
+            await road.treasury.refresh()
+
+        road.rail.funds["USDT"] -= 50 * 10**6
+        await look()
+        assert "50 USDT left the hot address" in await halted(r)
+        await resume(r, "moved to the vault", 1)
+        await look()
+        await look()
+        assert await halted(r) == ""
+        assert (await audit(r.database, {USDT: "USDT"})).balances["house:funding"]["USDT"] == "850"
+        notes = await r.database.read(lambda tx: tx.all("SELECT note FROM entry WHERE posting_kind = 'left'"))
+        assert notes == [{"note": "moved to the vault"}]
+        road.rail.funds["USDT"] -= 50 * 10**6
+        await look()
+        assert "50 USDT left the hot address" in await halted(r)
+
+    scenario(migrated_url, body)
+
+
+def test_slots_that_others_used_are_passed_over_when_a_person_has_looked_and_they_are_final(migrated_url):
+    async def body(r, road):
+        latest, final_count = 2, 0
+
+        async def next_slot(address, *, block=None):
+            return latest if block is None else final_count
+
+        road.rail.next_slot = next_slot
+        await road.treasury.refresh()
+        assert "used slot 1 and we have bound only to -1" in await halted(r)
+        await resume(r, "our own sweep", 1)
+        await road.treasury.refresh()
+        assert "used slot 1" in await halted(r)
+        final_count = 2
+        await resume(r, "our own sweep", 2)
+        await road.treasury.refresh()
+        assert await halted(r) == ""
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        assert [row["slot"] for row in await r.database.read(lambda tx: tx.all("SELECT slot FROM attempt"))] == [2]
 
     scenario(migrated_url, body)

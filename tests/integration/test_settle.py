@@ -4,10 +4,13 @@ import asyncio
 
 import pytest
 
+from penstock.catalog import Catalog
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Dead, Final, Included, Suspicious
+from penstock.core.money import CoinAmount
+from penstock.db import CommitUnknown, Conflict, DatabaseUnavailable
 from penstock.ledger.audit import audit
-from penstock.ledger.book import balances
+from penstock.ledger.book import balances, credit
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
@@ -148,3 +151,43 @@ def test_a_decision_is_told_once_and_wakes_whoever_delivers(migrated_url):
         assert '"pay_status":"success"' in events[0]["body"]
 
     scenario(migrated_url, body)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_credit_whose_commit_is_of_unknown_outcome_is_booked_once(migrated_url, committed, monkeypatch):
+    async def run():
+        async with rooms(migrated_url) as r:
+            write, broken = r.database.write, []
+
+            async def breaks_once(label, job):
+                if broken:
+                    return await write(label, job)
+                broken.append(label)
+                if committed:
+                    await write(label, job)
+                raise CommitUnknown(label)
+
+            monkeypatch.setattr(r.database, "write", breaks_once)
+            coin = Catalog.load().coin(USDT)
+            await credit(r.database, r.book, 7, "m:1", CoinAmount.parse(coin, "5"), reason="test", at_ms=1)
+            assert broken == ["credit"]
+            assert await balances(r.database, "m:1") == {USDT: (units("5"), 0)}
+            with pytest.raises(Conflict):
+                await credit(r.database, r.book, 7, "m:1", CoinAmount.parse(coin, "5"), reason="test", at_ms=1)
+
+    asyncio.run(run())
+
+
+def test_a_credit_of_which_nobody_can_tell_says_so(migrated_url, monkeypatch):
+    async def run():
+        async with rooms(migrated_url) as r:
+            said = iter([CommitUnknown("credit")])
+
+            async def away(label, job):
+                raise next(said, DatabaseUnavailable("gone"))
+
+            monkeypatch.setattr(r.database, "write", away)
+            with pytest.raises(CommitUnknown):
+                await credit(r.database, r.book, 7, "m:1", CoinAmount.parse(Catalog.load().coin(USDT), "5"), reason="test", at_ms=1)
+
+    asyncio.run(run())

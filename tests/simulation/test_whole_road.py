@@ -109,3 +109,7 @@ def test_it_catches_a_reserve_that_is_not_checked(monkeypatch):
     """Whoever asks for more than there is gets it."""
     monkeypatch.setattr(book.Sheet, "post", lambda self, entry: self.entries.append(entry))
     assert first_caught() is not None
+
+
+def test_a_chain_without_a_block_to_undo_is_no_end_of_the_story():
+    assert run(1042).paid > 0

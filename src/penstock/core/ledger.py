@@ -87,6 +87,12 @@ def seen_on_chain(lane: str, token_id: str, coin_id: str, units: int, *, chain: 
     return Entry("seen", f"{chain}:{lane}:{token_id}:{block}", "seen", lines, chain, block)
 
 
+def left_the_chain(lane: str, token_id: str, coin_id: str, units: int, *, chain: str, block: int, note: str) -> Entry:
+    """Coins that left a hot address without us, final, and a person has said why."""
+    lines = _lines(coin_id, (treasury(token_id), units), (FUNDING, -units))
+    return Entry("seen", f"{chain}:{lane}:{token_id}:{block}", "left", lines, chain, block, note)
+
+
 def reserve(order_id: int, holder: str, coin_id: str, units: int) -> Entry:
     """Held back for an order that leaves the house."""
     return Entry("order", str(order_id), "reserve", _lines(coin_id, (available(holder), -units), (reserved(holder), units)))

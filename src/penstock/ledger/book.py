@@ -17,10 +17,11 @@ from penstock.core import ledger
 from penstock.core.errors import InvariantBroken
 from penstock.core.ledger import Entry, is_stored
 from penstock.core.money import Coin, CoinAmount
-from penstock.db import Database, Tx
+from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Tx
 
 Key = tuple[str, str]
 
+COMMIT_TRIES: Final = 5
 GENESIS: Final = "0" * 64
 """What the first batch of a committer follows."""
 
@@ -227,11 +228,28 @@ class Balances:
 
 
 async def credit(database: Database, book: Book, command_id: int, holder: str, amount: CoinAmount, *, reason: str, at_ms: int) -> None:
-    """Book declared funding of a holder. Running it twice with one command id raises db.Conflict and books once."""
+    """Book declared funding of a holder. Running it twice with one command id raises db.Conflict and books once.
+
+    After a COMMIT of unknown outcome it looks for the entry. Raises CommitUnknown when nobody can tell: who repeats it might book twice.
+    """
+    unknown: CommitUnknown | None = None
 
     def job(tx: Tx) -> None:
+        # Only after a COMMIT of unknown outcome: it may be there.
+        if unknown is not None and tx.one("SELECT id FROM entry WHERE ref_kind = 'credit' AND ref_id = :id", id=str(command_id)):
+            return
         sheet = book.open(tx, [(holder, amount.coin.id)])
         sheet.post(ledger.credit(str(command_id), holder, amount.coin.id, amount.units, reason))
         book.close(tx, sheet, at_ms)
 
-    await database.write("credit", job)
+    for _ in range(COMMIT_TRIES):
+        try:
+            await database.write("credit", job)
+        except CommitUnknown as error:
+            unknown = error
+        except (Conflict, DatabaseUnavailable):
+            if unknown is None:
+                raise
+        else:
+            return
+    raise unknown or CommitUnknown("credit")

@@ -63,8 +63,13 @@ class Attempt:
 
     @property
     def newest(self) -> Version:
-        """The version to send again."""
+        """The latest version; the one to send again, once it is signed."""
         return self.versions[-1]
+
+    @property
+    def signed(self) -> list[Version]:
+        """Versions that can land."""
+        return [version for version in self.versions if version.raw is not None]
 
 
 def lane_for_update(tx: Tx, chain: str) -> Lane | None:
@@ -84,6 +89,13 @@ def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int)
     if lane is None or not lane.halted:
         return None
     tx.run("UPDATE lane SET halted = '' WHERE id = :id", id=lane.id)
+    # What the signer refused is asked for again: nothing behind its slot can land before it does.
+    tx.run(
+        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE lane_id = :id AND due_at_ms IS NULL "
+        "AND state IN ('bound', 'signed', 'sent', 'included')",
+        now_ms=now_ms,
+        id=lane.id,
+    )
     # Who looks at the books later sees that it stood, why, and why it went on.
     tx.run(
         "INSERT INTO operator_action (id, at_ms, action, subject, reason) VALUES (:id, :at_ms, 'resume', :subject, :reason)",
@@ -93,6 +105,19 @@ def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int)
         reason=reason,
     )
     return lane.halted
+
+
+def resumed_after(tx: Tx, chain: str, began: str, *, since_ms: int = 0) -> str | None:
+    """The reason of the person who resumed a lane that stood because of what begins so; None when nobody did since."""
+    # Newest first; commands are few.
+    row = tx.one(
+        "SELECT reason FROM operator_action WHERE action = 'resume' AND SUBSTR(subject, 1, :length) = :began AND at_ms > :since_ms "
+        "ORDER BY at_ms DESC, id DESC LIMIT 1",
+        length=len(f"{chain}: {began}"),
+        began=f"{chain}: {began}",
+        since_ms=since_ms,
+    )
+    return str(row["reason"]) if row is not None else None
 
 
 def live_count(tx: Tx, lane_id: int) -> int:

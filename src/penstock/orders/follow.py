@@ -10,7 +10,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.attempt import AttemptState, Outcome, advance
 from penstock.core.errors import InvariantBroken
-from penstock.core.event import Dead, FailedOnChain, Observation, Suspicious
+from penstock.core.event import Dead, FailedOnChain, Included, Observation, Suspicious
 from penstock.core.event import Final as FinalOnChain
 from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
@@ -58,33 +58,48 @@ class Follower:
         return await self._database.write("follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease))
 
     async def handle(self, due: Sequence[Attempt]) -> None:
-        """Resume those that a crash left between two steps, observe the others."""
-        unsigned = [a.newest for a in due if a.newest.raw is None]
-        if unsigned:
-            await self._stages.submit(await self._stages.sign(unsigned))
+        """Observe those that nodes have seen, and resume those that a crash left between two steps."""
+        # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
+        failure: Exception | None = None
+        over: set[int] = set()
+        try:
+            over = await self._watch([a for a in due if a.signed and a.state in (AttemptState.SENT, AttemptState.INCLUDED)])
+        except Exception as error:  # noqa: BLE001  raised again when the others are resumed
+            failure = error
+        await self._resume([attempt for attempt in due if attempt.id not in over])
+        if failure is not None:
+            raise failure
+
+    async def _resume(self, due: Sequence[Attempt]) -> None:
         unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED]
         if unsent:
             await self._stages.submit(unsent)
-        watched = [a for a in due if a.newest.raw is not None and a.state in (AttemptState.SENT, AttemptState.INCLUDED)]
+        unsigned = [a.newest for a in due if a.newest.raw is None]
+        if unsigned:
+            await self._stages.submit(await self._stages.sign(unsigned))
+
+    async def _watch(self, watched: Sequence[Attempt]) -> set[int]:
+        """Look, write what was decided and do what follows; the ids of those that are over."""
         tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
         seen = [await task for task in tasks]
         verdicts = [verdict for verdict in seen if verdict is not None]
         if verdicts:
             await self._settle(verdicts)
         await self._look_again([a for a, verdict in zip(watched, seen, strict=True) if verdict is None])
-        again = [v.attempt.newest for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO)]
+        again = [v.attempt.signed[-1] for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
         if again:
             await self._stages.submit(again)
         for verdict in verdicts:
             if verdict.decision.outcome is Outcome.BUMP:
                 await self._bump(verdict.attempt)
+        return {verdict.attempt.id for verdict in verdicts if verdict.due_at_ms is None}
 
     async def _observe(self, attempt: Attempt) -> Verdict | None:
         rail = self._board.rail(attempt.chain)
         seen: Observation | None = None
         try:
             if rail is not None:
-                seen = await rail.observe([version.view() for version in attempt.versions if version.raw is not None])
+                seen = await rail.observe([version.view() for version in attempt.signed])
         except NodeUnreachable as error:
             log.warning("attempt.observe.unreachable", chain=attempt.chain, detail=str(error))
         if seen is None:
@@ -134,10 +149,12 @@ class Follower:
     async def _bump(self, attempt: Attempt) -> None:
         """A new version on the same slot, stored before it is signed. Under the cap or not at all."""
         rail, token = self._board.rail(attempt.chain), self._catalog.token(attempt.token_id)
-        if rail is None or token is None or len(attempt.versions) >= VERSIONS_MAX:
-            return
         newest = attempt.newest
-        intent = rail.bump(newest.intent, self._board.estimate(token), version=newest.number + 1, cancel=newest.kind == "cancel")
+        if rail is None or token is None or newest.raw is None:
+            return
+        intent = None
+        if len(attempt.versions) < VERSIONS_MAX:
+            intent = rail.bump(newest.intent, self._board.estimate(token), version=newest.number + 1, cancel=newest.kind == "cancel")
         if intent is None:
             log.warning("attempt.bump.capped", attempt=attempt.id, chain=attempt.chain)
             await self._stages.submit([newest])
@@ -155,3 +172,9 @@ class Follower:
             return  # another worker made this version already
         if version is not None:
             await self._stages.submit(await self._stages.sign([version]))
+
+
+def _doubtful(verdict: Verdict) -> bool:
+    """Still in a block by the word of too few nodes: one may stand on a branch that the others have left, and they lack the bytes."""
+    seen = verdict.seen
+    return isinstance(seen, Included) and not seen.depth and verdict.attempt.state is AttemptState.INCLUDED

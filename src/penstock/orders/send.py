@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 HELD_RETRY_MS: Final = 5_000
 """How often a held order looks again for what it waits for."""
+REFUSED_RETRY_MS: Final = 60_000
+"""How often an attempt is looked at whose further version the signer refused."""
 FULL_S: Final = 0.25
 """How long a network whose lane has no room is passed over."""
 SUBMITS_AT_ONCE: Final = 32
@@ -324,8 +326,16 @@ class Sender:
                 if o.state in (OrderState.SENDING, OrderState.CONFIRMING)
             ]
             store.move(tx, moves, next_ids=ids[: len(moves)])
+            # An attempt without bytes rests until the lane is resumed; one of which a version was signed is followed on: that one can land.
+            tx.run(
+                "UPDATE attempt SET seen = :seen, lease = '', due_at_ms = "
+                "CASE WHEN EXISTS (SELECT 1 FROM version WHERE attempt_id = :id AND raw IS NOT NULL) THEN :later_ms END "
+                "WHERE id = :id AND state IN ('bound', 'signed', 'sent', 'included')",
+                seen=reason[:200],
+                id=version.attempt_id,
+                later_ms=now_ms + REFUSED_RETRY_MS,
+            )
             # Later slots cannot land before this one, so nothing more is bound here until a person has looked.
-            tx.run("UPDATE attempt SET due_at_ms = NULL, seen = :seen WHERE id = :id", seen=reason[:200], id=version.attempt_id)
             attempts.halt_lane(tx, version.intent.chain, f"{reason} (attempt {version.attempt_id})")
 
         await self._database.write("quarantine", job)

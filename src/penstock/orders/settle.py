@@ -46,6 +46,7 @@ class _Changes:
     moves: list[Move] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     retired: list[int] = field(default_factory=list)
+    paid_by: list[dict[str, Any]] = field(default_factory=list)
     halts: dict[str, str] = field(default_factory=dict)
 
 
@@ -178,6 +179,8 @@ class Settler:
                 raise InvariantBroken(f"order {order.id} failed and its attempt {attempt.id} paid")
             if order.state is not OrderState.SUCCEEDED:
                 self._succeed(changes, order, txid, self._describe(verdict))
+            elif order.txid != txid:
+                changes.paid_by.append({"id": order.id, "txid": txid})
         token_id, coin_id = orders[0].token_id, orders[0].coin_id
         paid = sum(order.net for order in orders)
         changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
@@ -229,6 +232,11 @@ class Settler:
         tx.run(
             "UPDATE attempt_order SET live = 0 WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
             k=[{"id": attempt_id} for attempt_id in changes.retired],
+        )
+        # Reported early with one version, and after a reorg another one was paid: whoever asks gets the one that is on the chain.
+        tx.run(
+            "UPDATE orders SET txid = k.txid FROM {ROWS k(id {INT}, txid TEXT)} WHERE orders.id = k.id AND orders.state = 'succeeded'",
+            k=changes.paid_by,
         )
         for chain, reason in changes.halts.items():
             log.error("lane.halted", chain=chain, reason=reason)

@@ -1,6 +1,7 @@
 """What the chain shows of our hot addresses, compared with the books at one final block.
 
-More than the books say is funding that arrived: it books itself. Less is an outflow that we did not make: the lane stops.
+More than the books say is funding that arrived: it books itself. Less is an outflow that we did not make: the lane stops until a person
+resumes it with a reason, and then that amount is booked as taken by the house; slots that others used are passed over in the same way.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class Treasury:
         address = await self.address_of(rail.network)
         heads = await rail.heads()
         mined = await rail.next_slot(address)
-        await self._open(chain, address, mined)
         used = await rail.next_slot(address, block=heads.final)
+        await self._open(chain, address, mined, used)
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
         observed = {token.id: await rail.balance(address, token, block=heads.final) for token in tokens}
         seen = Look(chain, address, heads.final, used, observed)
@@ -91,7 +92,7 @@ class Treasury:
             self.refilled()
         return seen
 
-    async def _open(self, chain: str, address: str, mined: int) -> None:
+    async def _open(self, chain: str, address: str, mined: int, used: int) -> None:
         lane_id = self._next_ids(1)[0]
 
         def job(tx: Tx) -> int:
@@ -108,7 +109,12 @@ class Treasury:
             elif lane.address != address:
                 attempts.halt_lane(tx, chain, f"the signer's address is {address}, the books know {lane.address}")
             elif mined > lane.next_slot:
-                attempts.halt_lane(tx, chain, f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}")
+                strange = f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}"
+                if used >= mined and attempts.resumed_after(tx, chain, strange) is not None:
+                    # A person has looked, and nodes agree that those slots are gone for good.
+                    tx.run("UPDATE lane SET next_slot = :slot WHERE id = :id", slot=mined, id=lane.id)
+                else:
+                    attempts.halt_lane(tx, chain, strange)
             return 0 if lane is None else attempts.retired_count(tx, lane.id)
 
         retired = await self._database.write("lane", job)
@@ -130,7 +136,7 @@ class Treasury:
         )
         if behind is None or behind["n"]:
             return False
-        before = {r["token_id"]: r for r in tx.all("SELECT token_id, block, observed FROM treasury_seen WHERE lane_id = :id", id=lane.id)}
+        before = {r["token_id"]: r for r in tx.all("SELECT token_id, block, observed, at_ms FROM treasury_seen WHERE lane_id = :id", id=lane.id)}
         sheet = self._book.open(tx, [])
         for token_id, units in seen.observed.items():
             token = self._catalog.token(token_id)
@@ -145,22 +151,28 @@ class Treasury:
                 sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=seen.chain, block=seen.block))
             elif units < expected:
                 missing = TokenAmount(token, expected - units)
-                log.error("treasury.outflow.unexplained", chain=seen.chain, token=token.id, missing=str(missing), block=seen.block)
-                attempts.halt_lane(
-                    tx, seen.chain, f"{missing} {token.coin.symbol} left the hot address at or before block {seen.block} unexplained"
+                what = f"{missing} {token.coin.symbol} left the hot address"
+                reason = attempts.resumed_after(tx, seen.chain, f"{what} ", since_ms=last["at_ms"] if last is not None else 0)
+                if reason is None:
+                    log.error("treasury.outflow.unexplained", chain=seen.chain, token=token.id, missing=str(missing), block=seen.block)
+                    attempts.halt_lane(tx, seen.chain, f"{what} at or before block {seen.block} unexplained")
+                    continue
+                less = missing.to_coin().units
+                sheet.post(
+                    ledger.left_the_chain(lane.address, token.id, token.coin.id, less, chain=seen.chain, block=seen.block, note=reason)
                 )
-                continue
             self._note(tx, lane.id, token_id, seen.block, units)
         now_ms = self._runtime.now_ms()
         self._book.close(tx, sheet, now_ms)
-        if sheet.entries:
+        arrived = any(entry.posting_kind == "seen" for entry in sheet.entries)
+        if arrived:
             # Orders that waited for coins look again at once.
             tx.run(
                 "UPDATE orders SET due_at_ms = :now_ms WHERE state = 'held' AND hold_reason = 'liquidity' AND chain = :chain AND due_at_ms > :now_ms",
                 now_ms=now_ms,
                 chain=seen.chain,
             )
-        return bool(sheet.entries)
+        return arrived
 
     def _expected(self, tx: Tx, token: Token, last: dict[str, int] | None, seen: Look) -> int:
         """What the books say the address holds at the block: the last look and every chain entry since."""

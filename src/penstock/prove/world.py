@@ -121,8 +121,10 @@ class SimulatedWorld:
                 case "lag":
                     node.faults.lag = self.source.randint(1, 5)
                 case "fork":
-                    depth = self.source.randint(1, max(1, min(3, chain.head.number - chain.final)))
-                    chain.fork(depth, self.source.choice(("keep", "drop", "reorder")))
+                    undoable = chain.head.number - chain.final
+                    depth, fate = self.source.randint(1, max(1, min(3, undoable))), self.source.choice(("keep", "drop", "reorder"))
+                    if undoable:
+                        chain.fork(depth, fate)
                 case "spike":
                     chain.spike(self.source.randint(2, 8))
                 case "forget":
