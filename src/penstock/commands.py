@@ -116,7 +116,9 @@ class Commands:
                 if refusal.problem is not Problem.SERVICE_ERROR:
                     raise
                 # Repeating the command makes another order: only who has looked knows that this one is not there.
-                raise Refused(refusal.problem, f"{refusal.msg} Before you repeat it: `penstock order show {name}` must find nothing.") from refusal
+                raise Refused(
+                    refusal.problem, f"{refusal.msg} Before you repeat it: `penstock order show {name}` must find nothing."
+                ) from refusal
 
     def _token(self, text: str) -> Token:
         symbol, _, chain = text.partition(":")

@@ -41,7 +41,13 @@ Row = dict[str, Any]
 _ATTEMPTS_MAX: Final = 8
 _POSTGRES_CONNECTIONS: Final = 8
 _MIGRATION_LOCK: Final = 0x70656E73746F636B
-_WIRE: Final = {"connect_timeout": "10", "keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
+_WIRE: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
 """How soon we notice that the server's machine is gone; what the URL says wins."""
 _SESSION: Final = {
     "idle_in_transaction_session_timeout": "10s",

@@ -136,7 +136,9 @@ class Treasury:
         )
         if behind is None or behind["n"]:
             return False
-        before = {r["token_id"]: r for r in tx.all("SELECT token_id, block, observed, at_ms FROM treasury_seen WHERE lane_id = :id", id=lane.id)}
+        before = {
+            r["token_id"]: r for r in tx.all("SELECT token_id, block, observed, at_ms FROM treasury_seen WHERE lane_id = :id", id=lane.id)
+        }
         sheet = self._book.open(tx, [])
         for token_id, units in seen.observed.items():
             token = self._catalog.token(token_id)

@@ -16,7 +16,7 @@ from penstock.catalog import Catalog
 from penstock.core import wire_signature
 from penstock.core.wire import compact
 from penstock.devnet.control import BoxNetwork, network_of
-from penstock.devnet.evm import EvmChain
+from penstock.devnet.evm import EvmChain, Keep
 from penstock.devnet.node import Broken, Faults
 from penstock.devnet.specs import default_specs
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop
@@ -24,6 +24,8 @@ from penstock.rails.base import PostFailed
 from penstock.webhooks.deliver import Reply, TargetFailed
 
 CHAIN: Final = "ETH"
+FATES: Final[tuple[Keep, ...]] = ("keep", "drop", "reorder")
+"""What becomes of the transactions of blocks that a fork undoes."""
 STORM_S: Final = 90.0
 """How long the weather is bad. After it everything must finish."""
 
@@ -122,7 +124,7 @@ class SimulatedWorld:
                     node.faults.lag = self.source.randint(1, 5)
                 case "fork":
                     undoable = chain.head.number - chain.final
-                    depth, fate = self.source.randint(1, max(1, min(3, undoable))), self.source.choice(("keep", "drop", "reorder"))
+                    depth, fate = self.source.randint(1, max(1, min(3, undoable))), self.source.choice(FATES)
                     if undoable:
                         chain.fork(depth, fate)
                 case "spike":
