@@ -11,7 +11,7 @@ from penstock.ledger.book import balances
 from penstock.orders.attempts import resume_lane
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
-from tests.fixtures.chain import Road
+from tests.fixtures.chain import Road, ScriptedRail
 from tests.fixtures.rooms import USDT, rooms, units
 
 
@@ -487,5 +487,35 @@ def test_slots_that_others_used_are_passed_over_when_a_person_has_looked_and_the
         await r.submit_all([usdt(r, road, "a")])
         await road.send()
         assert [row["slot"] for row in await r.database.read(lambda tx: tx.all("SELECT slot FROM attempt"))] == [2]
+
+    scenario(migrated_url, body)
+
+
+def test_a_network_whose_nodes_let_us_wait_does_not_hold_up_what_is_paid_on_another(migrated_url):
+    async def body(r, road):
+        slow = ScriptedRail(r.runtime, road.catalog.network("BSC"))
+        slow.funds, answers = {"USDT": 10**21, "BNB": 10**18}, asyncio.Event()
+
+        async def observe(versions):
+            await answers.wait()
+            raise NodeUnreachable("no answer within 8 s")
+
+        slow.observe = observe
+        road.board.rails["BSC"] = slow
+        await road.board.refresh()
+        await road.treasury.refresh()
+        b = usdt(r, road, "b")
+        b.wish = replace(b.wish, chain="BSC", token_id=road.catalog.by_symbol("USDT", "BSC").id)
+        await r.submit_all([usdt(r, road, "a"), b])
+        await road.send()
+        road.rail.answer = final
+        following = asyncio.create_task(road.follow())
+        async with asyncio.timeout(5):
+            while (await road.order("a"))["state"] != "succeeded":
+                await asyncio.sleep(0.01)
+        assert not following.done()
+        answers.set()
+        assert await following == 2
+        assert (await road.order("b"))["state"] == "sending"
 
     scenario(migrated_url, body)

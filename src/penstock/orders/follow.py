@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,7 +17,7 @@ from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
 from penstock.orders.attempts import Attempt, Version
 from penstock.orders.board import Board
-from penstock.orders.send import Stages
+from penstock.orders.send import Stages, failure_of
 from penstock.orders.settle import Settler, Verdict
 from penstock.orders.store import LostRace
 from penstock.rails.base import NodeUnreachable
@@ -58,7 +59,17 @@ class Follower:
         return await self._database.write("follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease))
 
     async def handle(self, due: Sequence[Attempt]) -> None:
-        """Observe those that nodes have seen, and resume those that a crash left between two steps."""
+        """Observe those that nodes have seen, and resume those that a crash left between two steps; network by network."""
+        by_chain: defaultdict[str, list[Attempt]] = defaultdict(list)
+        for attempt in due:
+            by_chain[attempt.chain].append(attempt)
+        # Side by side: what is seen on one network is written while the nodes of another let us wait, and before the leases run out.
+        tasks = [self._runtime.spawn(self._follow(group), name=f"follow-{chain}") for chain, group in by_chain.items()]
+        failures = [error for error in [await failure_of(task) for task in tasks] if error is not None]
+        if failures:
+            raise failures[0]
+
+    async def _follow(self, due: Sequence[Attempt]) -> None:
         # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
         failure: Exception | None = None
         over: set[int] = set()

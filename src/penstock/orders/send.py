@@ -146,7 +146,7 @@ class Sender:
             by_chain[order.chain].append(order)
         # Side by side: a network that is slow to answer does not hold up the steps of another.
         tasks = [self._runtime.spawn(self._send(chain, group), name=f"send-{chain}") for chain, group in by_chain.items()]
-        failures = [error for error in [await _failure(task) for task in tasks] if error is not None]
+        failures = [error for error in [await failure_of(task) for task in tasks] if error is not None]
         if failures:
             raise failures[0]
 
@@ -369,7 +369,8 @@ class Sender:
         await self._database.write("sent", job)
 
 
-async def _failure(task: asyncio.Task[None]) -> Exception | None:
+async def failure_of(task: asyncio.Task[None]) -> Exception | None:
+    """What the task ended with, to be raised when its siblings are done."""
     try:
         await task
     except Exception as error:  # noqa: BLE001  raised again when the other networks are done
