@@ -119,14 +119,17 @@ class Board:
 
     async def refresh_network(self, chain: str) -> None:
         """Heads and the estimate of every token of one network."""
-        rail = self.rails[chain]
+        rail, fault = self.rails[chain], ""
         try:
             self._heads[chain] = await rail.heads()
-            for token in self._catalog.tokens_on(chain):
+        except NodeUnreachable as error:
+            fault = str(error)
+        for token in self._catalog.tokens_on(chain) if not fault else ():
+            try:
                 if token.status == 1:
                     self._estimates[token.id] = await rail.estimate(token)
-            self.faults.pop(chain, None)
-        except NodeUnreachable as error:
-            if self.faults.get(chain) != str(error):
-                log.warning("network.unreachable", chain=chain, detail=str(error))
-            self.faults[chain] = str(error)
+            except NodeUnreachable as error:
+                fault = str(error)  # its last estimate ages; the other tokens are asked all the same
+        if fault and self.faults.get(chain) != fault:
+            log.warning("network.unreachable", chain=chain, detail=fault)
+        self.faults = {name: text for name, text in self.faults.items() if name != chain} | ({chain: fault} if fault else {})

@@ -202,7 +202,9 @@ def _webhook(tx: Tx, order_id: int) -> dict[str, Any] | None:
 def _outlook(order: Order, history: list[Row], attempts: list[Row]) -> tuple[str, str]:
     """Why it waits and what happens next."""
     if order.state is OrderState.HELD:
-        why = next((h["reason"] for h in reversed(history) if h["after"] == "held"), order.hold_reason)
+        # The newest text, unless the order is held for another reason by now.
+        told = (h["reason"] for h in reversed(history) if h["after"] == "held" and h["reason"].startswith(order.hold_reason))
+        why = next(told, order.hold_reason)
         return why, _HELD.get(order.hold_reason, "")
     seen = attempts[-1]["seen"] if attempts else ""
     waits = {
