@@ -155,11 +155,10 @@ async def serve(settings: Settings, role: str) -> None:
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}
         config = uvicorn.Config(product.app(calls=role != "worker"), host=host, port=int(port), log_config=None, **options)
-        server = _Server(config)
+        server = _Server(config, role)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.leave)
         product.on_broken = server.leave
-        log.info("serve.started", listen=settings.server.listen, role=role)
         try:
             await server.serve()
         finally:
@@ -171,6 +170,19 @@ async def serve(settings: Settings, role: str) -> None:
 
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling, which would end the process before the rooms are closed."""
+
+    def __init__(self, config: uvicorn.Config, role: str) -> None:
+        super().__init__(config)
+        self._role = role
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so only then; where it cannot, one sentence and the exit code of a wrong setting."""
+        listen = f"{self.config.host}:{self.config.port}"
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise SettingWrong(f"server.listen: cannot listen on {listen}, see the line above") from error
+        log.info("serve.started", listen=listen, role=self._role)
 
     def leave(self) -> None:
         """Stop listening and finish what is under way."""
