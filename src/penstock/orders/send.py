@@ -383,10 +383,12 @@ def _payment(order: Order, token: Token) -> Payment:
 
 
 def _shortage(money: Purse, needs: Mapping[str, int], catalog: Catalog) -> str:
+    lacking: list[str] = []
+    chain = ""
     for token_id, units in needs.items():
         token = catalog.token(token_id)
         if token is not None and money.spendable.get(token_id, 0) < units:
             have = max(0, money.spendable.get(token_id, 0))
-            missing = CoinAmount(token.coin, (units - have) * token.scale)
-            return f"the treasury lacks {missing} {token.coin.symbol} on {token.chain}"
-    return "the treasury is short"
+            lacking.append(f"{CoinAmount(token.coin, (units - have) * token.scale)} {token.coin.symbol}")
+            chain = token.chain
+    return f"the treasury lacks {' and '.join(lacking)} on {chain}" if lacking else "the treasury is short"

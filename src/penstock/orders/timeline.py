@@ -209,7 +209,7 @@ def _outlook(order: Order, history: list[Row], attempts: list[Row]) -> tuple[str
     seen = attempts[-1]["seen"] if attempts else ""
     waits = {
         OrderState.ACCEPTED: "a worker, or a free slot on the hot address",
-        OrderState.SENDING: seen or "a node's answer",
+        OrderState.SENDING: seen or ("a block that has it" if attempts and attempts[-1]["state"] == "sent" else "a node's answer"),
         OrderState.CONFIRMING: seen,
         OrderState.QUARANTINED: next((h["reason"] for h in reversed(history) if h["after"] == "quarantined"), ""),
     }
