@@ -101,7 +101,7 @@ def emit(value: Any, as_json: bool, table: Callable[[Any], Any]) -> None:
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     else:
-        out.print(table(value))
+        out.print(table(value), crop=False)  # what must not be folded may run past the edge; it is never cut off
 
 
 @app.command()
@@ -146,7 +146,7 @@ def serve_command(
 def merchant_add(name: str, webhook_url: Annotated[str, typer.Option(help="Where events go.")] = "", as_json: Json = False) -> None:
     """Make a merchant; its secret is shown this once."""
     added = run(lambda c: c.add_merchant(name, webhook_url))
-    emit(added, as_json, lambda m: show.facts("Keep the secret: it is not shown again", m))
+    emit(added, as_json, lambda m: show.secret("Keep the secret: it is not shown again", m))
 
 
 @merchants.command("list")
@@ -175,7 +175,7 @@ def merchant_rotate(
 ) -> None:
     """Make a new secret; both are valid until the time it states."""
     rotated = run(lambda c: c.rotate_secret(app_id, overlap_hours * 3600))
-    emit(rotated, as_json, lambda m: show.facts("Keep the secret: it is not shown again", m))
+    emit(rotated, as_json, lambda m: show.secret("Keep the secret: it is not shown again", m))
 
 
 @accounts.command("add")
@@ -231,13 +231,13 @@ def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that ar
 @app.command()
 def catalog(as_json: Json = False) -> None:
     """Coins and tokens that can be paid."""
-    emit({"tokens": run(lambda c: c.catalog_rows())}, as_json, lambda v: show.rows("Catalogue", v["tokens"]))
+    emit({"tokens": run(lambda c: c.catalog_rows())}, as_json, lambda v: show.catalog(v["tokens"]))
 
 
 @app.command()
 def fees(as_json: Json = False) -> None:
     """What a payout of each token costs now."""
-    emit({"fees": run(lambda c: c.fee_rows())}, as_json, lambda v: show.rows("Fees", v["fees"], empty=show.NO_NETWORK))
+    emit({"fees": run(lambda c: c.fee_rows())}, as_json, lambda v: show.fees(v["fees"]))
 
 
 @orders.command("list")

@@ -161,7 +161,7 @@ class Commands:
                 in_books = plain(-books.get((f"treasury:{token.id}", token.coin.id), 0), LEDGER_DECIMALS)
                 on_chain = await self._on_chain(token, address)
                 row: dict[str, Any] = {"chain": network.chain, "address": address, "crypto": token.coin.symbol}
-                rows.append(row | {"on_chain": on_chain, "in_books": in_books})
+                rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
     async def _on_chain(self, token: Token, address: str) -> str | None:
@@ -204,7 +204,9 @@ class Commands:
                 age_s = (self._p.runtime.now_ms() - estimate.at_ms) // 1000 if estimate is not None else None
                 rows.append(row | {"fee": str(quote.fee), "fee_usd": quote.fee_usd, "age_s": age_s, "problem": ""})
             except Refused as refusal:
-                rows.append(row | {"fee": None, "fee_usd": None, "age_s": None, "problem": refusal.msg})
+                fault = self._p.board.faults.get(token.chain)
+                problem = refusal.msg if fault is None else f"its nodes do not answer as they should: {fault}"
+                rows.append(row | {"fee": None, "fee_usd": None, "age_s": None, "problem": problem})
         return rows
 
     async def audit(self) -> dict[str, Any]:

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 NO_NETWORK = "no network is on; set networks.<CHAIN>.rpc_urls."
+
+# What is copied from the screen stays in one piece as long as the terminal is wide enough for it alone.
+_WHOLE = frozenset({"order_id", "token_id", "coin_id", "app_id", "c_id", "chain", "coin", "crypto"})
 
 _STATE_STYLE = {
     "succeeded": "green",
@@ -36,11 +41,13 @@ def _cell(name: str, value: object) -> Text:
     if isinstance(value, list | tuple):
         return Text(", ".join(str(item) for item in value))
     text = "" if value is None else "yes" if value is True else "no" if value is False else str(value)
-    return Text(text, style=_STATE_STYLE.get(text, ""))
+    return Text(text, style=_STATE_STYLE.get(text.partition(":")[0], ""))
 
 
 def _title(name: str) -> str:
-    return "at" if name == "at_ms" else name.removesuffix("_at_ms").replace("_", " ")
+    if name == "at_ms" or name.endswith("_at_ms"):
+        return f"{name.removesuffix('_ms').removesuffix('_at')} (UTC)"
+    return name.replace("_", " ")
 
 
 def facts(title: str, values: Mapping[str, Any]) -> RenderableType:
@@ -53,38 +60,120 @@ def facts(title: str, values: Mapping[str, Any]) -> RenderableType:
     return Panel(table, title=title, title_align="left", expand=False)
 
 
-def rows(title: str, values: Sequence[Mapping[str, Any]], *, empty: str = "none yet.") -> RenderableType:
-    """Many things, a row each; `empty` is said when there are none."""
-    if not values:
-        return Text(f"{title}: {empty}")
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in values[0]:
-        table.add_column(_title(name), overflow="fold")
-    for value in values:
-        table.add_row(*(_cell(name, value.get(name)) for name in values[0]))
-    return table
+def secret(title: str, values: Mapping[str, Any]) -> RenderableType:
+    """The same without a frame and without folding: what is shown once has to survive being copied from a narrow terminal."""
+    width = max(len(_title(name)) for name in values)
+    lines = [
+        Text.assemble((f"{_title(name):{width}}  ", "dim"), _cell(name, value), no_wrap=True, overflow="ignore")
+        for name, value in values.items()
+        if value != ""
+    ]
+    return Group(Text(title, style="bold yellow"), *lines)
+
+
+class _Rows:
+    """A table that leaves out its spare columns, one after the other, where the terminal is too narrow for them."""
+
+    def __init__(self, title: str, values: Sequence[Mapping[str, Any]], spare: Sequence[str]) -> None:
+        self._title = title
+        self._values = values
+        self._spare = spare
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = list(self._values[0])
+        table = self._table(names)
+        for name in self._spare:
+            if Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width:
+                break
+            names.remove(name)
+            table = self._table(names)
+        yield table
+
+    def _table(self, names: Sequence[str]) -> Table:
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            title_style="bold",
+            header_style="dim",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for name in names:
+            table.add_column(_title(name), overflow="fold", no_wrap=name in _WHOLE)
+        for value in self._values:
+            table.add_row(*(_cell(name, value.get(name)) for name in names))
+        return table
+
+
+def rows(title: str, values: Sequence[Mapping[str, Any]], *, empty: str = "none yet.", spare: Sequence[str] = ()) -> RenderableType:
+    """Many things, a row each; `empty` is said when there are none, `spare` columns go first where there is no room."""
+    return _Rows(title, values, spare) if values else Text(f"{title}: {empty}")
 
 
 def orders(values: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Orders, newest first."""
-    columns = ("created_at_ms", "order_id", "merchant_order_id", "state", "hold_reason", "chain", "crypto", "value", "net_receivable")
-    return rows("Orders", [{name: order[name] for name in columns} for order in values])
+    shown = [
+        {
+            "order_id": order["order_id"],
+            "merchant's id": order["merchant_order_id"],
+            "state": f"{order['state']}: {order['hold_reason']}" if order["hold_reason"] else order["state"],
+            "amount": f"{order['value']} {order['crypto']}",
+            "chain": "inside" if order["internal"] else order["chain"],
+            "net_receivable": order["net_receivable"],
+            "created_at_ms": order["created_at_ms"],
+        }
+        for order in values
+    ]
+    return rows("Orders", shown, spare=("net_receivable", "created_at_ms"))
 
 
 def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableType:
-    """Hot addresses; networks that are off only on demand, as one line each address otherwise."""
-    shown = [value for value in values if every or value["on_chain"] is not None or value["in_books"] != "0"]
+    """What the hot addresses hold; networks that are off only on demand. Networks of a family share one address."""
+    shown = [value for value in values if every or value["on"] or value["in_books"] != "0"]
+    columns = ("chain", "crypto", "on_chain", "in_books")
+    table = [{name: value[name] for name in columns} for value in shown]
+    silent = sorted({value["chain"] for value in shown if value["on"] and value["on_chain"] is None})
     addresses = sorted({value["address"] for value in values})
     return Group(
-        rows("Treasury", shown, empty=NO_NETWORK),
-        *(Text(f"Hot address of every EVM network, on or off: {address}") for address in addresses),
+        rows("Treasury", table, empty=NO_NETWORK),
+        *(
+            Text(f"The nodes of {chain} do not answer as they should; /readyz and the log of serve say why.", style="yellow")
+            for chain in silent
+        ),
+        *(
+            Text.assemble("Hot address of every EVM network, on or off:\n", address, no_wrap=True, overflow="ignore")
+            for address in addresses
+        ),
     )
+
+
+def catalog(values: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What can be paid; the wire's numbers as words."""
+    words = {1: "on", 2: "off"}
+    columns = ("coin", "chain", "token_id", "decimals", "status", "contract", "coin_id")
+    table = [{name: value[name] for name in columns} | {"status": words.get(value["status"], value["status"])} for value in values]
+    return rows("Catalogue", table, spare=("coin_id", "contract"))
+
+
+def fees(values: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What a payout costs; what is wrong once a network, below."""
+    columns = ("coin", "chain", "fee", "fee_usd", "age_s", "token_id")
+    problems = dict.fromkeys(f"{value['chain']}: {value['problem']}" for value in values if value["problem"])
+    table = [{name: value[name] for name in columns} for value in values]
+    return Group(rows("Fees", table, empty=NO_NETWORK, spare=("token_id",)), *(Text(problem, style="yellow") for problem in problems))
+
+
+def _spaced(*parts: RenderableType) -> RenderableType:
+    """One below the other, with an empty line between."""
+    return Group(parts[0], *(line for part in parts[1:] for line in ("", part)))
 
 
 def account(value: Mapping[str, Any]) -> RenderableType:
     """An internal account with balances and history."""
     head = facts("Account", {name: value[name] for name in ("c_id", "email", "nickname")})
-    return Group(head, rows("Balances", value["balances"]), rows("History", value["history"]))
+    return _spaced(head, rows("Balances", value["balances"]), rows("History", value["history"], spare=("at_ms",)))
 
 
 def timeline(order: Mapping[str, Any]) -> RenderableType:
@@ -102,10 +191,9 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
         webhook = order["webhook"]
         never = Text(f"Webhook: {webhook['state']}, {webhook['result'] or 'not sent yet'}")
         parts.append(rows(f"Webhook: {webhook['state']}", webhook["sends"]) if webhook["sends"] else never)
-    if order["waits_for"]:
-        parts.append(Text(f"Waits for: {order['waits_for']}", style="yellow"))
-    parts.append(Text(f"Next: {order['next']}", style="bold"))
-    return Group(*parts)
+    outlook = [Text(f"Waits for: {order['waits_for']}", style="yellow")] if order["waits_for"] else []
+    parts.append(Group(*outlook, Text(f"Next: {order['next']}", style="bold")))
+    return _spaced(*parts)
 
 
 def _count(number: int, noun: str) -> str:
@@ -129,4 +217,4 @@ def audit(report: Mapping[str, Any]) -> RenderableType:
         parts.append(rows("Warnings", report["warnings"]))
     house = [{"account": name, "coin": coin, "balance": text} for name, coins in report["balances"].items() for coin, text in coins.items()]
     parts.append(rows("House accounts", house))
-    return Group(*parts)
+    return _spaced(*parts)

@@ -175,7 +175,7 @@ async def _set_up(stage: Stage) -> Client:
                         stage, chain, do="fund_token", contract=token.contract, address=address, units=str(10_000 * 10**token.decimals)
                     )
         await _funded(stage, commands)
-        stage.console.print(show.rows("Treasury", [row for row in await commands.treasury_rows() if row["chain"] in CHAINS]))
+        stage.console.print(show.treasury([row for row in await commands.treasury_rows() if row["chain"] in CHAINS], every=False))
     return client
 
 
