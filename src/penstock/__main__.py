@@ -58,6 +58,11 @@ def fail(text: str, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+def note(text: str) -> None:
+    """Something to know on stderr; no failure."""
+    err.print(Text.assemble(("penstock:", "yellow"), " ", text), highlight=False, soft_wrap=True)
+
+
 def settings(**overrides: Any) -> Settings:
     """The settings of this call, or an exit that says which one is wrong."""
     try:
@@ -121,6 +126,10 @@ def init(
                 fail("the two passphrases differ; nothing was made", 2)
     made = guarded(initialise(configured, key_file=key_file, asked=asked or None))
     emit(made, as_json, lambda m: show.facts("Penstock is ready", m))
+    if made["unlocked_by"] == "key file" and passphrase is not None:
+        note("PENSTOCK_PASSPHRASE is set and not used: the key file of this home unlocks the keys")
+    elif made["unlocked_by"] == "key file" and not key_file:
+        note("no passphrase was given, so a key file unlocks the keys: whoever reads the home folder has them")
 
 
 @app.command(name="migrate")
