@@ -310,7 +310,7 @@ def devnet(
         emit(
             {"networks": found, "control": f"{box.base_url}/control"},
             as_json,
-            lambda v: show.rows("Networks in a box (Ctrl-C ends them)", v["networks"]),
+            lambda v: show.devnet(v["networks"], v["control"]),
         )
         sys.stdout.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -168,6 +169,19 @@ def fees(values: Sequence[Mapping[str, Any]]) -> RenderableType:
 def _spaced(*parts: RenderableType) -> RenderableType:
     """One below the other, with an empty line between."""
     return Group(parts[0], *(line for part in parts[1:] for line in ("", part)))
+
+
+def devnet(networks: Sequence[Mapping[str, Any]], control: str) -> RenderableType:
+    """Boxes, and the lines that connect a gateway to them and put coins on its hot address."""
+    lines = [f'{n["network"]} = {{ rpc_urls = ["{n["url"]}", "{n["url"]}/1"], chain_id = {n["chain_id"]} }}' for n in networks]
+    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "0x...", "wei": str(10**18)}, separators=(",", ":"))
+    return _spaced(
+        rows("Networks in a box (Ctrl-C ends them)", networks),
+        Text("For the penstock.toml of a home of its own:", style="dim"),
+        Text("\n".join(["[networks]", *lines]), no_wrap=True, overflow="ignore"),
+        Text("Coins for its hot address (penstock treasury shows it):", style="dim"),
+        Text(f"curl -s {control} -d '{fund}'", no_wrap=True, overflow="ignore"),
+    )
 
 
 def account(value: Mapping[str, Any]) -> RenderableType:
