@@ -30,6 +30,7 @@ class Readiness:
         except DatabaseUnavailable:
             return ["the database does not answer"], []
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
+        warnings += await self._held()
         for chain in self._board.rails:
             fault = self._board.faults.get(chain) or (self._treasury.faults.get(chain) if self._treasury is not None else None)
             if fault is not None:
@@ -40,6 +41,16 @@ class Readiness:
             warnings.append("prices come from a file and do not age; configure prices.url for a live source")
         warnings += [f"price of {symbol}: {problem}" for symbol, problem in sorted(self._prices.problems.items())]
         return not_ready, warnings
+
+    async def _held(self) -> list[str]:
+        # Held orders are always due again some time, so the partial index has them.
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT chain, hold_reason, COUNT(*) AS n FROM orders WHERE due_at_ms IS NOT NULL AND state = 'held' "
+                "GROUP BY chain, hold_reason ORDER BY chain, hold_reason"
+            )
+        )
+        return [f"{row['n']} held on {row['chain']}, reason {row['hold_reason']}: `penstock order list --state held`" for row in rows]
 
     async def waiting(self) -> Sequence[tuple[str, str, int]]:
         """Open orders, live attempts and events under way, by state."""
