@@ -198,7 +198,11 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
         rows("States", [{"at_ms": s["at_ms"], "state": s["state"], "reason": s["reason"]} for s in order["states"]]),
     ]
     for number, attempt in enumerate(order["attempts"], 1):
-        shown = {n: attempt[n] for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken") if attempt.get(n) not in (None, "")}
+        shown = {
+            n: attempt[n]
+            for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken", "fee_gain_usd")
+            if attempt.get(n) not in (None, "")
+        }
         versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]
         parts += [facts(f"Attempt {number}", shown), rows("Versions", versions)]
     if order["webhook"] is not None:

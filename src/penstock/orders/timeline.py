@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from penstock.catalog import Catalog
-from penstock.core.money import LEDGER_DECIMALS, plain
+from penstock.core.money import LEDGER_DECIMALS, TokenAmount, parse_units, plain
 from penstock.core.order import Order, OrderState
 from penstock.core.snowflake import from_wire, moment_ms, wire_id
 from penstock.db import Database, Row, Tx
@@ -134,9 +134,19 @@ class Timelines:
             ],
         }
         if row["gas_paid"] is not None:
-            shown["fee_taken"] = f"{plain(order.fee, LEDGER_DECIMALS)} {order.crypto}"
+            charged = order.fee if order.state is OrderState.SUCCEEDED else 0
+            shown["fee_taken"] = f"{plain(charged, LEDGER_DECIMALS)} {order.crypto}"
             shown["native_rate_quoted"], shown["native_rate_final"] = order.native_rate, row["native_rate"]
+            shown["fee_gain_usd"] = _gain(order, TokenAmount(native, row["gas_paid"]).to_coin().units, row["native_rate"])
         return shown
+
+
+def _gain(order: Order, gas: int, native_rate: str) -> str:
+    """What the house gained or lost on the fee, in USD: the fee at its quote's rate, less the gas at the rate of its end."""
+    one = 10**LEDGER_DECIMALS
+    taken = order.fee * parse_units(order.token_rate, LEDGER_DECIMALS) // one if order.state is OrderState.SUCCEEDED else 0
+    spent = gas * parse_units(native_rate or "0", LEDGER_DECIMALS) // one
+    return plain((taken - spent) // 10**12, 6)
 
 
 def summary(order: Order) -> dict[str, Any]:
