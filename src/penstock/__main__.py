@@ -303,10 +303,10 @@ def devnet(
     as_json: Json = False,
 ) -> None:
     """Networks in a box, for demo, sandbox and tests."""
-    from penstock.devnet import server, specs  # noqa: PLC0415  only this command needs an EVM
+    from penstock.devnet import boxes, server  # noqa: PLC0415  only this command needs an EVM
 
     def announce(box: server.Box) -> None:
-        found = [{"network": n.name, "chain_id": n.chain.spec.chain_id, "url": box.url(n.name)} for n in box.networks]
+        found = [{"network": n.name, **n.settings, "url": box.url(n.name)} for n in box.networks]
         emit(
             {"networks": found, "control": f"{box.base_url}/control"},
             as_json,
@@ -315,8 +315,9 @@ def devnet(
         sys.stdout.flush()
 
     try:
-        wanted = specs.default_specs(Catalog.load(), [name.upper() for name in only or []])
-        guarded(server.serve(wanted, listen, seed, runtime=SystemRuntime(), announce=announce))
+        runtime = SystemRuntime()
+        networks = boxes.make_networks(Catalog.load(), [name.upper() for name in only or []], now_ms=runtime.now_ms, seed=seed)
+        guarded(server.serve(networks, listen, runtime=runtime, announce=announce))
     except ValueError as error:
         fail(str(error), 2)
 

@@ -174,7 +174,7 @@ def _spaced(*parts: RenderableType) -> RenderableType:
 def devnet(networks: Sequence[Mapping[str, Any]], control: str) -> RenderableType:
     """Boxes, and the lines that connect a gateway to them and put coins on its hot address."""
     lines = [f'{n["network"]} = {{ rpc_urls = ["{n["url"]}", "{n["url"]}/1"], chain_id = {n["chain_id"]} }}' for n in networks]
-    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "0x...", "wei": str(10**18)}, separators=(",", ":"))
+    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "0x...", "units": str(10**18)}, separators=(",", ":"))
     return _spaced(
         rows("Networks in a box (Ctrl-C ends them)", networks),
         Text("For the penstock.toml of a home of its own:", style="dim"),

@@ -5,10 +5,10 @@ import asyncio
 import aiohttp
 import pytest
 
-from penstock.devnet import contracts
-from penstock.devnet.contracts import BoxToken
-from penstock.devnet.node import EvmNode
-from penstock.devnet.state import Draft, World
+from penstock.devnet.evm import contracts
+from penstock.devnet.evm.contracts import BoxToken
+from penstock.devnet.evm.node import EvmNode
+from penstock.devnet.evm.state import Draft, World
 from penstock.rails.evm import codec
 from tests.fixtures.evm import ALICE, BOB, CAROL, CHAIN_ID, ETHER, USDT, chain_with
 

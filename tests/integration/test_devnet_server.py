@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 
 from penstock.catalog import Catalog
-from penstock.devnet.server import Box, make_networks, serve
-from penstock.devnet.specs import default_specs
+from penstock.devnet.boxes import make_networks
+from penstock.devnet.server import Box, serve
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from tests.fixtures.evm import ALICE, ETHER, GWEI
@@ -21,8 +21,8 @@ def with_box(scenario):
 
     async def run():
         runtime = SystemRuntime()
-        specs = default_specs(Catalog.load(), NAMES)
-        async with Box(make_networks(specs, now_ms=runtime.now_ms), runtime=runtime) as box, aiohttp.ClientSession() as session:
+        networks = make_networks(Catalog.load(), NAMES, now_ms=runtime.now_ms)
+        async with Box(networks, runtime=runtime) as box, aiohttp.ClientSession() as session:
             for network in box.networks:
                 network.chain.set_block_time(0)
             await scenario(box, session)
@@ -49,7 +49,7 @@ def test_a_payment_over_http_on_every_network():
             url = box.url(name)
             chain_id = int(await rpc(session, url, "eth_chainId"), 16)
             assert chain_id == box.network(name).chain.spec.chain_id
-            await do(session, box, network=name, do="fund", address=ALICE.address, wei=str(ETHER))
+            await do(session, box, network=name, do="fund", address=ALICE.address, units=str(ETHER))
             await do(session, box, network=name, do="mine")
             legacy = name == "BSC"
             raw = ALICE.pay(0, "0x" + "22" * 20, 5, chain_id=chain_id, legacy=legacy, fee=GWEI * 10, tip=GWEI)
@@ -134,7 +134,7 @@ def test_a_web_page_gets_nothing_done():
 
 def test_it_never_listens_beyond_this_machine():
     runtime = SystemRuntime()
-    networks = make_networks(default_specs(Catalog.load(), ["ETH"]), now_ms=runtime.now_ms)
+    networks = make_networks(Catalog.load(), ["ETH"], now_ms=runtime.now_ms)
     for listen in ("0.0.0.0:8545", "192.168.1.1:8545", "example.org:8545", ":8545", "127.0.0.1:99999"):
         with pytest.raises(ValueError, match="loopback only"):
             Box(networks, runtime=runtime, listen=listen)
@@ -143,8 +143,8 @@ def test_it_never_listens_beyond_this_machine():
 def test_serve_runs_until_it_is_told_to_stop():
     async def run():
         runtime, opened = SystemRuntime(), asyncio.get_running_loop().create_future()
-        specs = default_specs(Catalog.load(), ["ETH"])
-        serving = runtime.spawn(serve(specs, "127.0.0.1:0", 1, runtime=runtime, announce=opened.set_result), name="devnet")
+        networks = make_networks(Catalog.load(), ["ETH"], now_ms=runtime.now_ms)
+        serving = runtime.spawn(serve(networks, "127.0.0.1:0", runtime=runtime, announce=opened.set_result), name="devnet")
         box = await asyncio.wait_for(opened, 5)
         async with aiohttp.ClientSession() as session:
             assert await rpc(session, box.url("ETH"), "net_version") == str(box.network("ETH").chain.spec.chain_id)

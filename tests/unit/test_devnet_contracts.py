@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.fixtures.not_run import not_run
 
 HERE = Path(__file__).parent.parent / "solidity"
-COMPILED = Path(__file__).parents[2] / "src/penstock/devnet/tokens/compiled.json"
+COMPILED = Path(__file__).parents[2] / "src/penstock/devnet/evm/tokens/compiled.json"
 
 
 def test_the_committed_bytes_are_those_of_the_source():

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from trie import HexaryTrie
 
 from penstock.catalog import Catalog
-from penstock.devnet import blocks
-from penstock.devnet.evm import CATCH_UP_MAX, CHAIN_IDS, L1_FEE_VAULT, ChainSpec, EvmChain, box_chain_id
-from penstock.devnet.execution import Call, Log
-from penstock.devnet.mempool import Rejected
-from penstock.devnet.specs import default_specs
+from penstock.devnet.boxes import make_networks
+from penstock.devnet.evm import blocks
+from penstock.devnet.evm.chain import CATCH_UP_MAX, CHAIN_IDS, L1_FEE_VAULT, ChainSpec, EvmChain, box_chain_id
+from penstock.devnet.evm.execution import Call, Log
+from penstock.devnet.evm.mempool import Rejected
+from penstock.devnet.evm.specs import specs as specs_of
 from penstock.rails.evm import codec
 from tests.fixtures.evm import ALICE, BOB, CAROL, CHAIN_ID, ETHER, GWEI, USDT, Clock, Wallet, chain_with
 
@@ -52,7 +53,7 @@ def test_a_box_never_has_the_chain_id_of_a_real_network():
 
 def test_the_catalogue_in_a_box_keeps_names_contracts_and_decimals():
     catalog = Catalog.load()
-    specs = default_specs(catalog)
+    specs = specs_of(catalog)
     assert {spec.name for spec in specs} == {network.chain for network in catalog.networks() if network.family == "evm"}
     assert len({spec.chain_id for spec in specs}) == len(specs)
     for spec in specs:
@@ -60,9 +61,9 @@ def test_the_catalogue_in_a_box_keeps_names_contracts_and_decimals():
         assert spec.chain_id == CHAIN_IDS.start + catalog.network(spec.name).chain_id
         tokens = {token.contract: token.decimals for token in catalog.tokens_on(spec.name) if token.contract}
         assert {address: token.decimals for address, token in spec.tokens.items()} == tokens
-    assert [spec.name for spec in default_specs(catalog, ["BSC"])] == ["BSC"]
+    assert [network.name for network in make_networks(catalog, ["BSC"], now_ms=lambda: 0)] == ["BSC"]
     with pytest.raises(ValueError, match="no network DOGE"):
-        default_specs(catalog, ["DOGE"])
+        make_networks(catalog, ["DOGE"], now_ms=lambda: 0)
 
 
 def test_the_same_inputs_make_the_same_chain():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.devnet.mempool import Rejected
+from penstock.devnet.evm.mempool import Rejected
 from tests.fixtures.evm import ALICE, BOB, CAROL, CHAIN_ID, ETHER, GWEI, Clock, chain_with
 
 

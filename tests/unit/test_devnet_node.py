@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.devnet.control import BadCommand, control, network_of
-from penstock.devnet.node import BATCH_MAX, Broken, EvmNode, Faults, RpcError
+from penstock.devnet.box import BadCommand, Broken
+from penstock.devnet.control import control
+from penstock.devnet.evm.box import network_of
+from penstock.devnet.evm.node import BATCH_MAX, EvmFaults, EvmNode, RpcError
 from penstock.rails.evm import codec
 from tests.fixtures.evm import ALICE, BOB, CAROL, CHAIN_ID, ETHER, GWEI, USDT, Clock, chain_with
 
@@ -265,7 +267,7 @@ def test_a_dropping_node_says_yes_and_forgets():
 
 def test_an_answer_can_be_lost_after_the_transaction_was_taken():
     node = node_with()
-    node.faults = Faults(break_after=1, breakage="timeout")
+    node.faults = EvmFaults(break_after=1, breakage="timeout")
     raw = ALICE.pay(0, BOB.address)
     with pytest.raises(Broken) as broken:
         send(node, raw)
@@ -284,7 +286,7 @@ def test_a_node_that_is_down_answers_nothing():
 
 def test_a_lagging_node_knows_the_network_as_it_was():
     chain = chain_with()
-    true, late = EvmNode(chain), EvmNode(chain, Faults(lag=3))
+    true, late = EvmNode(chain), EvmNode(chain, EvmFaults(lag=3))
     txid = _mined(true)
     chain.mine(2)
     assert [node.call("eth_blockNumber") for node in (true, late)] == ["0x3", "0x0"]
@@ -299,7 +301,7 @@ def test_a_lagging_node_knows_the_network_as_it_was():
 
 def test_a_node_may_lie_about_chain_nonce_and_transactions():
     chain = chain_with()
-    node = EvmNode(chain, Faults(chain_id=1, nonce_shift=5, blind=True))
+    node = EvmNode(chain, EvmFaults(chain_id=1, nonce_shift=5, blind=True))
     assert node.call("eth_chainId") == "0x1"
     assert node.call("eth_getTransactionCount", ALICE.address, "latest") == "0x5"
     txid = _mined(node)
@@ -323,7 +325,7 @@ def test_commands_turn_the_knobs():
 
     assert do("mine", count=3) == {"head": 3}
     assert do("fork", depth=2, transactions="drop") == {"head": 4}
-    assert do("spike", factor=10) == {"base_fee": str(10 * GWEI)}
+    assert do("spike", factor=10)["base_fee"] == str(10 * GWEI)
     assert do("block_time", block_ms=0) == {"block_ms": 0}
     txid = do("fund", address=BOB.address, wei=str(5 * ETHER))["txid"]
     assert do("forget", txid=txid) == {"forgotten": True}
@@ -331,7 +333,7 @@ def test_commands_turn_the_knobs():
     assert do("status")["waiting"] == 1
     assert do("faults", lag=2, breakage="reset") == {"faults": [{"lag": 2, "breakage": "reset"}, {}]}
     assert do("faults", node="all", blind=True)["faults"][1] == {"blind": True}
-    assert network.nodes[0].faults == Faults(lag=2, breakage="reset", blind=True)
+    assert network.nodes[0].faults == EvmFaults(lag=2, breakage="reset", blind=True)
     assert do("heal") == {"faults": [{}, {}]}
     assert do("status")["faucet"] == chain.faucet
 
@@ -347,8 +349,8 @@ def test_commands_turn_the_knobs():
         ({"do": "mine", "times": 1}, "'times' is no argument"),
         ({"do": "fork", "depth": 9}, "older ones are final"),
         ({"do": "fork", "depth": 1, "transactions": "eat"}, "keep, drop, reorder"),
-        ({"do": "fund", "address": "bob", "wei": 1}, "40 hexadecimal"),
-        ({"do": "fund", "address": BOB.address, "wei": 10**30}, "insufficient funds"),
+        ({"do": "fund", "address": "bob", "units": 1}, "40 hexadecimal"),
+        ({"do": "fund", "address": BOB.address, "units": 10**30}, "insufficient funds"),
         ({"do": "spike", "factor": 0}, "1 or more"),
         ({"do": "faults", "sleepy": 1}, "no fault"),
         ({"do": "faults", "lag": -1}, "0 or more"),
@@ -363,7 +365,7 @@ def test_a_wrong_command_is_refused_and_says_what_is_right(command, words):
     with pytest.raises(BadCommand, match=words):
         control([network], command)
     assert network.chain.head.number == 0
-    assert all(node.faults == Faults() for node in network.nodes)
+    assert all(node.faults == EvmFaults() for node in network.nodes)
 
 
 def test_with_several_networks_a_command_names_one():

@@ -168,7 +168,7 @@ async def _set_up(stage: Stage) -> Client:
             if network is None:
                 raise DemoFailed(f"{chain} is not in the catalogue")
             address = await product.treasury.address_of(network)
-            await _control(stage, chain, do="fund", address=address, wei=str(100 * 10**18))
+            await _control(stage, chain, do="fund", address=address, units=str(100 * 10**18))
             for token in product.catalog.tokens_on(chain):
                 if token.contract is not None:
                     await _control(

@@ -1,4 +1,4 @@
-"""A box on a loopback port: JSON-RPC at /NAME (further nodes at /NAME/1, ...), the knobs at /control, an overview at /.
+"""A box on a loopback port: a network's node at /NAME (further nodes at /NAME/1, ...), the knobs at /control, an overview at /.
 
     async with Box(networks, runtime=runtime) as box:
         box.url("ETH")          http://127.0.0.1:PORT/ETH
@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
 
-from penstock.devnet.control import BadCommand, BoxNetwork, control, network_of, status
-from penstock.devnet.evm import ChainSpec, EvmChain
-from penstock.devnet.node import CLIENT_VERSION, Breakage, Broken
+from penstock.devnet.box import CLIENT_VERSION, BadCommand, BoxNetwork, Breakage, Broken, Request
+from penstock.devnet.control import control, status
 from penstock.runtime import Runtime
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -27,14 +26,6 @@ SILENCE_S: Final = 60.0
 """How long a `timeout` keeps the caller waiting before the connection is cut."""
 
 NOTICE: Final = "Networks in a box: nothing here is worth anything, and nothing signed for them is valid elsewhere."
-
-
-def make_networks(specs: Sequence[ChainSpec], *, now_ms: Callable[[], int], seed: int = 0, nodes: int = 2) -> list[BoxNetwork]:
-    """The networks of these specs, each born now. Raises ValueError when a name or chain id occurs twice."""
-    for what in ({spec.name for spec in specs}, {spec.chain_id for spec in specs}):
-        if len(what) != len(specs):
-            raise ValueError("every network of a box has a name and a chain id of its own")
-    return [network_of(EvmChain(spec, now_ms=now_ms, seed=seed), nodes=nodes) for spec in specs]
 
 
 class Box:
@@ -67,8 +58,7 @@ class Box:
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_only_local_programs])
         app.router.add_get("/", self._overview)
         app.router.add_post("/control", self._control)
-        app.router.add_post("/{name}", self._rpc)
-        app.router.add_post("/{name}/{node}", self._rpc)
+        app.router.add_route("*", "/{name}{path:(/.*)?}", self._node)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -84,7 +74,7 @@ class Box:
     async def _overview(self, _: web.Request) -> web.Response:
         networks = []
         for network in self.networks:
-            network.chain.tick()
+            network.tick()
             urls = [self.url(network.name, node) for node in range(len(network.nodes))]
             networks.append({**status(network), "urls": urls})
         return web.json_response({"what": CLIENT_VERSION, "notice": NOTICE, "networks": networks})
@@ -96,21 +86,21 @@ class Box:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(answer)
 
-    async def _rpc(self, request: web.Request) -> web.StreamResponse:
+    async def _node(self, request: web.Request) -> web.StreamResponse:
         network = self._by_name.get(request.match_info["name"])
-        number = request.match_info.get("node", "0")
-        if network is None or not (number.isascii() and number.isdigit() and len(number) < 3 and int(number) < len(network.nodes)):
-            return web.json_response({"error": f"there is {', '.join(self._by_name)}; POST JSON-RPC to /NAME"}, status=404)
-        body = await request.read()
+        first, _, rest = request.match_info["path"].removeprefix("/").partition("/")
+        numbered = first.isascii() and first.isdigit()
+        number = int(first[:3]) if numbered else 0
+        if network is None or number >= len(network.nodes):
+            return web.json_response({"error": f"there is {', '.join(self._by_name)}; a node answers at /NAME or /NAME/1"}, status=404)
+        path = (f"/{rest}" if rest else "") if numbered else request.match_info["path"]
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = Request(await request.read(), path, request.method, dict(request.query), headers)
         try:
-            payload = _parsed(body)
-        except BadCommand:
-            return web.json_response({"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "parse error"}})
-        try:
-            answer = network.nodes[int(number)].handle(payload)
+            answer = network.nodes[number].answer(asked)
         except Broken as broken:
             return await self._break(request, broken.how)
-        return web.Response(body=json.dumps(answer, separators=(",", ":")).encode(), content_type="application/json")
+        return web.Response(body=answer.body, status=answer.status, content_type=answer.content_type)
 
     async def _break(self, request: web.Request, how: Breakage) -> web.StreamResponse:
         """What the caller sees where no answer is due."""
@@ -141,16 +131,9 @@ class Box:
         await self._ending.wait()
 
 
-async def serve(
-    specs: Sequence[ChainSpec],
-    listen: str,
-    seed: int,
-    *,
-    runtime: Runtime,
-    announce: Callable[[Box], None] | None = None,
-) -> None:
+async def serve(networks: Sequence[BoxNetwork], listen: str, *, runtime: Runtime, announce: Callable[[Box], None] | None = None) -> None:
     """Run a box until cancelled; `announce` is called once it answers. Raises ValueError for an address that is not loopback."""
-    async with Box(make_networks(specs, now_ms=runtime.now_ms, seed=seed), runtime=runtime, listen=listen) as box:
+    async with Box(networks, runtime=runtime, listen=listen) as box:
         if announce is not None:
             announce(box)
         await asyncio.Event().wait()
@@ -186,8 +169,3 @@ def _loopback(listen: str) -> tuple[str, int]:
     if not _is_loopback(host) or not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError(f"a box listens on loopback only, for instance 127.0.0.1:8545, not on {listen!r}")
     return host, int(port)
-
-
-def chain_ids(networks: Sequence[BoxNetwork]) -> Mapping[str, int]:
-    """The chain id of each network, as the gateway's settings want it (networks.NAME.chain_id)."""
-    return {network.name: network.chain.spec.chain_id for network in networks}

@@ -15,10 +15,11 @@ from typing import Any, Final
 from penstock.catalog import Catalog
 from penstock.core import wire_signature
 from penstock.core.wire import compact
-from penstock.devnet.control import BoxNetwork, network_of
-from penstock.devnet.evm import EvmChain, Keep
-from penstock.devnet.node import Broken, Faults
-from penstock.devnet.specs import default_specs
+from penstock.devnet.box import Broken, Keep
+from penstock.devnet.evm.box import EvmBox, network_of
+from penstock.devnet.evm.chain import EvmChain
+from penstock.devnet.evm.node import EvmFaults
+from penstock.devnet.evm.specs import specs
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop
 from penstock.rails.base import PostFailed
 from penstock.webhooks.deliver import Reply, TargetFailed
@@ -57,7 +58,7 @@ class SimulatedWorld:
     catalog: Catalog = field(default_factory=Catalog.load)
     journal: Journal = field(default_factory=Journal)
     source: random.Random = field(init=False)
-    network: BoxNetwork = field(init=False)
+    network: EvmBox = field(init=False)
     wishes: list[Wish] = field(default_factory=list)
     events: dict[str, list[bytes]] = field(default_factory=dict)
     app_id: str = ""
@@ -68,7 +69,7 @@ class SimulatedWorld:
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
-        spec = default_specs(self.catalog, [CHAIN])[0]
+        spec = next(spec for spec in specs(self.catalog) if spec.name == CHAIN)
         chain = EvmChain(spec, now_ms=self.now_ms, seed=self.seed)
         self.network = network_of(chain, nodes=2)
 
@@ -107,7 +108,7 @@ class SimulatedWorld:
             await self._pause(4.0)
             node = self.source.choice(nodes)
             what = self.source.choice(("drop", "break", "slow", "down", "lag", "fork", "spike", "forget", "sink", "calm"))
-            node.faults = Faults()
+            node.faults = EvmFaults()
             match what:
                 case "drop":
                     node.faults.drop = self.source.randint(1, 3)
@@ -155,18 +156,14 @@ class SimulatedWorld:
             self.network.chain.fund(address, 3 * 10**18)
             self.network.chain.fund_token(contract, address, 10_000 * 10**6)
         for node in self.network.nodes:
-            node.faults = Faults()
+            node.faults = EvmFaults()
         self.network.chain.spike(1)
         self.sink_down = False
 
     def received(self, address: str, token_id: str) -> int:
         """Base units of a token that an address really has, at the head."""
         token = self.catalog.token(token_id)
-        node = self.network.nodes[0]
-        if token is None or token.contract is None:
-            return int(node.call("eth_getBalance", address, "latest"), 16)
-        data = "0x70a08231" + address.removeprefix("0x").rjust(64, "0")
-        return int(node.call("eth_call", {"to": token.contract, "data": data}, "latest"), 16)
+        return self.network.holding(address, token.contract if token is not None else None)
 
     # ---------------------------------------------------------------------------------------------------------- merchant
 

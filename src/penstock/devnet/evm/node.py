@@ -6,54 +6,31 @@ Method by method as in https://ethereum.github.io/execution-apis/, error texts a
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from penstock.devnet import render
-from penstock.devnet.blocks import Block
-from penstock.devnet.evm import EvmChain
-from penstock.devnet.execution import Call, Outcome, floor_gas, intrinsic_gas
-from penstock.devnet.mempool import Rejected, effective_price
-from penstock.devnet.state import Snapshot
+from penstock.devnet.box import CLIENT_VERSION, Broken, Faults, Request, Response
+from penstock.devnet.evm import render
+from penstock.devnet.evm.blocks import Block
+from penstock.devnet.evm.chain import EvmChain
+from penstock.devnet.evm.execution import Call, Outcome, floor_gas, intrinsic_gas
+from penstock.devnet.evm.mempool import Rejected, effective_price
+from penstock.devnet.evm.state import Snapshot
 
-CLIENT_VERSION: Final = "penstock-devnet/1 (a network in a box, not a real network)"
 BATCH_MAX: Final = 1_000
 LOGS_MAX: Final = 10_000
 FEE_HISTORY_MAX: Final = 1_024
 
-Breakage = Literal["500", "503", "reset", "timeout"]
-"""How an answer fails to come: two HTTP errors, a connection cut, or nothing at all."""
-
 
 @dataclass(slots=True)
-class Faults:
-    """What is wrong with one node. All defaults: nothing.
+class EvmFaults(Faults):
+    """`nonce_shift` is added to every transaction count."""
 
-    `drop`: so many of the next submissions are acknowledged and lost. `delay_ms`: submissions reach the network later by this.
-    `break_after`: so many of the next submissions are taken, and then answered by `breakage`. `down`: every call is answered so.
-    `lag`: the newest blocks that the node does not have yet. `chain_id`: what it claims to be (0: the truth). `nonce_shift`: added to
-    every transaction count. `blind`: it knows no transaction and no receipt.
-    """
-
-    drop: int = 0
-    delay_ms: int = 0
-    break_after: int = 0
-    breakage: Breakage = "500"
-    down: Breakage | Literal[""] = ""
-    lag: int = 0
-    chain_id: int = 0
     nonce_shift: int = 0
-    blind: bool = False
-
-
-class Broken(Exception):
-    """There is no answer; `how` says what the caller sees instead."""
-
-    def __init__(self, how: Breakage) -> None:
-        super().__init__(how)
-        self.how = how
 
 
 class RpcError(Exception):
@@ -71,9 +48,9 @@ def _invalid(text: str) -> RpcError:
 class EvmNode:
     """One node of a network."""
 
-    def __init__(self, chain: EvmChain, faults: Faults | None = None) -> None:
+    def __init__(self, chain: EvmChain, faults: EvmFaults | None = None) -> None:
         self.chain = chain
-        self.faults = faults or Faults()
+        self.faults = faults or EvmFaults()
         self._methods: dict[str, Callable[..., Any]] = {
             "eth_chainId": lambda: hex(self.faults.chain_id or chain.spec.chain_id),
             "net_version": lambda: str(self.faults.chain_id or chain.spec.chain_id),
@@ -98,6 +75,16 @@ class EvmNode:
             "eth_getBlockReceipts": self._block_receipts,
             "eth_getLogs": self._logs,
         }
+
+    def answer(self, request: Request) -> Response:
+        """JSON-RPC over HTTP. Raises Broken when no answer comes."""
+        try:
+            payload = json.loads(request.body)
+        except (ValueError, RecursionError):
+            found: Any = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "parse error"}}
+        else:
+            found = self.handle(payload)
+        return Response(json.dumps(found, separators=(",", ":")).encode())
 
     def handle(self, payload: Any) -> Any:
         """The answer to a decoded JSON-RPC request or batch. Raises Broken when none comes."""
@@ -297,6 +284,10 @@ class EvmNode:
                 faults.drop -= 1
                 return transaction.txid
             txid = self.chain.submit(data, delay_ms=faults.delay_ms)
+            if faults.duplicate:
+                faults.duplicate -= 1
+                with contextlib.suppress(Rejected):
+                    self.chain.submit(data, delay_ms=faults.delay_ms)
         except Rejected as error:
             raise RpcError(-32000, str(error)) from error
         if faults.break_after:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
 
-from penstock.devnet.state import Draft, Slot
+from penstock.devnet.evm.state import Draft, Slot
 from penstock.rails.evm.codec import GAS_PRICE_ORACLE, keccak256
 
 SIGNATURE_BYTES: Final = 68
@@ -28,7 +28,7 @@ class BoxToken:
 
 @lru_cache(maxsize=1)
 def _compiled() -> dict[str, Any]:
-    text = resources.files("penstock.devnet").joinpath("tokens/compiled.json").read_text(encoding="utf-8")
+    text = resources.files("penstock.devnet.evm").joinpath("tokens/compiled.json").read_text(encoding="utf-8")
     contracts: dict[str, Any] = json.loads(text)["contracts"]
     return contracts
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import coincurve
 
-from penstock.devnet import blocks as chainlib
-from penstock.devnet.blocks import Block, Header, Receipt
-from penstock.devnet.contracts import BoxToken, l1_fee, place_oracle, place_token
-from penstock.devnet.execution import BlockContext, Call, Outcome, execute
-from penstock.devnet.mempool import Entry, Mempool, Rejected, Terms, effective_price
-from penstock.devnet.state import Account, Draft, Snapshot, World
+from penstock.devnet.box import Keep
+from penstock.devnet.evm import blocks as chainlib
+from penstock.devnet.evm.blocks import Block, Header, Receipt
+from penstock.devnet.evm.contracts import BoxToken, l1_fee, place_oracle, place_token
+from penstock.devnet.evm.execution import BlockContext, Call, Outcome, execute
+from penstock.devnet.evm.mempool import Entry, Mempool, Rejected, Terms, effective_price
+from penstock.devnet.evm.state import Account, Draft, Snapshot, World
 from penstock.rails.evm import codec
 
 CHAIN_ID_BASE: Final = 7_300_000
@@ -30,8 +31,6 @@ CATCH_UP_MAX: Final = 10_000
 FAUCET_WEI: Final = 10**27
 COINBASE: Final = b"penstock-devnet-mine"
 L1_FEE_VAULT: Final = bytes.fromhex("420000000000000000000000000000000000001A")
-
-Keep = Literal["keep", "drop", "reorder"]
 
 
 def box_chain_id(chain_id: int) -> int:

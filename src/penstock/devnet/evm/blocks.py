@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import rlp
 
-from penstock.devnet.execution import Log
-from penstock.devnet.state import Draft
+from penstock.devnet.evm.execution import Log
+from penstock.devnet.evm.state import Draft
 from penstock.rails.evm.codec import SignedTransaction, keccak256
 
 EMPTY_UNCLES_HASH: Final = keccak256(b"\xc0")

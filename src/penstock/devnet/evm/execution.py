@@ -21,7 +21,7 @@ from eth.vm.forks.cancun.state import CancunState
 from eth.vm.forks.cancun.transaction_context import CancunTransactionContext
 from eth.vm.message import Message
 
-from penstock.devnet.state import Account, Slot, StateView
+from penstock.devnet.evm.state import Account, Slot, StateView
 from penstock.rails.evm.codec import GAS_PLAIN, keccak256
 
 RECURSION_LIMIT: Final = 1_000

@@ -1,25 +1,32 @@
-"""The networks of the catalogue as boxes: same names, same contracts and decimals, other chain ids."""
+"""The EVM networks of the catalogue as specs of boxes: same names, same contracts and decimals, other chain ids."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 from penstock.catalog import Catalog
 from penstock.core.money import Network
-from penstock.devnet.contracts import BoxToken
-from penstock.devnet.evm import CHAIN_IDS, ChainSpec, box_chain_id
+from penstock.devnet.evm.box import EvmBox, network_of
+from penstock.devnet.evm.chain import CHAIN_IDS, ChainSpec, EvmChain, box_chain_id
+from penstock.devnet.evm.contracts import BoxToken
 
 BLOCK_MS_MAX = 1_000
 """A box is not slower than this, whatever the network is that it stands for."""
 
 
-def default_specs(catalog: Catalog, only: Collection[str] = ()) -> list[ChainSpec]:
-    """One spec for each EVM network of the catalogue, or for those named. Raises ValueError for a name that is none."""
-    networks = {network.chain: network for network in catalog.networks() if network.family == "evm"}
-    if unknown := sorted(set(only) - set(networks)):
-        raise ValueError(f"no network {unknown[0]} can be put in a box; there are {', '.join(networks)}")
-    return [_spec(catalog, network) for name, network in networks.items() if not only or name in only]
+def networks_in_boxes(catalog: Catalog, *, now_ms: Callable[[], int], seed: int, nodes: int) -> dict[str, Callable[[], EvmBox]]:
+    """How to make each EVM network of the catalogue, by its name."""
+
+    def maker(spec: ChainSpec) -> Callable[[], EvmBox]:
+        return lambda: network_of(EvmChain(spec, now_ms=now_ms, seed=seed), nodes=nodes)
+
+    return {spec.name: maker(spec) for spec in specs(catalog)}
+
+
+def specs(catalog: Catalog) -> list[ChainSpec]:
+    """One for each EVM network of the catalogue."""
+    return [_spec(catalog, network) for network in catalog.networks() if network.family == "evm"]
 
 
 def _spec(catalog: Catalog, network: Network) -> ChainSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.devnet.blocks import EMPTY_UNCLES_HASH, Block, Receipt
-from penstock.devnet.execution import Log
+from penstock.devnet.evm.blocks import EMPTY_UNCLES_HASH, Block, Receipt
+from penstock.devnet.evm.execution import Log
 from penstock.rails.evm.codec import SignedTransaction
 
 

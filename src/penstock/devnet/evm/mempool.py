@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.devnet.execution import floor_gas, intrinsic_gas
-from penstock.devnet.state import Account
+from penstock.devnet.evm.execution import floor_gas, intrinsic_gas
+from penstock.devnet.evm.state import Account
 from penstock.rails.evm.codec import SignedTransaction
 
 PRICE_BUMP_PERCENT: Final = 10

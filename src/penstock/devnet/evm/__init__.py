@@ -1,0 +1,1 @@
+"""An EVM network in a box: real headers, real code execution, geth's words."""
