@@ -16,22 +16,37 @@ Kind = Literal["pay", "cancel"]
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """One recipient of a transaction. `units` are base units of the intent's token."""
+    """One recipient of a transaction. `units` are base units of the intent's token; `weight` is this payment's part of what the
+    transaction weighs, where many share its fee (Bitcoin: weight units), and decides nothing but how the fee is shown.
+    """
 
     order_id: int
     recipient: str
     memo: str
     units: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an attempt owns for ever beside its slot, by the chain's own name, so that no other attempt can use it.
+
+    Bitcoin: each outpoint it spends ("txid:vout", `units` in satoshi; the first is the anchor). Lightning: the payment hash (0 units).
+    """
+
+    name: str
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """One version of one attempt: everything the transaction says, before it is bytes.
 
-    `slot` is the conflict resource on the lane (EVM: the nonce). `terms` are the family's fee fields in the native
-    coin's base units (EVM: gas_limit and either max_fee_per_gas and max_priority_fee_per_gas, or gas_price).
-    `fee_cap` bounds the whole native fee of every version. A version differs from the first only in `version`,
-    `kind` and `terms`.
+    `slot` is the conflict resource on the lane where the chain numbers them (EVM: nonce, XRP Ledger: sequence), else our own count;
+    `resources` are what it owns beside that. `terms` are the family's own whole numbers that make the bytes complete: fee fields in
+    the native coin's base units (EVM: gas_limit and either max_fee_per_gas and max_priority_fee_per_gas, or gas_price), and what
+    bounds its life (TRON: reference block and expiration; XRP Ledger: last ledger). `fee_cap` bounds the whole native fee of every
+    version. A version differs from the first only in `version`, `kind` and `terms`.
     """
 
     attempt_id: int
@@ -47,6 +62,7 @@ class Intent:
     payments: tuple[Payment, ...]
     terms: Mapping[str, int]
     fee_cap: int
+    resources: tuple[Resource, ...] = ()
 
     def to_json(self) -> str:
         """Canonical text: the same intent is the same bytes."""
@@ -57,6 +73,7 @@ class Intent:
         """The inverse of `to_json`."""
         fields = json.loads(text)
         fields["payments"] = tuple(Payment(**payment) for payment in fields["payments"])
+        fields["resources"] = tuple(Resource(**resource) for resource in fields["resources"])
         return cls(**fields)
 
 
@@ -70,17 +87,80 @@ class Signed:
     raw: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """That no version of an attempt can ever land, and why in words: what the signer must know before it signs another for its order."""
+
+    attempt_id: int
+    proof: str
+
+
 class SignRefused(Exception):
     """The signer will not sign this intent; `args[0]` says which rule it breaks. Nothing was signed."""
 
 
+class Key(Protocol):
+    """A private key on secp256k1 that stays where it is."""
+
+    @property
+    def public_key(self) -> bytes:
+        """65 bytes, uncompressed."""
+        ...
+
+    def sign(self, digest: bytes) -> tuple[int, int, int]:
+        """Recovery bit, r and s of a deterministic (RFC 6979), low-s signature of 32 bytes."""
+        ...
+
+
+class Codec(Protocol):
+    """What a chain family gives the signer: a module of pure functions, rails/FAMILY/codec.py.
+
+    The signer builds the bytes with `sign`, then reads them again as a stranger would with `broken_rules`. Neither ever takes bytes or
+    a digest from outside.
+    """
+
+    def path(self, chain_id: int, lane: int) -> str:
+        """BIP-32 path of a lane's key."""
+        ...
+
+    def address(self, public_key: bytes, chain_id: int) -> str:
+        """The hot address of a key (65 bytes, uncompressed), as the network writes it."""
+        ...
+
+    def same_address(self, one: str, other: str) -> bool:
+        """Whether two texts are one account (letter case, X-address and classic, hex and base58)."""
+        ...
+
+    def sign(self, intent: Intent, key: Key) -> Signed:
+        """Build and sign; the same intent gives the same bytes. Raises ValueError when the intent cannot be this family's."""
+        ...
+
+    def broken_rules(self, intent: Intent, signed: Signed) -> list[str]:
+        """What in the bytes is not exactly what the intent says: sender, recipients, amounts, contract, network, slot, fee cap,
+        expiry, id; empty when all is right. Raises ValueError for bytes that cannot be read.
+        """
+        ...
+
+    def expires_ms(self, intent: Intent) -> int | None:
+        """Unix milliseconds of the chain's clock after which no version can land; None where nothing expires."""
+        ...
+
+
 class Signer(Protocol):
-    """Holds the keys. The same intent always gives the same bytes; a second intent for an attempt is refused."""
+    """Holds the keys. The same intent always gives the same bytes; a second intent for an attempt is refused, and so is a second
+    attempt of an order whose first was not buried.
+    """
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
         """Sign all or raise SignRefused naming the first one refused."""
         ...
 
-    async def address(self, family: str, lane: int) -> str:
-        """The hot address of a lane of a chain family, as that chain writes it."""
+    async def bury(self, deaths: list[Death]) -> None:
+        """Note for ever that these attempts are dead: they are never signed again, and their orders may be. Raises SignRefused for one
+        whose bytes may still land by the signer's own clock.
+        """
+        ...
+
+    async def address(self, chain: str, lane: int) -> str:
+        """The hot address of a lane of a network, as that network writes it."""
         ...

@@ -109,7 +109,8 @@ Verb = Callable[[Arguments], dict[str, Any]]
 class BoxNode(Protocol):
     """One node of a network: it tells the truth, or what its faults make of it."""
 
-    faults: Faults
+    faults: Any
+    """A `Faults`, or the family's own kind of it; to be replaced whole, or changed in place."""
 
     def answer(self, request: Request) -> Response:
         """The answer to one HTTP request. Raises Broken when none comes."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from penstock.core.event import Observation
-from penstock.core.intent import Intent, Payment
+from penstock.core.intent import Intent, Payment, Resource
 from penstock.core.money import Network, Token
 
 
@@ -40,12 +40,33 @@ class WrongNetwork(NodeUnreachable):
     """A node serves another chain id or genesis than configured; it is never used."""
 
 
+class Unpayable(Exception):
+    """A payment that cannot be made now, though the destination is well formed; the text says why. Nothing was bound or sent.
+
+    `for_ever`: nothing that may change will make it payable (an invoice that expired).
+    """
+
+    def __init__(self, text: str, *, for_ever: bool = False) -> None:
+        super().__init__(text)
+        self.for_ever = for_ever
+
+
+class NotEnough(Exception):
+    """The lane has no coins free that could make this transaction; the text says what is missing. Fewer payments may fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A recipient in the network's canonical form."""
+    """A recipient in the network's canonical form.
+
+    `units` is what it asks for by itself, in base units of its token (an invoice's amount), None where any amount will do.
+    `once` names what may be paid only once for ever, by anyone ("lightning:<payment hash>"), "" where there is no such thing.
+    """
 
     address: str
     memo: str = ""
+    units: int | None = None
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +87,7 @@ class FeeEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Heights of one network: the newest block, and the newest that can never be undone."""
+    """Heights of one network: the newest block, and the newest that can never be undone (Lightning: its node's block height twice)."""
 
     head: int
     final: int
@@ -74,12 +95,31 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a hot address holds at the end of one final block, exactly.
+
+    `units` by token id. `slots_used` counts the slots that the chain had used by then and `slots_mined` those by now, where it numbers
+    them (EVM: nonces); both None elsewhere. `coins` are the single coins, where the chain keeps money in such (Bitcoin): final, and
+    not known to be spent, also not by what only waits. `block` may be any number that rises with the chain; entries of `Final`
+    observations carry numbers of the same kind. `steady` False: amounts are on the move and cannot be compared with books now.
+    """
+
+    block: int
+    units: Mapping[str, int]
+    slots_used: int | None = None
+    slots_mined: int | None = None
+    coins: tuple[Resource, ...] = ()
+    steady: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
-    """A hot address as `bind` sees it. `slot` is the next free conflict resource."""
+    """A hot address as `bind` sees it. `slot` is the next free one; `coins` are those that no attempt has ever owned."""
 
     chain: str
     address: str
     slot: int
+    coins: tuple[Resource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +150,37 @@ class Submission:
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A rail whose fee depends on the recipient: asked after the estimate and before `bind`, outside of any transaction."""
+    """A rail whose fee or whose consent depends on the recipient: asked after the estimate and before `bind`, outside of any transaction."""
 
-    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
-        """`fees` for each payment, in order, with what its own recipient needs. Raises NodeUnreachable."""
+    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
+        """For each payment, in order: `fees` with what its own recipient needs, or why it cannot be paid. Raises NodeUnreachable."""
+        ...
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A rail whose recipients have rules of their own on the chain (XRP Ledger: RequireDest), asked while the order is accepted.
+
+    Answers come from memory where it can; the caller bounds the wait. Where nobody answers the order is accepted, and `prepare` asks again.
+    """
+
+    async def look_up(self, destination: Destination, token: Token) -> None:
+        """Raises InvalidDestination, MemoRequired, or NodeUnreachable."""
+        ...
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """A rail whose transactions can pay many orders at once."""
+
+    @property
+    def payments_max(self) -> int:
+        """The most payments in one transaction."""
+        ...
+
+    @property
+    def window_ms(self) -> int:
+        """How long the oldest order waits for company, in milliseconds; 0: not at all."""
         ...
 
 
@@ -137,16 +204,22 @@ class Rail(Protocol):
         """Newest and final height. Raises NodeUnreachable."""
         ...
 
-    async def next_slot(self, address: str, *, block: int | None = None) -> int:
-        """The node's floor for the next slot (EVM: count of mined nonces), newest or at the end of a block. Raises NodeUnreachable."""
+    async def holdings(self, address: str, tokens: Sequence[Token]) -> Holdings:
+        """What the address holds of these tokens at one final block of the rail's choice, the newest that enough nodes agree on.
+        Raises NodeUnreachable.
+        """
         ...
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
-        """Pure: choose the lane's slot and say what will be signed; never asks database or node."""
+        """Pure: choose the lane's slot and resources and say what will be signed; never asks database or node. The intent's `fee_cap`
+        bounds the whole transaction, however many payments it makes. Raises NotEnough, or Unpayable for a single payment.
+        """
         ...
 
     def bump(self, intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool = False) -> Intent | None:
-        """Pure: the next version on the same slot at a fee that nodes must take, or None when the cap forbids it."""
+        """Pure: the next version on the same slot and resources at a fee that nodes must take, with a new expiry where there is one; or
+        None when the cap forbids it.
+        """
         ...
 
     async def submit(self, raw: bytes) -> Submission:
@@ -154,9 +227,7 @@ class Rail(Protocol):
         ...
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
-        """What became of an attempt. Raises NodeUnreachable when nobody answers."""
-        ...
-
-    async def balance(self, address: str, token: Token, *, block: int) -> int:
-        """Base units of the token at the end of that block. Raises NodeUnreachable."""
+        """What became of an attempt. `Pending(stuck=True)` asks for a bump; `Dead` retires the attempt and its orders get another one, so
+        it needs proof for every version. Raises NodeUnreachable when nobody answers.
+        """
         ...

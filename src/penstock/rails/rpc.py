@@ -1,11 +1,11 @@
-"""JSON-RPC to nodes that are not believed: bounded answers, failover, and a check of who they are.
+"""Calls to nodes that are not believed: bounded answers, failover, and a check of who they are.
 
-    nodes = Nodes(urls, HttpPost(), runtime, chain_id=1, genesis="0xd4e5…")
+    nodes = Nodes(urls, EthereumTalk(Http(HttpPost()), chain_id=1, genesis="0xd4e5…"), runtime)
     head = await nodes.read(Call("eth_blockNumber"), lambda answer: quantity(answer, 63))
     for node in nodes.usable(): answers = await nodes.ask(node, calls)
 
-A node's address may hold a key, so it is named by its place in the list ("node 2") and what it says is cut and cleaned.
-https://www.jsonrpc.org/specification https://ethereum.github.io/execution-apis/
+How a family speaks is its `Talk`; `JsonRpc` is the talk that most share. A node's address may hold a key, so it is named by its place
+in the list ("node 2") and what it says is cut and cleaned. https://www.jsonrpc.org/specification
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -32,7 +32,7 @@ CALLS_MAX: Final = 50
 """Calls in one batch; public nodes take no more than some hundred."""
 TIMEOUT_S: Final = 8.0
 IDENTITY_S: Final = 60.0
-"""How long a node's chain id and genesis hold."""
+"""How long what a node said of its network holds."""
 BAD_S: Final = (1.0, 2.0, 5.0, 15.0)
 """How long a node is passed over after its first, second, ... failure in a row."""
 WORDS_MAX: Final = 160
@@ -54,10 +54,19 @@ class NodeRefused(NodeUnreachable):
 
 
 class Post(Protocol):
-    """One HTTP POST. The only thing here that a simulation replaces."""
+    """One HTTP request. The only thing here that a simulation replaces."""
 
-    async def __call__(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-        """Status and body. Raises PostFailed."""
+    async def __call__(
+        self,
+        url: str,
+        body: bytes,
+        timeout_s: float,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        first_line: bool = False,
+    ) -> tuple[int, bytes]:
+        """Status and body; with `first_line` the body up to its first line feed, though the answer may never end. Raises PostFailed."""
         ...
 
 
@@ -67,7 +76,16 @@ class HttpPost:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def __call__(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+    async def __call__(
+        self,
+        url: str,
+        body: bytes,
+        timeout_s: float,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        first_line: bool = False,
+    ) -> tuple[int, bytes]:
         """Status and body. Raises PostFailed."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -75,10 +93,14 @@ class HttpPost:
             )
         limits = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
         try:
-            async with self._session.post(url, data=body, timeout=limits, allow_redirects=False) as answer:
+            async with self._session.request(
+                method, url, data=body or None, headers=headers, timeout=limits, allow_redirects=False
+            ) as answer:
                 content = bytearray()
                 async for chunk in answer.content.iter_any():
                     content += chunk
+                    if first_line and b"\n" in chunk:
+                        return answer.status, bytes(content[: content.index(b"\n")])
                     if len(content) > ANSWER_BYTES_MAX:
                         raise PostFailed(f"its answer is longer than {ANSWER_BYTES_MAX >> 20} MiB")
                 return answer.status, bytes(content)
@@ -97,10 +119,11 @@ class HttpPost:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One JSON-RPC call."""
+    """One call: JSON-RPC's method and parameters, or what a family's talk makes of them. `path` follows the node's address."""
 
     method: str
     params: Sequence[Any] = ()
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +147,13 @@ class Node:
     bad_until: float = 0.0
     takes_batches: bool = True
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def address(self, path: str = "") -> str:
+        """The node's URL with a path behind its own, before its query."""
+        if not path:
+            return self.url
+        base, mark, query = self.url.partition("?")
+        return base.rstrip("/") + path + mark + query
 
 
 def quantity(value: object, bits: int) -> int:
@@ -150,19 +180,99 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value
 
 
+class Http:
+    """JSON over one `Post`: what every talk is made of."""
+
+    def __init__(self, post: Post, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._post = post
+        self._timeout_s = timeout_s
+
+    async def json(
+        self,
+        node: Node,
+        body: object = None,
+        *,
+        path: str = "",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        first_line: bool = False,
+        statuses: Collection[int] = (200,),
+    ) -> Any:
+        """What a node answers to a JSON body (None: an empty one) at its address and `path`. Raises NodeUnreachable, also for a status
+        that is not one of `statuses`: its words would prove nothing.
+        """
+        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            status, answer = await self._post(
+                node.address(path), content, self._timeout_s, method=method, headers=headers, first_line=first_line
+            )
+        except PostFailed as error:
+            raise NodeUnreachable(f"{node.name}: {error}") from error
+        if status not in statuses:
+            raise NodeUnreachable(f"{node.name} answered HTTP {status}")
+        try:
+            return _parsed(answer)
+        except (ValueError, RecursionError) as error:
+            raise NodeUnreachable(f"{node.name} answered no JSON") from error
+
+
+class Talk(Protocol):
+    """How one family speaks to one node, and how it knows the network that the node serves."""
+
+    async def mismatch(self, node: Node) -> str:
+        """What is wrong with the node's network, "" when it is the configured one. Raises NodeUnreachable or ValueError."""
+        ...
+
+    async def calls(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
+        """Answers in the order of the calls; an error that the node itself answers is a Fault. Raises NodeUnreachable."""
+        ...
+
+
+class JsonRpc:
+    """Calls as JSON-RPC 2.0, many in one request where the node takes that. A family adds `mismatch`."""
+
+    def __init__(self, http: Http, *, statuses: Collection[int] = (200,)) -> None:
+        self._http = http
+        self._statuses = statuses
+
+    async def calls(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
+        """Answers in the order of the calls. Raises NodeUnreachable."""
+        answers: list[Any | Fault] = []
+        for start in range(0, len(calls), CALLS_MAX):
+            part = calls[start : start + CALLS_MAX]
+            if len(part) > 1 and node.takes_batches:
+                found = await self._batch(node, part)
+                if found is not None:
+                    answers += found
+                    continue
+                node.takes_batches = False
+            answers += [await self._single(node, call) for call in part]
+        return answers
+
+    async def _single(self, node: Node, call: Call) -> Any | Fault:
+        return _answer(node, await self._http.json(node, _request(call, 1), path=call.path, statuses=self._statuses), 1)
+
+    async def _batch(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault] | None:
+        """None when the node answers a batch with one error: it takes none."""
+        requests = [_request(call, number) for number, call in enumerate(calls, start=1)]
+        answer = await self._http.json(node, requests, path=calls[0].path, statuses=self._statuses)
+        if isinstance(answer, dict) and "error" in answer:
+            return None
+        items = answer if isinstance(answer, list) else []
+        by_id = {item["id"]: item for item in items if isinstance(item, dict) and type(item.get("id")) is int}
+        if len(items) != len(calls) or by_id.keys() != set(range(1, len(calls) + 1)):
+            raise NodeUnreachable(f"{node.name} answered a batch of {len(calls)} calls with something else")
+        return [_answer(node, by_id[number], number) for number in range(1, len(calls) + 1)]
+
+
 class Nodes:
     """The configured nodes of one network, in the operator's order."""
 
-    def __init__(
-        self, urls: Sequence[str], post: Post, runtime: Runtime, *, chain_id: int, genesis: str | None = None, timeout_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, urls: Sequence[str], talk: Talk, runtime: Runtime) -> None:
         if not urls:
             raise ValueError("a network that is on has at least one node")
-        self._post = post
+        self._talk = talk
         self._runtime = runtime
-        self._chain_id = chain_id
-        self._genesis = genesis
-        self._timeout_s = timeout_s
         self._nodes = [Node(f"node {place} of {len(urls)}", url) for place, url in enumerate(urls, start=1)]
 
     def __len__(self) -> int:
@@ -210,7 +320,7 @@ class Nodes:
         """One node's answers, in the order of the calls. Raises WrongNetwork or NodeUnreachable; a Fault is an answer."""
         await self._identify(node)
         try:
-            answers = await self._calls(node, calls)
+            answers = await self._talk.calls(node, calls)
         except NodeUnreachable as error:
             self._failed(node, str(error))
             raise
@@ -218,15 +328,11 @@ class Nodes:
         return answers
 
     async def _identify(self, node: Node) -> None:
-        """That the node serves our chain: at first use, after an error, and once a minute. Raises WrongNetwork."""
+        """That the node serves our network: at first use, after an error, and once a minute. Raises WrongNetwork."""
         async with node.lock:
             if node.checked_at is None or self._runtime.monotonic() - node.checked_at > IDENTITY_S:
-                calls = [Call("eth_chainId")]
-                if self._genesis is not None:
-                    calls.append(Call("eth_getBlockByNumber", ("0x0", False)))
                 try:
-                    answers = await self._calls(node, calls)
-                    node.wrong = self._mismatch(answers)
+                    node.wrong = await self._talk.mismatch(node)
                 except (NodeUnreachable, ValueError) as error:
                     self._failed(node, str(error))
                     raise NodeUnreachable(f"{node.name} did not say which network it serves: {error}") from error
@@ -236,17 +342,6 @@ class Nodes:
                 node.fault = node.wrong
                 raise WrongNetwork(f"{node.name} is not used: {node.wrong}")
 
-    def _mismatch(self, answers: Sequence[Any | Fault]) -> str:
-        for answer in answers:
-            if isinstance(answer, Fault):
-                raise BadAnswer(answer.words)
-        chain_id = quantity(answers[0], 256)
-        if chain_id != self._chain_id:
-            return f"it serves chain id {chain_id}, and {self._chain_id} is configured"
-        if self._genesis is not None and (found := hash32(mapping(answers[1]).get("hash"))) != self._genesis.lower():
-            return f"its first block is {found}, and {self._genesis} is configured"
-        return ""
-
     def _failed(self, node: Node, fault: str) -> None:
         wait = BAD_S[min(node.failures, len(BAD_S) - 1)]
         node.failures += 1
@@ -254,46 +349,30 @@ class Nodes:
         node.checked_at = None
         node.fault = fault
 
-    async def _calls(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
-        answers: list[Any | Fault] = []
-        for start in range(0, len(calls), CALLS_MAX):
-            part = calls[start : start + CALLS_MAX]
-            if len(part) > 1 and node.takes_batches:
-                found = await self._batch(node, part)
-                if found is not None:
-                    answers += found
-                    continue
-                node.takes_batches = False
-            answers += [await self._single(node, call) for call in part]
-        return answers
-
-    async def _single(self, node: Node, call: Call) -> Any | Fault:
-        answer = await self._exchange(node, _request(call, 1))
-        return _answer(node, answer, 1)
-
-    async def _batch(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault] | None:
-        """None when the node answers a batch with one error: it takes none."""
-        answer = await self._exchange(node, [_request(call, number) for number, call in enumerate(calls, start=1)])
-        if isinstance(answer, dict) and "error" in answer:
-            return None
-        items = answer if isinstance(answer, list) else []
-        by_id = {item["id"]: item for item in items if isinstance(item, dict) and type(item.get("id")) is int}
-        if len(items) != len(calls) or by_id.keys() != set(range(1, len(calls) + 1)):
-            raise NodeUnreachable(f"{node.name} answered a batch of {len(calls)} calls with something else")
-        return [_answer(node, by_id[number], number) for number in range(1, len(calls) + 1)]
-
-    async def _exchange(self, node: Node, request: object) -> Any:
-        body = json.dumps(request, separators=(",", ":")).encode()
-        try:
-            status, content = await self._post(node.url, body, self._timeout_s)
-        except PostFailed as error:
-            raise NodeUnreachable(f"{node.name}: {error}") from error
-        if status != 200:  # some nodes send error objects with 4xx or 5xx; their words prove nothing anyway
-            raise NodeUnreachable(f"{node.name} answered HTTP {status}")
-        try:
-            return _parsed(content)
-        except (ValueError, RecursionError) as error:
-            raise NodeUnreachable(f"{node.name} answered no JSON") from error
+    async def agreed(self, call: Call, check: Callable[[Any], T], *, needed: int) -> T:
+        """A value that cannot differ between honest nodes. Raises NodeUnreachable when they differ or none answers."""
+        values: list[T] = []
+        last = NodeUnreachable("no node answers")
+        for node in self.usable():
+            try:
+                (answer,) = await self.ask(node, [call])
+                if isinstance(answer, Fault):
+                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
+                value = check(answer)
+            except NodeUnreachable as error:
+                last = error
+                continue
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
+                continue
+            values.append(value)
+            if values.count(value) >= needed:
+                return value
+        if not values:
+            raise last
+        if any(value != values[0] for value in values):
+            raise NodeUnreachable(f"the nodes differ on {call.method}")
+        return values[0]
 
 
 class Together(Generic[A, B]):

@@ -6,17 +6,29 @@ our own payment), "replacement transaction underpriced", and every error that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
 
 from penstock.core.event import Observation
 from penstock.core.intent import Intent, Payment
 from penstock.core.money import LEDGER_DECIMALS, Network, Token, parse_units
-from penstock.rails.base import Destination, FeeEstimate, Heads, LaneView, NodeUnreachable, OwnAddress, Submission, Verdict, VersionView
+from penstock.rails.base import (
+    Destination,
+    FeeEstimate,
+    Heads,
+    Holdings,
+    LaneView,
+    NodeUnreachable,
+    OwnAddress,
+    Submission,
+    Unpayable,
+    Verdict,
+    VersionView,
+)
 from penstock.rails.evm import codec
 from penstock.rails.evm.fees import Fees, bumped
 from penstock.rails.evm.watch import NODES_ASKED_MAX, REMEMBERED_MAX, Tips, Watch
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, NodeRefused, Nodes, Together, hash32, quantity
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, hash32, quantity
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -78,9 +90,9 @@ class EvmRail:
         """What one transfer costs now. Raises NodeUnreachable."""
         return await self._fees.estimate(token)
 
-    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
+    async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
         """`fees` for each payment, with the gas that its own recipient needs. Raises NodeUnreachable."""
-        return await self._fees.for_recipients(payments, token, sender, fees)
+        return list(await self._fees.for_recipients(payments, token, sender, fees))
 
     async def heads(self) -> Heads:
         """The heights that as many nodes as are needed have reached, or those that answer. Raises NodeUnreachable."""
@@ -102,12 +114,6 @@ class EvmRail:
             return error
         except ValueError as error:
             return NodeUnreachable(f"{node.name} gave no usable block: {error}")
-
-    async def next_slot(self, address: str, *, block: int | None = None) -> int:
-        """Count of mined nonces, newest or at the end of a block. Raises NodeUnreachable."""
-        if block is None:
-            return await self._nodes.read(Call("eth_getTransactionCount", (address, "latest")), _nonces)
-        return await self._agreed(Call("eth_getTransactionCount", (address, hex(block))), _nonces)
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
         """Pure: one payment on the lane's nonce."""
@@ -175,42 +181,30 @@ class EvmRail:
             raise ValueError("an attempt that is observed has at least one version")
         return await self._watch.observe(versions)
 
-    async def balance(self, address: str, token: Token, *, block: int) -> int:
-        """Base units at the end of that block, by as many nodes as are needed, or those that answer. Raises NodeUnreachable."""
+    async def holdings(self, address: str, tokens: Sequence[Token]) -> Holdings:
+        """At the newest final block, by as many nodes as are needed, or those that answer. Raises NodeUnreachable."""
+        final = (await self.heads()).final
+        return await self.holdings_at(address, tokens, final)
+
+    async def holdings_at(self, address: str, tokens: Sequence[Token], block: int) -> Holdings:
+        """At the end of any block that nodes still know. Raises NodeUnreachable."""
+        mined = await self._nodes.read(Call("eth_getTransactionCount", (address, "latest")), _nonces)
+        used = await self._nodes.agreed(Call("eth_getTransactionCount", (address, hex(block))), _nonces, needed=self._watch.needed)
+        units = {token.id: await self._balance(address, token, block) for token in tokens}
+        return Holdings(block, units, slots_used=used, slots_mined=mined)
+
+    async def _balance(self, address: str, token: Token, block: int) -> int:
+        needed = self._watch.needed
         if token.contract is None:
-            return await self._agreed(Call("eth_getBalance", (address, hex(block))), lambda answer: quantity(answer, 128))
-        call = {"to": token.contract, "data": "0x" + codec.balance_of_call_data(address).hex()}
-        return await self._agreed(Call("eth_call", (call, hex(block))), self._units)
+            call = Call("eth_getBalance", (address, hex(block)))
+            return await self._nodes.agreed(call, lambda answer: quantity(answer, 128), needed=needed)
+        data = {"to": token.contract, "data": "0x" + codec.balance_of_call_data(address).hex()}
+        return await self._nodes.agreed(Call("eth_call", (data, hex(block))), self._units, needed=needed)
 
     def _units(self, answer: object) -> int:
         if answer == "0x" and self._network.is_test:
             return 0  # a test chain need not have every contract of the catalogue
         return codec.decode_uint256(str(answer))
-
-    async def _agreed(self, call: Call, check: Callable[[Any], T]) -> T:
-        """A value that cannot differ between honest nodes. Raises NodeUnreachable when they differ or none answers."""
-        values: list[T] = []
-        last = NodeUnreachable("no node answers")
-        for node in self._nodes.usable():
-            try:
-                (answer,) = await self._nodes.ask(node, [call])
-                if isinstance(answer, Fault):
-                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
-                value = check(answer)
-            except NodeUnreachable as error:
-                last = error
-                continue
-            except ValueError as error:
-                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
-                continue
-            values.append(value)
-            if values.count(value) >= self._watch.needed:
-                return value
-        if not values:
-            raise last
-        if any(value != values[0] for value in values):
-            raise NodeUnreachable(f"the nodes differ on {call.method}")
-        return values[0]
 
 
 def verdict_of(node: Node, answer: object, txid: str) -> Submission:
