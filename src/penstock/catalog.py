@@ -53,13 +53,23 @@ _EVM_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
         "logo": (str, ""),
     }
 )
-_TRON_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType({"explorer_tx": (str, ""), "logo": (str, "")})
-FAMILIES: Final[Mapping[str, Mapping[str, tuple[type, Any]]]] = MappingProxyType({"evm": _EVM_PARAMS, "tron": _TRON_PARAMS})
-"""Chain families and what each may say of a network, with type and default; None: it must be said. `tron` has no rail yet."""
+_COMMON_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
+    {"fee_max": (str, None), "explorer_tx": (str, ""), "logo": (str, "")}
+)
+FAMILIES: Final[Mapping[str, Mapping[str, tuple[type, Any]]]] = MappingProxyType(
+    {
+        "evm": _EVM_PARAMS,
+        "tron": _COMMON_PARAMS,
+        "xrp": _COMMON_PARAMS,
+        "bitcoin": _COMMON_PARAMS,
+        "lightning": _COMMON_PARAMS,
+    }
+)
+"""Chain families and what each may say of a network, with type and default; None: it must be said."""
 
 _NETWORK_FIELDS: Final = frozenset({"family", "name", "chain_id", "genesis", "native", "block_ms", "confirmations"})
 _COIN_FIELDS: Final = frozenset({"id", "id_from", "name", "display_decimals", "logo"})
-_TOKEN_FIELDS: Final = frozenset({"id", "id_from", "standard", "contract", "wire_contract", "decimals", "takes_memo", "status"})
+_TOKEN_FIELDS: Final = frozenset({"id", "id_from", "standard", "contract", "wire_contract", "decimals", "takes_memo", "status", "step"})
 
 
 class CatalogError(ValueError):
@@ -71,8 +81,10 @@ def derived_coin_id(symbol: str) -> str:
     return str(uuid.uuid5(ID_NAMESPACE, f"coin:{symbol}"))
 
 
-def derived_token_id(chain_id: int, contract: str | None) -> str:
-    """The id of an EVM token whose CCPayment id is not known; `contract` None is the network's own coin."""
+def derived_token_id(chain_id: int, contract: str | None, *, family: str = "evm") -> str:
+    """The id of a token whose CCPayment id is not known; `contract` None is the network's own coin. EVM contracts have no letter case."""
+    if family != "evm":
+        return str(uuid.uuid5(ID_NAMESPACE, f"token:{family}:{chain_id}:{contract or 'native'}"))
     return str(uuid.uuid5(ID_NAMESPACE, f"token:eip155:{chain_id}:{contract.lower() if contract else 'native'}"))
 
 
@@ -157,13 +169,19 @@ class Catalog:
         return self._reserved.get(any_id)
 
     def with_network(
-        self, chain: str, *, chain_id: int | None = None, confirmations: int | None = None, block_ms: int | None = None
+        self,
+        chain: str,
+        *,
+        chain_id: int | None = None,
+        confirmations: int | None = None,
+        block_ms: int | None = None,
+        params: Mapping[str, int] = MappingProxyType({}),
     ) -> Catalog:
         """The catalogue with one network as the operator's settings have it.
 
         Another `chain_id` than the catalogue's makes it a test network: no pinned genesis, no explorer, a name that says so, and a
         small depth stands in for finality, and blocks are taken to come every second.
-        `confirmations` is kept, and sets param `reports_at_depth`: success is reported at that depth instead of at finality.
+        `params` replace the catalogue's of those names. `confirmations` is kept, and sets param `reports_at_depth`: success is reported at that depth instead of at finality.
         Raises CatalogError for an unknown network, a depth below 1, and a chain id that another network has: the same bytes would
         be a valid payment on both.
         """
@@ -176,20 +194,22 @@ class Catalog:
             network = _as_test_network(network, chain_id, self._networks.values())
         if block_ms is not None:
             network = replace(network, block_ms=block_ms)
+        known = dict(network.params)
+        if unknown := sorted(set(params) - set(known)):
+            raise CatalogError(f"network {chain}: family {network.family} has no {unknown[0]}")
         if confirmations is not None:
-            params = dict(network.params) | {"reports_at_depth": True}
-            network = replace(network, confirmations=confirmations, params=tuple(sorted(params.items())))
+            network, known = replace(network, confirmations=confirmations), known | {"reports_at_depth": True}
+        network = replace(network, params=tuple(sorted((known | dict(params)).items())))
         return replace(self, _networks=MappingProxyType({**self._networks, chain: network}))
 
 
 def _as_test_network(network: Network, chain_id: int, others: Iterable[Network]) -> Network:
-    if network.family != "evm" or network.is_test:
-        reason = f"family {network.family} has no chain id to set" if network.family != "evm" else "is a test network already"
-        raise CatalogError(f"network {network.chain}: {reason}")
+    if network.is_test:
+        raise CatalogError(f"network {network.chain}: is a test network already")
     if not 1 <= chain_id <= CHAIN_ID_MAX:
         raise CatalogError(f"network {network.chain}: chain_id {chain_id} is not between 1 and {CHAIN_ID_MAX}")
     for other in others:
-        if other.chain != network.chain and other.chain_id == chain_id:
+        if (other.family, other.chain_id) == (network.family, chain_id) and other.chain != network.chain:
             raise CatalogError(
                 f"network {network.chain}: chain_id {chain_id} is {other.chain}'s; a payment signed for one would be valid on both"
             )
@@ -330,8 +350,8 @@ def _token(chain: str, coin: Coin, fields: object, network: _Entry, check_contra
     contract = entry.text("contract") if entry.has("contract") else None
     family, chain_id = network.text("family"), _chain_id(network)
     if not entry.has("id"):
-        would_be = f'; where CCPayment\'s is not known, write id = "{derived_token_id(chain_id, contract)}"' if family == "evm" else ""
-        raise CatalogError(f"{entry.name}: id is missing{would_be}")
+        would_be = derived_token_id(chain_id, contract, family=family)
+        raise CatalogError(f'{entry.name}: id is missing; where CCPayment\'s is not known, write id = "{would_be}"')
     if contract is not None:
         _check_contract(entry.name, family, contract, check_contract)
     elif network.text("native", "") != coin.symbol:
@@ -351,6 +371,7 @@ def _token(chain: str, coin: Coin, fields: object, network: _Entry, check_contra
             decimals=decimals,
             takes_memo=entry.flag("takes_memo"),
             status=entry.number("status", 1, 3, 1),
+            step=entry.number("step", 1, 10**LEDGER_DECIMALS, 1),
         )
     except MoneyError as error:
         raise CatalogError(f"{entry.name}: decimals is {decimals}; the books hold {LEDGER_DECIMALS}, so it cannot be listed") from error
@@ -359,7 +380,7 @@ def _token(chain: str, coin: Coin, fields: object, network: _Entry, check_contra
 def _network(chain: str, entry: _Entry, tokens: Mapping[tuple[str, str], Token]) -> Network:
     family = entry.text("family")
     native = tokens.get((entry.text("native", ""), chain))
-    if family == "evm" and (native is None or not native.is_native):
+    if native is None:
         raise CatalogError(
             f"{entry.name}: its own coin is missing; [tokens.{chain}.{entry.text('native')}] without contract would be right"
         )
@@ -367,12 +388,12 @@ def _network(chain: str, entry: _Entry, tokens: Mapping[tuple[str, str], Token])
     if genesis is not None and _HASH.fullmatch(genesis) is None:
         raise CatalogError(f"{entry.name}: genesis is {genesis!r}; 0x and 64 hex digits in lower case would be right")
     params = {key: entry.param(key, kind, default) for key, (kind, default) in FAMILIES[family].items()}
-    _check_params(entry, params)
+    _check_params(entry, params, native)
     return Network(
         chain=chain,
         family=family,
         name=entry.text("name"),
-        native_token_id=native.id if native is not None else "",
+        native_token_id=native.id,
         chain_id=_chain_id(entry),
         genesis=genesis,
         block_ms=entry.number("block_ms", 1, 3_600_000),
@@ -383,25 +404,29 @@ def _network(chain: str, entry: _Entry, tokens: Mapping[tuple[str, str], Token])
 
 
 def _chain_id(entry: _Entry) -> int:
-    """EVM networks have one; elsewhere 0 stands for none."""
-    return entry.number("chain_id", 1, CHAIN_ID_MAX) if entry.text("family") == "evm" else 0
+    """What its nodes say they serve (docs/adr/0003); the XRP Ledger's own is 0."""
+    return entry.number("chain_id", 0 if entry.text("family") == "xrp" else 1, CHAIN_ID_MAX)
 
 
-def _check_params(entry: _Entry, params: Mapping[str, str | int | bool]) -> None:
+def _check_params(entry: _Entry, params: Mapping[str, str | int | bool], native: Token) -> None:
     if params.get("explorer_tx") and "{txid}" not in str(params["explorer_tx"]):
         raise CatalogError(f"{entry.name}: explorer_tx has no {{txid}} in it")
-    if "fee_max" not in params:
+    _check_evm_params(entry, params)
+    try:
+        fee_max = parse_units(str(params["fee_max"]), native.decimals)
+    except MoneyError as error:
+        raise CatalogError(f"{entry.name}: fee_max: {error}") from error
+    if fee_max == 0:
+        raise CatalogError(f"{entry.name}: fee_max is 0, so nothing could ever be paid")
+
+
+def _check_evm_params(entry: _Entry, params: Mapping[str, str | int | bool]) -> None:
+    if "fee_model" not in params:
         return
     if params["fee_model"] not in {"eip1559", "legacy"}:
         raise CatalogError(f"{entry.name}: fee_model is {params['fee_model']!r}; eip1559 or legacy would be right")
     if not 0 <= int(params["priority_fee_min_wei"]) < int(params["gas_price_max_wei"]):
         raise CatalogError(f"{entry.name}: priority_fee_min_wei must be 0 or more and below gas_price_max_wei")
-    try:
-        fee_max = parse_units(str(params["fee_max"]), LEDGER_DECIMALS)
-    except MoneyError as error:
-        raise CatalogError(f"{entry.name}: fee_max: {error}") from error
-    if fee_max == 0:
-        raise CatalogError(f"{entry.name}: fee_max is 0, so nothing could ever be paid")
 
 
 def _check_contract(name: str, family: str, contract: str, check: ContractCheck | None) -> None:
@@ -447,7 +472,7 @@ def _refuse_doubles(coins: Iterable[Coin], tokens: Iterable[Token], reserved: Ma
 
 
 def _refuse_double_chain_ids(networks: Iterable[Network]) -> None:
-    seen: dict[int, str] = {}
+    seen: dict[tuple[str, int], str] = {}
     for network in networks:
-        if network.family == "evm" and (other := seen.setdefault(network.chain_id, network.chain)) != network.chain:
+        if (other := seen.setdefault((network.family, network.chain_id), network.chain)) != network.chain:
             raise CatalogError(f"network {network.chain}: chain_id {network.chain_id} is {other}'s")

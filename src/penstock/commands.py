@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
-from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Token, plain
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Network, Token, plain
 from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, holder_of_merchant
 from penstock.core.party import Account, Merchant
 from penstock.core.snowflake import wire_id
@@ -154,25 +154,28 @@ class Commands:
         books = await book.totals(self._p.database, "treasury:")
         rows = []
         for network in self._p.catalog.networks():
-            if not self._p.can_sign(network.family):
+            if not self._p.has_address(network.chain):
                 continue
             address = await self._p.treasury.address_of(network)
+            held = await self._held(network, address)
             for token in self._p.catalog.tokens_on(network.chain):
                 in_books = plain(-books.get((f"treasury:{token.id}", token.coin.id), 0), LEDGER_DECIMALS)
-                on_chain = await self._on_chain(token, address)
+                on_chain = held.get(token.id)
                 row: dict[str, Any] = {"chain": network.chain, "address": address, "crypto": token.coin.symbol}
                 rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
-    async def _on_chain(self, token: Token, address: str) -> str | None:
-        rail = self._p.board.rail(token.chain)
+    async def _held(self, network: Network, address: str) -> dict[str, str]:
+        """What the hot address holds at the newest final block, by token id; nothing where no node answers."""
+        rail = self._p.board.rail(network.chain)
         if rail is None:
-            return None
+            return {}
+        tokens = {token.id: token for token in self._p.catalog.tokens_on(network.chain)}
         try:
-            heads = await rail.heads()
-            return plain(await rail.balance(address, token, block=heads.head), token.decimals)
+            units = (await rail.holdings(address, list(tokens.values()))).units
         except NodeUnreachable:
-            return None
+            return {}
+        return {token_id: plain(amount, tokens[token_id].decimals) for token_id, amount in units.items()}
 
     async def catalog_rows(self) -> list[dict[str, Any]]:
         """What can be paid."""
@@ -211,7 +214,7 @@ class Commands:
 
     async def audit(self) -> dict[str, Any]:
         """Recompute everything."""
-        native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.can_sign(n.family))
+        native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.has_address(n.chain))
         report = await audit(self._p.database, self._symbols(), native)
         return {
             "ok": not report.breaches,

@@ -112,6 +112,12 @@ class NetworkSettings:
     """Attempts that may be open at once on the hot address."""
     block_ms: int = 0
     """Usual time between blocks; a test network has 1000 unless set."""
+    batch_max: int = 0
+    """Where a transaction can pay many orders: the most in one; 0 keeps the catalogue's."""
+    batch_window_s: int = -1
+    """Where a transaction can pay many orders: how long the oldest one waits for company; -1 keeps the catalogue's."""
+    node_id: str = ""
+    """Lightning: identity public key of the node that pays, 66 hex digits. Another node is never used."""
 
 
 @dataclass(frozen=True, slots=True)

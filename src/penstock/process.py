@@ -15,10 +15,8 @@ import aiohttp
 import structlog
 import uvicorn
 
-from penstock.catalog import Catalog
 from penstock.config import Settings, SettingWrong
 from penstock.core.intent import Signer
-from penstock.core.money import Network
 from penstock.core.party import Secret
 from penstock.db import open_database
 from penstock.http.app import UVICORN
@@ -26,11 +24,11 @@ from penstock.ids import IdSource
 from penstock.rails.rpc import HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import FileJournal
-from penstock.signer.local import AddressesOnly, LocalSigner, allow
+from penstock.signer.local import AddressesOnly, LocalSigner
 from penstock.signer.seed import create_seed, load_seed
 from penstock.vault import Vault
 from penstock.webhooks.targets import HttpTargets
-from penstock.wiring import SIGNABLE, Product, World, fee_max_of, load_catalog
+from penstock.wiring import Product, World, allowed_networks, load_catalog
 
 log = structlog.get_logger()
 
@@ -68,9 +66,10 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         database = open_database(runtime, settings.database_url)
         applied = await database.migrate()
         await database.close()
-        addresses = AddressesOnly(seed)
+        catalog = load_catalog(settings)
+        addresses = AddressesOnly(seed, allowed_networks(settings, catalog, every=True))
         unlocked_by = "key file" if (home / "vault.key").exists() else "passphrase"
-        hot = {family: await addresses.address(family, 0) for family in sorted(SIGNABLE)}
+        hot = {network.family: await addresses.address(network.chain, 0) for network in catalog.networks() if addresses.has(network.chain)}
         return {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
     finally:
         runtime.close()
@@ -106,22 +105,15 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         rpc, targets = HttpPost(), HttpTargets(runtime, allow_private=settings.webhooks.allow_private_targets)
         stack.push_async_callback(rpc.close)
         stack.push_async_callback(targets.close)
-        signer: Signer = AddressesOnly(seed)
+        allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
+        signer: Signer = AddressesOnly(seed, allowed)
         if signing:
             journal = FileJournal(settings.home)
             stack.callback(journal.close)
-            catalog = load_catalog(settings)
-            allowed = {
-                n.chain: allow(n, catalog.tokens_on(n.chain), fee_max=fee_max_of(settings, catalog, n)) for n in _on(settings, catalog)
-            }
             signer = LocalSigner(seed, journal, runtime, allowed)
         product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer)
         await product.connect()
         yield product
-
-
-def _on(settings: Settings, catalog: Catalog) -> list[Network]:
-    return [n for chain, wanted in settings.networks.items() if wanted.rpc_urls and (n := catalog.network(chain)) is not None]
 
 
 @contextlib.asynccontextmanager

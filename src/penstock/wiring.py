@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -36,9 +37,12 @@ from penstock.pump import Pump, every
 from penstock.rails.base import Rail
 from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
-from penstock.rails.rpc import Nodes, Post
+from penstock.rails.evm.talk import EthereumTalk
+from penstock.rails.rpc import Http, Nodes, Post
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
+from penstock.signer.families import KEYED
+from penstock.signer.local import AllowedNetwork, allow
 from penstock.vault import Vault
 from penstock.webhooks.deliver import Deliverer, Targets
 from penstock.webhooks.outbox import Outbox
@@ -46,8 +50,30 @@ from penstock.webhooks.targets import check_url
 
 log = structlog.get_logger()
 
-SIGNABLE: Final = frozenset({"evm"})
 PRICES_REFRESH_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a rail is built from: the network, its nodes' addresses, our hot address there and the contracts that are no destination."""
+
+    network: Network
+    urls: tuple[str, ...]
+    post: Post
+    runtime: Runtime
+    own: str
+    contracts: tuple[str, ...]
+    fee_max: int | None
+
+
+def _evm(site: Site) -> Rail:
+    net = site.network
+    nodes = Nodes(site.urls, EthereumTalk(Http(site.post), chain_id=net.chain_id, genesis=net.genesis), site.runtime)
+    return EvmRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+
+
+RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm})
+"""How to build the rail of each family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +118,13 @@ class Product:
         self.timelines = Timelines(database, self.catalog)
         common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
-        self.sender = Sender(**common, board=self.board, signer=signer, in_flight_max=lambda chain: self._network(chain).in_flight_max)
+        self.sender = Sender(
+            **common,
+            board=self.board,
+            signer=signer,
+            in_flight_max=lambda chain: self._network(chain).in_flight_max,
+            refuse=self.settler.refuse,
+        )
         self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
@@ -113,9 +145,10 @@ class Product:
         """A committer of its own for each room of each process, so that no chain has two writers."""
         return Book(self._next_ids, lambda: f"{self.ids.worker}/{room}")
 
-    def can_sign(self, family: str) -> bool:
-        """Whether this build has a signer for the family."""
-        return family in SIGNABLE
+    def has_address(self, chain: str) -> bool:
+        """Whether this house can hold coins on the network."""
+        network = self.catalog.network(chain)
+        return network is not None and (network.family in KEYED or bool(self._network(chain).node_id))
 
     def _network(self, chain: str) -> NetworkSettings:
         return self.settings.networks.get(chain, NetworkSettings())
@@ -132,13 +165,13 @@ class Product:
             if not wanted.rpc_urls:
                 continue
             network = self.catalog.network(chain)
-            if network is None or not self.can_sign(network.family):
+            if network is None or network.family not in RAILS:
                 raise SettingWrong(f"networks.{chain}: there is no rail for it; `penstock catalog` shows what exists")
+            contracts = tuple(token.contract for token in self.catalog.tokens_on(chain) if token.contract)
             own = await self.treasury.address_of(network)
-            contracts = [token.contract for token in self.catalog.tokens_on(chain) if token.contract]
-            nodes = Nodes(wanted.rpc_urls, self._world.rpc, self.runtime, chain_id=network.chain_id, genesis=network.genesis)
             fee_max = fee_max_of(self.settings, self.catalog, network)
-            self.rails[chain] = EvmRail(network, nodes, self.runtime, own=[own], contracts=contracts, fee_max=fee_max)
+            site = Site(network, wanted.rpc_urls, self._world.rpc, self.runtime, own, contracts, fee_max)
+            self.rails[chain] = RAILS[network.family](site)
 
     def app(self, *, calls: bool = True) -> App:
         """The merchant API of this process, or only its health and metrics."""
@@ -256,20 +289,40 @@ def load_catalog(settings: Settings) -> Catalog:
     own = settings.home / "catalog.toml"
     catalog = Catalog.load(overrides=own if own.exists() else None, check_contract=_check_contract)
     for chain, wanted in settings.networks.items():
+        params = {"batch_max": wanted.batch_max} if wanted.batch_max else {}
+        params |= {"batch_window_ms": wanted.batch_window_s * 1000} if wanted.batch_window_s >= 0 else {}
         catalog = catalog.with_network(
-            chain, chain_id=wanted.chain_id or None, confirmations=wanted.confirmations or None, block_ms=wanted.block_ms or None
+            chain,
+            chain_id=wanted.chain_id or None,
+            confirmations=wanted.confirmations or None,
+            block_ms=wanted.block_ms or None,
+            params=params,
         )
     return catalog
 
 
+_CONTRACTS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType({"evm": evm_codec.parse_address})
+"""What each family takes for a token's contract; raises ValueError."""
+
+
 def _check_contract(family: str, contract: str) -> str | None:
-    if family != "evm":
-        return None
     try:
-        evm_codec.parse_address(contract)
+        _CONTRACTS.get(family, str)(contract)
     except ValueError as error:
         return str(error)
     return None
+
+
+def allowed_networks(settings: Settings, catalog: Catalog, *, every: bool = False) -> dict[str, AllowedNetwork]:
+    """What the signer may sign for: the networks that are on, or every one that has keys."""
+    found = {}
+    for network in catalog.networks():
+        wanted = settings.networks.get(network.chain, NetworkSettings())
+        if network.family not in RAILS or not (wanted.rpc_urls or every):
+            continue
+        fee_max = fee_max_of(settings, catalog, network)
+        found[network.chain] = allow(network, catalog.tokens_on(network.chain), fee_max=fee_max, node=wanted.node_id)
+    return found
 
 
 def of_coins(catalog: Catalog, values: Mapping[str, str], where: str) -> dict[str, str]:
@@ -298,5 +351,5 @@ def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSourc
 
 def fee_max_of(settings: Settings, catalog: Catalog, network: Network) -> int | None:
     """The operator's own cap of one transaction in the network's base units; None keeps the catalogue's."""
-    text = settings.networks[network.chain].fee_max
+    text = settings.networks.get(network.chain, NetworkSettings()).fee_max
     return parse_units(text, catalog.native(network.chain).decimals) if text else None

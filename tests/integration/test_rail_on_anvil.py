@@ -15,13 +15,14 @@ from penstock.core.money import Coin, Network, Token
 from penstock.rails.base import LaneView, Verdict, VersionView, WrongNetwork
 from penstock.rails.evm import codec
 from penstock.rails.evm.rail import EvmRail
-from penstock.rails.rpc import Call, HttpPost, Nodes
+from penstock.rails.rpc import Call, HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import FileJournal
 from penstock.signer.local import LocalSigner, allow
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.not_run import not_run
+from tests.fixtures.scripted import nodes_of
 
 RECIPIENT = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 CONTRACT = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
@@ -39,11 +40,11 @@ class House:
 
     def __init__(self, url, home, runtime, net):
         self.post, self.runtime = HttpPost(), runtime
-        self.nodes = Nodes([url], self.post, runtime, chain_id=net.chain_id)
+        self.nodes = nodes_of([url], self.post, runtime, chain_id=net.chain_id)
         self.journal = FileJournal(home)
         seed = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
         self.signer = LocalSigner(seed, self.journal, runtime, {"ETH": allow(net, [NATIVE, USDT])})
-        self.address = codec.address_of_public_key(self.signer._key("evm", 0).public_key)
+        self.address = next(iter(self.signer._senders["ETH"]))
         self.rail = EvmRail(net, self.nodes, runtime, own=[self.address], contracts=[CONTRACT])
 
     async def rpc(self, method, *params):
@@ -51,7 +52,7 @@ class House:
 
     async def deploy(self):
         """The devnet's token at a fixed address, all of it ours."""
-        compiled = Path(penstock.__file__).parent / "devnet" / "tokens" / "compiled.json"
+        compiled = Path(penstock.__file__).parent / "devnet" / "evm" / "tokens" / "compiled.json"
         if not compiled.exists():
             not_run("ERC-20 on anvil: the devnet's token is not built in yet")
         await self.rpc("anvil_setCode", CONTRACT, json.loads(compiled.read_text())["contracts"]["PlainToken"]["code"])
@@ -60,9 +61,15 @@ class House:
 
     async def bound(self, token, units, *, attempt_id=1, recipient=RECIPIENT):
         payment = Payment(attempt_id, recipient, "", units)
-        slot = await self.rail.next_slot(self.address)
+        slot = await self.slots()
         (fees,) = await self.rail.prepare([payment], token, self.address, await self.rail.estimate(token))
         return self.rail.bind([payment], token, LaneView("ETH", self.address, slot), fees, attempt_id=attempt_id)
+
+    async def slots(self):
+        return (await self.rail.holdings(self.address, [])).slots_mined
+
+    async def held(self, address, token, block):
+        return (await self.rail.holdings_at(address, [token], block)).units[token.id]
 
     async def signed(self, intent):
         (signed,) = await self.signer.sign([intent])
@@ -112,7 +119,7 @@ def test_a_payment_arrives_to_the_base_unit(on_anvil, token, fee_model):
     async def scenario(house):
         if token is USDT:
             await house.deploy()
-        before = await house.rail.balance(house.address, NATIVE, block=(await house.rail.heads()).head)
+        before = await house.held(house.address, NATIVE, (await house.rail.heads()).head)
         version = await house.pay(token, 1_234_567)
         first = await house.until(Included, version)
         assert (first.depth, first.succeeded) == (1, True)
@@ -120,12 +127,12 @@ def test_a_payment_arrives_to_the_base_unit(on_anvil, token, fee_model):
         final = await house.until(Final, version)
         heads = await house.rail.heads()
         assert heads.final >= final.block
-        held = await house.rail.balance(RECIPIENT, token, block=final.block) - await house.rail.balance(RECIPIENT, token, block=0)
+        held = await house.held(RECIPIENT, token, final.block) - await house.held(RECIPIENT, token, 0)
         assert held == 1_234_567
-        after = await house.rail.balance(house.address, NATIVE, block=final.block)
+        after = await house.held(house.address, NATIVE, final.block)
         assert before - after == final.fee + (1_234_567 if token is NATIVE else 0)
         assert final.fee <= version.intent.fee_cap
-        assert await house.rail.next_slot(house.address, block=final.block) == 1
+        assert (await house.rail.holdings_at(house.address, [], final.block)).slots_used == 1
         assert (await house.rail.submit(version.raw)).verdict is Verdict.UNKNOWN  # nonce too low: our own payment
 
     on_anvil(scenario, network(fee_model=fee_model))
@@ -147,7 +154,7 @@ def test_a_bump_replaces_the_waiting_version(on_anvil):
         await house.rpc("anvil_mine", "0x2")
         seen = await house.until(Final, first, second)
         assert seen.txid == second.txid
-        assert await house.rail.next_slot(house.address) == 1
+        assert await house.slots() == 1
 
     on_anvil(scenario)
 
@@ -173,7 +180,7 @@ def test_a_cancel_uses_the_nonce_and_moves_nothing(on_anvil):
         await house.rpc("anvil_mine", "0x2")
         seen = await house.until(FailedOnChain, pay, cancel)
         assert (seen.txid, seen.detail) == (cancel.txid, "our own cancel used the nonce")
-        assert await house.rail.balance(RECIPIENT, USDT, block=seen.block) == 0
+        assert await house.held(RECIPIENT, USDT, seen.block) == 0
 
     on_anvil(scenario)
 

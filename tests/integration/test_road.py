@@ -469,18 +469,13 @@ def test_what_left_is_booked_when_a_person_has_said_why_and_the_next_outflow_sto
 
 def test_slots_that_others_used_are_passed_over_when_a_person_has_looked_and_they_are_final(migrated_url):
     async def body(r, road):
-        latest, final_count = 2, 0
-
-        async def next_slot(address, *, block=None):
-            return latest if block is None else final_count
-
-        road.rail.next_slot = next_slot
+        road.rail.mined, road.rail.used = 2, 0
         await road.treasury.refresh()
         assert "used slot 1 and we have bound only to -1" in await halted(r)
         await resume(r, "our own sweep", 1)
         await road.treasury.refresh()
         assert "used slot 1" in await halted(r)
-        final_count = 2
+        road.rail.used = 2
         await resume(r, "our own sweep", 2)
         await road.treasury.refresh()
         assert await halted(r) == ""

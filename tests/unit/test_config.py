@@ -150,7 +150,10 @@ WRONG_FILES = [
     ("[policy]\nminimum = { USDT = true }", "policy.minimum.USDT must be a text"),
     ("[networks]\nETH = 5", "[networks.ETH] must be a section"),
     ("networks = 5", "[networks] must be a section"),
-    ("[networks.ETH]\nrpc_url = 'http://a'", "networks.ETH.rpc_url is not a setting; [networks.ETH] has block_ms, chain_id, confirmations"),
+    (
+        "[networks.ETH]\nrpc_url = 'http://a'",
+        "networks.ETH.rpc_url is not a setting; [networks.ETH] has batch_max, batch_window_s, block_ms, chain_id, confirmations",
+    ),
     ("[networks.ETH]\nrpc_urls = ['node:8545']", "networks.ETH.rpc_urls must begin with http:// or https://"),
     ("[networks.ETH]\nfee_max = 0.1", "networks.ETH.fee_max must be a text"),
     ("[networks.ETH]\nfee_max = 'a lot'", 'networks.ETH.fee_max must be a plain decimal text, such as "12.5"'),

@@ -327,7 +327,7 @@ def test_commands_turn_the_knobs():
     assert do("fork", depth=2, transactions="drop") == {"head": 4}
     assert do("spike", factor=10)["base_fee"] == str(10 * GWEI)
     assert do("block_time", block_ms=0) == {"block_ms": 0}
-    txid = do("fund", address=BOB.address, wei=str(5 * ETHER))["txid"]
+    txid = do("fund", address=BOB.address, units=str(5 * ETHER))["txid"]
     assert do("forget", txid=txid) == {"forgotten": True}
     do("fund_token", contract=USDT, address=BOB.address, units=7)
     assert do("status")["waiting"] == 1

@@ -203,13 +203,13 @@ def test_a_head_that_cannot_be_is_none(answer):
 
 def test_the_next_slot_is_the_count_of_mined_nonces():
     bench = Bench()
-    assert asyncio.run(bench.rail.next_slot(SENDER)) == 5
-    assert asyncio.run(bench.rail.next_slot(SENDER, block=90)) == 5
+    held = asyncio.run(bench.rail.holdings_at(SENDER, [], 90))
+    assert (held.slots_mined, held.slots_used) == (5, 5)
     assert [params for method, params in bench.node.calls if method == "eth_getTransactionCount"] == [[SENDER, "latest"], [SENDER, "0x5a"]]
 
 
 def balance(bench, token):
-    return asyncio.run(bench.rail.balance(SENDER, token, block=90))
+    return asyncio.run(bench.rail.holdings_at(SENDER, [token], 90)).units[token.id]
 
 
 def test_balances_are_read_at_the_block_that_was_asked_for():

@@ -11,13 +11,12 @@ from penstock.rails.rpc import (
     Call,
     Fault,
     NodeRefused,
-    Nodes,
     Together,
     clean,
     hash32,
     quantity,
 )
-from tests.fixtures.scripted import Error, ManualRuntime, ScriptedNode, block_hash, network_of
+from tests.fixtures.scripted import Error, ManualRuntime, ScriptedNode, block_hash, network_of, nodes_of
 
 HEAD = Call("eth_blockNumber")
 
@@ -30,7 +29,7 @@ def made(*scripted, runtime=None, **options):
     for node in scripted:
         node.eth_blockNumber = lambda node=node: hex(node.head)
     network = network_of(scripted)
-    return Nodes(network.urls, network.post, runtime or ManualRuntime(), chain_id=31337, **options)
+    return nodes_of(network.urls, network.post, runtime or ManualRuntime(), **options)
 
 
 def read(nodes, call=HEAD, check=number):
@@ -127,14 +126,14 @@ def test_an_unusable_answer_goes_over_to_the_next_node(answer):
     two.eth_blockNumber = lambda: "0x64"
     network = network_of([ScriptedNode(), two])
 
-    async def post(url, body, timeout_s):
+    async def post(url, body, timeout_s, **_):
         if url == network.urls[0] and b"eth_blockNumber" in body:
             return answer
         return await network.post(url, body, timeout_s)
 
-    assert read(Nodes(network.urls, post, ManualRuntime(), chain_id=31337)) == 100
+    assert read(nodes_of(network.urls, post, ManualRuntime())) == 100
     with pytest.raises(NodeUnreachable) as caught:
-        read(Nodes(network.urls[:1], post, ManualRuntime(), chain_id=31337))
+        read(nodes_of(network.urls[:1], post, ManualRuntime()))
     assert "SECRET" not in str(caught.value)
     assert "example" not in str(caught.value)
 
@@ -238,12 +237,12 @@ def test_many_calls_are_answered_in_their_order(takes_batches):
 def test_a_batch_answered_with_something_else_is_no_answer(change):
     network = network_of([ScriptedNode()])
 
-    async def post(url, body, timeout_s):
+    async def post(url, body, timeout_s, **_):
         status, content = await network.post(url, body, timeout_s)
         said = json.loads(content)
         return status, json.dumps(change(said) if isinstance(said, list) else said).encode()
 
-    nodes = Nodes(network.urls, post, ManualRuntime(), chain_id=31337)
+    nodes = nodes_of(network.urls, post, ManualRuntime())
     with pytest.raises(NodeUnreachable, match="a batch of 2 calls"):
         asyncio.run(nodes.read_many([Call("eth_chainId")] * 2, [number] * 2))
 

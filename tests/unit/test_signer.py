@@ -13,7 +13,6 @@ from penstock.core.intent import Intent, Payment, SignRefused
 from penstock.core.money import Coin, Network, Token
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
-from penstock.signer import local
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive
 from penstock.signer.local import AddressesOnly, AllowedNetwork, LocalSigner, allow
@@ -84,7 +83,7 @@ def refusal(signer, *intents):
 def test_the_first_addresses_of_the_test_mnemonic():
     """https://getfoundry.sh/anvil/overview lists them; so does Hardhat, https://hardhat.org/hardhat-network/docs/reference"""
     words = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
-    addresses = [codec.address_of_public_key(derive(words, "evm", lane).public_key) for lane in range(3)]
+    addresses = [codec.address_of_public_key(derive(words, codec, 1, lane).public_key) for lane in range(3)]
     assert addresses == [SENDER, RECIPIENT, "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]
 
 
@@ -116,13 +115,13 @@ def test_a_damaged_seed_is_said(tmp_path, content):
 
 
 def test_keys_and_seeds_print_nothing(seed):
-    assert (repr(seed), repr(derive(seed, "evm", 0)), str(seed.words())) == ("Seed(***)", "LaneKey(***)", "***")
+    assert (repr(seed), repr(derive(seed, codec, 1, 0)), str(seed.words())) == ("Seed(***)", "LaneKey(***)", "***")
 
 
-@pytest.mark.parametrize(("family", "lane"), [("evm", -1), ("evm", 2**31), ("doge", 0)])
-def test_there_is_no_key_for_what_is_not_there(seed, family, lane):
-    with pytest.raises(ValueError, match="no key path"):
-        derive(seed, family, lane)
+@pytest.mark.parametrize(("chain", "lane"), [("ETH", -1), ("ETH", 2**31), ("DOGE", 0)])
+def test_there_is_no_key_for_what_is_not_there(seed, chain, lane):
+    with pytest.raises(ValueError, match="no key for"):
+        asyncio.run(AddressesOnly(seed, ALLOWED).address(chain, lane))
 
 
 def test_the_curve_library_is_the_one_we_trust(monkeypatch):
@@ -219,8 +218,8 @@ def test_an_order_has_one_attempt(open_signer):
         ("the contract is not the token's", {"contract": None}),
         ("the contract is not the token's", {"token_id": "native"}),
         ("not one of this signer's addresses", {"sender": RECIPIENT}),
-        ("exactly one recipient", {"payments": ()}),
-        ("exactly one recipient", {"payments": (Payment(1, RECIPIENT, "", 1), Payment(2, RECIPIENT, "", 1))}),
+        ("exactly one payment", {"payments": ()}),
+        ("exactly one payment", {"payments": (Payment(1, RECIPIENT, "", 1), Payment(2, RECIPIENT, "", 1))}),
         ("an address of our own", {"payments": (Payment(1, SENDER.lower(), "", 1),)}),
         ("a token contract", {"payments": (Payment(1, USDT, "", 1),)}),
         ("zero address", {"payments": (Payment(1, codec.ZERO_ADDRESS, "", 1),)}),
@@ -248,7 +247,7 @@ def test_bytes_that_do_not_match_the_intent_never_leave(open_signer, monkeypatch
     def crooked(intent):
         return honest(dataclasses.replace(intent, payments=(dataclasses.replace(intent.payments[0], recipient=stranger),)))
 
-    monkeypatch.setattr(local.codec, "build", crooked)
+    monkeypatch.setattr(codec, "build", crooked)
     assert "does not match its intent: call" in refusal(open_signer(), pay())
     assert "does not match its intent: recipient" in refusal(open_signer(), pay(token="native", contract=None))
     assert (tmp_path / "signer.journal").read_bytes() == b""
@@ -257,8 +256,9 @@ def test_bytes_that_do_not_match_the_intent_never_leave(open_signer, monkeypatch
 def test_the_pin_comes_from_catalogue_values():
     coin = Coin("c", "USDT", "Tether", 6)
     network = Network("ETH", "evm", "Ethereum", "native", 1, None, 12_000, 64, is_test=False, params=(("fee_max", "0.05"),))
-    tokens = [Token("usdt", coin, "ETH", "ERC20", USDT, USDT, 6), Token("x", coin, "BSC", "BEP20", RECIPIENT, RECIPIENT, 18)]
-    assert allow(network, tokens) == AllowedNetwork("evm", 1, {"usdt": USDT}, 5 * 10**16)
+    native = Token("native", Coin("e", "ETH", "Ethereum", 18), "ETH", "ERC20", None, "1", 18)
+    tokens = [native, Token("usdt", coin, "ETH", "ERC20", USDT, USDT, 6), Token("x", coin, "BSC", "BEP20", RECIPIENT, RECIPIENT, 18)]
+    assert allow(network, tokens) == AllowedNetwork("evm", 1, {"native": None, "usdt": USDT}, 5 * 10**16)
     assert allow(network, tokens, fee_max=9).fee_max == 9
 
 
@@ -388,6 +388,6 @@ def test_two_signers_on_one_home_are_refused(open_signer, tmp_path, seed):
 
 
 def test_addresses_can_be_read_beside_a_signer(open_signer, seed):
-    signer, reader = open_signer(), AddressesOnly(seed)
-    assert asyncio.run(reader.address("evm", 0)) == asyncio.run(signer.address("evm", 0)) == SENDER
+    signer, reader = open_signer(), AddressesOnly(seed, ALLOWED)
+    assert asyncio.run(reader.address("ETH", 0)) == asyncio.run(signer.address("ETH", 0)) == SENDER
     assert "does not sign" in refusal(reader, pay())

@@ -91,6 +91,8 @@ class Token:
     decimals: int
     takes_memo: bool = False
     status: int = 1
+    step: int = 1
+    """Payouts are whole multiples of so many base units (Lightning: 1,000 millisatoshi; fees may be finer)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimals <= LEDGER_DECIMALS:
@@ -100,6 +102,11 @@ class Token:
     def is_native(self) -> bool:
         """Whether this is the network's own coin, the one that pays gas."""
         return self.contract is None
+
+    @property
+    def payout_decimals(self) -> int:
+        """Decimals that a payout's amount may have."""
+        return self.decimals - (len(str(self.step)) - 1)
 
     @property
     def scale(self) -> int:

@@ -95,6 +95,12 @@ CREATE TABLE order_key (
     PRIMARY KEY (merchant_id, merchant_order_id)
 ) {STRICT};
 
+-- What may be paid only once for ever, whoever asks (a Lightning payment hash), and the order that took it.
+CREATE TABLE single_use (
+    name TEXT PRIMARY KEY,
+    order_id {INT} NOT NULL
+) {STRICT};
+
 -- The merchant's wish. due_at_ms is NULL when nobody has to act on it.
 CREATE TABLE orders (
     id {INT} PRIMARY KEY,
@@ -166,6 +172,14 @@ CREATE TABLE treasury_seen (
     PRIMARY KEY (lane_id, token_id)
 ) {STRICT};
 
+-- The single coins of a lane where the chain keeps money in such (Bitcoin: outpoints), as last seen final and unspent.
+CREATE TABLE lane_coin (
+    lane_id {INT} NOT NULL REFERENCES lane (id),
+    name TEXT NOT NULL,
+    units {AMOUNT} NOT NULL,
+    PRIMARY KEY (lane_id, name)
+) {STRICT};
+
 -- Owns one conflict resource for ever. outflow is in base units of the token, fee_cap and gas_paid in those of the native coin.
 CREATE TABLE attempt (
     id {INT} PRIMARY KEY,
@@ -191,6 +205,14 @@ CREATE INDEX attempt_due ON attempt (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE INDEX attempt_live ON attempt (lane_id, slot) WHERE state IN ('bound', 'signed', 'sent', 'included');
 
 CREATE INDEX attempt_block ON attempt (lane_id, block) WHERE block IS NOT NULL;
+
+-- What an attempt owns beside its slot, for ever: outpoints it spends, a payment hash.
+CREATE TABLE attempt_resource (
+    lane_id {INT} NOT NULL REFERENCES lane (id),
+    name TEXT NOT NULL,
+    attempt_id {INT} NOT NULL REFERENCES attempt (id),
+    PRIMARY KEY (lane_id, name)
+) {STRICT};
 
 -- Which orders an attempt is for; an order has at most one live attempt.
 CREATE TABLE attempt_order (
@@ -219,12 +241,14 @@ CREATE TABLE version (
     CHECK ((txid IS NULL) = (raw IS NULL))
 ) {STRICT};
 
--- What a version pays: one order, or many where the chain can batch. In base units of the token.
+-- What a version pays: one order, or many where the chain can batch. In base units of the token; weight is the order's part of the
+-- transaction, by which its fee is split for display.
 CREATE TABLE version_order (
     version_id {INT} NOT NULL REFERENCES version (id),
     order_id {INT} NOT NULL REFERENCES orders (id),
     output {INT} NOT NULL,
     amount {AMOUNT} NOT NULL,
+    weight {INT} NOT NULL,
     PRIMARY KEY (version_id, order_id)
 ) {STRICT};
 

@@ -1,14 +1,21 @@
-"""From a decoded request to a draft: destination, quote, policy. Nothing here waits for a node."""
+"""From a decoded request to a draft: destination, quote, policy.
+
+Nothing here waits for a node, but where a family's recipients have rules on the chain, and then not for long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+import structlog
 
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
-from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token
+from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token, TokenAmount
 from penstock.core.order import (
     HOUSE_MERCHANT,
     Order,
@@ -23,7 +30,12 @@ from penstock.core.snowflake import moment_ms
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.board import Board, Quote
 from penstock.orders.intake import Draft, Intake
-from penstock.rails.base import Destination, InvalidDestination, MemoRequired, OwnAddress, Rail
+from penstock.rails.base import Destination, InvalidDestination, LooksUp, MemoRequired, NodeUnreachable, OwnAddress, Rail
+
+log = structlog.get_logger()
+
+LOOK_UP_S: Final = 1.5
+"""How long a request waits for the chain's word on its recipient, where a family has such rules."""
 
 
 class Accounts(Protocol):
@@ -42,6 +54,19 @@ class Policy:
     maximum: Mapping[str, str] = field(default_factory=dict)
     deny_addresses: frozenset[str] = frozenset()
     withdrawals: bool = True
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What a rail says of a destination, in the API's codes. Raises Refused."""
+    try:
+        yield
+    except OwnAddress as error:
+        raise Refused(Problem.CANNOT_SELF, f"address is refused. {error}") from error
+    except InvalidDestination as error:
+        raise Refused(Problem.ADDRESS_FORMAT, f"address is refused. {error}") from error
+    except MemoRequired as error:
+        raise Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.") from error
 
 
 def is_internal(address: str) -> bool:
@@ -86,8 +111,9 @@ class Accept:
 
     async def _submit(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
         wish: Order | Refused
+        once = ""
         try:
-            wish = await self._wish(merchant_id, payer, request)
+            wish, once = await self._wish(merchant_id, payer, request)
         except Refused as refusal:
             wish = refusal
         mark = fingerprint(
@@ -97,9 +123,10 @@ class Accept:
             memo=request.memo,
             merchant_pays_fee=request.merchant_pays_fee,
         )
-        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark, wish))
+        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark, wish, once))
 
-    async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
+    async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> tuple[Order, str]:
+        """The order that this request would be, and what it would use up for ever. Raises Refused."""
         token = self._token(request)
         if request.memo_is_number_zero and token.takes_memo:
             raise Refused(Problem.INVALID_ARGUMENT, 'memo is the number 0; send the text "0" for tag 0, or leave memo out for none.')
@@ -107,8 +134,8 @@ class Accept:
             raise Refused(Problem.DISABLED_WITHDRAW, "Withdrawals are switched off by the operator; try again later.")
         value = self._value(token, request.value_text)
         if is_internal(request.address):
-            return await self._internal(merchant_id, payer, request, token, value)
-        return self._outside(merchant_id, payer, request, token, value)
+            return await self._internal(merchant_id, payer, request, token, value), ""
+        return await self._outside(merchant_id, payer, request, token, value)
 
     def _token(self, request: WithdrawRequest) -> Token:
         token = self._catalog.token(request.token_id)
@@ -145,23 +172,55 @@ class Accept:
         quote = Quote(CoinAmount.zero(token.coin), "0", self._board.rate_text(token.coin), "0", 0)
         return self._order(merchant_id, payer, request, token, value, quote, recipient=recipient, destination=Destination(""))
 
-    def _outside(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:
+    async def _outside(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> tuple[Order, str]:
         rail = self._rail(token)
         destination = self._destination(rail, token, request)
-        try:
-            value.to_token(token)
-        except Inexact as error:
-            raise Refused(
-                Problem.COIN_PRECISION_LIMIT,
-                f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {error.decimals}.",
-            ) from error
+        self._check_exact(token, value)
         quote = self._board.quote(token)
         if not request.merchant_pays_fee and value <= quote.fee:
             raise Refused(
                 Problem.NOTHING_LEFT_AFTER_FEE,
                 f"value {value} does not exceed the network fee of {quote.fee} {token.coin.symbol}; send more, or set merchant_pays_fee.",
             )
-        return self._order(merchant_id, payer, request, token, value, quote, recipient="", destination=destination)
+        order = self._order(merchant_id, payer, request, token, value, quote, recipient="", destination=destination)
+        self._check_asked(token, destination, order)
+        await self._look_up(rail, destination, token)
+        return order, destination.once
+
+    def _check_exact(self, token: Token, value: CoinAmount) -> None:
+        """The token can carry the value to the last digit (spec 16; architecture, section 4). Raises Refused."""
+        try:
+            whole = value.to_token(token).units % token.step == 0
+            decimals = token.payout_decimals
+        except Inexact:
+            whole, decimals = False, token.payout_decimals
+        if not whole:
+            raise Refused(
+                Problem.COIN_PRECISION_LIMIT,
+                f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {decimals}.",
+            )
+
+    def _check_asked(self, token: Token, destination: Destination, order: Order) -> None:
+        """An invoice with an amount is paid exactly (spec 5.4). Raises Refused."""
+        if destination.units is None:
+            return
+        asked, net = TokenAmount(token, destination.units).to_coin(), CoinAmount(token.coin, order.net)
+        if asked != net:
+            raise Refused(
+                Problem.INVALID_ARGUMENT,
+                f"The invoice in address asks for {asked} {token.coin.symbol} and its recipient would get {net}; give an invoice over {net}.",
+            )
+
+    async def _look_up(self, rail: Rail, destination: Destination, token: Token) -> None:
+        """What the recipient's own rules on the chain say, if its nodes answer in time; else the order waits for the answer. Raises Refused."""
+        if not isinstance(rail, LooksUp):
+            return
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                with _refusals():
+                    await rail.look_up(destination, token)
+        except (TimeoutError, NodeUnreachable):
+            log.info("accept.look_up.unanswered", chain=token.chain)
 
     def _rail(self, token: Token) -> Rail:
         rail = self._board.rail(token.chain)
@@ -170,14 +229,8 @@ class Accept:
         return rail
 
     def _destination(self, rail: Rail, token: Token, request: WithdrawRequest) -> Destination:
-        try:
+        with _refusals():
             destination = rail.parse_destination(request.address, request.memo if token.takes_memo else "")
-        except OwnAddress as error:
-            raise Refused(Problem.CANNOT_SELF, f"address is refused. {error}") from error
-        except InvalidDestination as error:
-            raise Refused(Problem.ADDRESS_FORMAT, f"address is refused. {error}") from error
-        except MemoRequired as error:
-            raise Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.") from error
         if {destination.address, destination.address.lower()} & self._policy.deny_addresses:
             raise Refused(Problem.ADDRESS_IN_BLACK_LIST, "address is on the operator's list of addresses that are not paid.")
         return destination

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.core.attempt import AttemptState
-from penstock.core.intent import Intent, Signed
+from penstock.core.intent import Intent, Resource, Signed
 from penstock.db import Row, Tx
 from penstock.rails.base import VersionView
 
@@ -128,6 +128,16 @@ def live_count(tx: Tx, lane_id: int) -> int:
     return int(row["n"]) if row else 0
 
 
+def free_coins(tx: Tx, lane_id: int) -> list[Resource]:
+    """Coins of the lane that no attempt has ever owned, as last seen."""
+    rows = tx.all(
+        "SELECT name, units FROM lane_coin WHERE lane_id = :lane_id AND NOT EXISTS (SELECT 1 FROM attempt_resource "
+        "WHERE attempt_resource.lane_id = lane_coin.lane_id AND attempt_resource.name = lane_coin.name) ORDER BY name",
+        lane_id=lane_id,
+    )
+    return [Resource(row["name"], row["units"]) for row in rows]
+
+
 def take_over(tx: Tx, now_ms: int) -> None:
     """What a dead process held is due now. Only for the one process that can be sure to be alone."""
     for table in ("orders", "attempt"):
@@ -171,6 +181,12 @@ def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[
         "FROM {ROWS a(attempt_id {INT}, order_id {INT})}",
         a=[{"attempt_id": intent.attempt_id, "order_id": payment.order_id} for intent in intents for payment in intent.payments],
     )
+    # What each attempt owns beside its slot, for ever: an outpoint or a payment hash belongs to one of them.
+    tx.run(
+        "INSERT INTO attempt_resource (lane_id, name, attempt_id) SELECT r.lane_id, r.name, r.attempt_id "
+        "FROM {ROWS r(lane_id {INT}, name TEXT, attempt_id {INT})}",
+        r=[{"lane_id": lane.id, "name": r.name, "attempt_id": intent.attempt_id} for intent in intents for r in intent.resources],
+    )
     insert_versions(tx, intents, version_ids, now_ms=now_ms)
     tx.run("UPDATE lane SET next_slot = :next_slot WHERE id = :id", next_slot=lane.next_slot + len(intents), id=lane.id)
 
@@ -197,10 +213,11 @@ def insert_versions(tx: Tx, intents: Sequence[Intent], version_ids: Sequence[int
     )
     # What each version pays.
     tx.run(
-        "INSERT INTO version_order (version_id, order_id, output, amount) SELECT v.version_id, v.order_id, v.output, v.amount "
-        "FROM {ROWS v(version_id {INT}, order_id {INT}, output {INT}, amount {AMOUNT})}",
+        "INSERT INTO version_order (version_id, order_id, output, amount, weight) "
+        "SELECT v.version_id, v.order_id, v.output, v.amount, v.weight "
+        "FROM {ROWS v(version_id {INT}, order_id {INT}, output {INT}, amount {AMOUNT}, weight {INT})}",
         v=[
-            {"version_id": version_id, "order_id": payment.order_id, "output": output, "amount": payment.units}
+            {"version_id": version_id, "order_id": payment.order_id, "output": output, "amount": payment.units, "weight": payment.weight}
             for intent, version_id in zip(intents, version_ids, strict=True)
             if intent.kind == "pay"
             for output, payment in enumerate(intent.payments)

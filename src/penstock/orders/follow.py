@@ -13,6 +13,7 @@ from penstock.core.attempt import AttemptState, Outcome, advance
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Dead, FailedOnChain, Included, Observation, Suspicious
 from penstock.core.event import Final as FinalOnChain
+from penstock.core.intent import Death
 from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
 from penstock.orders.attempts import Attempt, Version
@@ -93,10 +94,11 @@ class Follower:
         """Look, write what was decided and do what follows; the ids of those that are over."""
         tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
         seen = [await task for task in tasks]
-        verdicts = [verdict for verdict in seen if verdict is not None]
+        verdicts = await self._buried([verdict for verdict in seen if verdict is not None])
         if verdicts:
             await self._settle(verdicts)
-        await self._look_again([a for a, verdict in zip(watched, seen, strict=True) if verdict is None])
+        written = {verdict.attempt.id for verdict in verdicts}
+        await self._look_again([attempt for attempt in watched if attempt.id not in written])
         again = [v.attempt.signed[-1] for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
         if again:
             await self._stages.submit(again)
@@ -119,6 +121,15 @@ class Follower:
         at_last = isinstance(seen, FinalOnChain | FailedOnChain | Dead)
         poll_ms = 60_000 if isinstance(seen, Suspicious) else self._board.poll_ms(attempt.chain)
         return Verdict(attempt, seen, decision, None if at_last else self._runtime.now_ms() + poll_ms)
+
+    async def _buried(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Deaths are told to the signer before they are written, or the next attempt of an order would be refused. One that the signer
+        does not believe yet is looked at again.
+        """
+        deaths = [Death(v.attempt.id, v.seen.proof) for v in verdicts if isinstance(v.seen, Dead)]
+        if not deaths or await self._stages.bury(deaths):
+            return verdicts
+        return [verdict for verdict in verdicts if not isinstance(verdict.seen, Dead)]
 
     async def _look_again(self, unanswered: Sequence[Attempt]) -> None:
         if not unanswered:

@@ -46,6 +46,8 @@ class Draft:
     merchant_order_id: str
     fingerprint: str
     wish: Order | Refused
+    once: str = ""
+    """What this order would use up for ever (an invoice's payment hash), "" for nothing."""
     answer: asyncio.Future[Order] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -139,6 +141,7 @@ class Intake:
         firsts = _first_wishes(batch)
         ours = self._take_keys(tx, firsts, now_ms)
         stored = _stored(tx, {draft.key for draft in batch} - ours)
+        spent = self._take_once(tx, [firsts[key] for key in sorted(ours)])
         sheet = self._book.open(tx, _balances_touched([firsts[key] for key in ours]))
         verdicts: dict[tuple[int, str], tuple[str, Answer]] = {}
         answers: list[object] = []
@@ -151,13 +154,15 @@ class Intake:
                 if draft is not firsts[draft.key]:
                     answers.append(draft.wish)  # a refusal that came before the first wish of its id
                     continue
-                answer = _post(sheet, draft)
+                answer = _spent() if draft.key in spent else _post(sheet, draft)
                 verdicts[draft.key] = (draft.fingerprint, answer)
                 answers.append(answer)
             else:
                 answers.append(_second(draft, *verdicts[draft.key]))
         accepted = [answer for _, answer in verdicts.values() if isinstance(answer, Order)]
-        self._drop_keys(tx, [key for key, (_, answer) in verdicts.items() if isinstance(answer, Refused)])
+        refused = [key for key, (_, answer) in verdicts.items() if isinstance(answer, Refused)]
+        self._drop_keys(tx, refused)
+        self._give_once_back(tx, [firsts[key] for key in refused if key not in spent])
         if accepted:
             store.insert(tx, accepted, due_at_ms=now_ms)
             self._book.close(tx, sheet, now_ms)
@@ -187,6 +192,27 @@ class Intake:
         )
         return {(row["merchant_id"], row["merchant_order_id"]) for row in taken}
 
+    def _take_once(self, tx: Tx, drafts: Sequence[Draft]) -> set[tuple[int, str]]:
+        """Keys of drafts whose invoice was used before, by anyone (spec 5.4). Within a batch the first in order of keys has it."""
+        wanted = [draft for draft in drafts if draft.once]
+        if not wanted:
+            return set()
+        # Whoever inserts the name may pay it, for ever.
+        taken = tx.all(
+            "INSERT INTO single_use (name, order_id) SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})} WHERE true "
+            "ON CONFLICT DO NOTHING RETURNING order_id",
+            k=[{"name": draft.once, "order_id": _wish(draft).id} for draft in sorted(wanted, key=lambda draft: draft.once)],
+        )
+        ours = {row["order_id"] for row in taken}
+        return {draft.key for draft in wanted if _wish(draft).id not in ours}
+
+    def _give_once_back(self, tx: Tx, drafts: Sequence[Draft]) -> None:
+        # A request that was refused uses nothing up.
+        names = [{"name": draft.once, "order_id": _wish(draft).id} for draft in drafts if draft.once]
+        tx.run(
+            "DELETE FROM single_use WHERE (name, order_id) IN (SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})})", k=names
+        )
+
     def _drop_keys(self, tx: Tx, keys: Sequence[tuple[int, str]]) -> None:
         if keys:
             # A request that was refused leaves no order behind and is judged afresh (spec 5.6).
@@ -206,6 +232,10 @@ def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
     """The outbox row of a decided order."""
     body = wire.compact(wire.webhook_body(order)).decode()
     return {"id": event_id, "order_id": order.id, "merchant_id": order.merchant_id, "body": body, "created_at_ms": now_ms}
+
+
+def _spent() -> Refused:
+    return Refused(Problem.REPEATED_SUBMIT, "The invoice in address was given before, here or by another merchant; ask for a new one.")
 
 
 def _unstored() -> Refused:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
 
 import structlog
 
 from penstock.catalog import Catalog
-from penstock.core.intent import Intent, Payment, Signer, SignRefused
-from penstock.core.money import CoinAmount, Token
+from penstock.core.intent import Death, Signer, SignRefused
 from penstock.core.order import HoldReason, Order, OrderState
 from penstock.core.snowflake import moment_ms
 from penstock.db import Database, Tx
 from penstock.orders import attempts, store
 from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
-from penstock.rails.base import FeeEstimate, LaneView, NodeUnreachable, Prepares, Rail
+from penstock.orders.choose import Choice, Chooser, chooser, payment_of
+from penstock.rails.base import FeeEstimate, NodeUnreachable, Prepares, Rail, Unpayable
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -37,47 +36,6 @@ FULL_S: Final = 0.25
 SUBMITS_AT_ONCE: Final = 32
 
 
-@dataclass(slots=True)
-class Purse:
-    """What a lane can still spend, counted down while attempts are bound under its lock."""
-
-    spendable: dict[str, int]
-
-    def take(self, amounts: Mapping[str, int]) -> bool:
-        """Take all or nothing."""
-        if any(self.spendable.get(token_id, 0) < units for token_id, units in amounts.items()):
-            return False
-        for token_id, units in amounts.items():
-            self.spendable[token_id] -= units
-        return True
-
-
-def purse(tx: Tx, lane_id: int, native: Token) -> Purse | None:
-    """Observed final balance, less what attempts that the observation does not show yet will take; None before the first look."""
-    seen = {
-        r["token_id"]: r for r in tx.all("SELECT token_id, block, observed FROM treasury_seen WHERE lane_id = :lane_id", lane_id=lane_id)
-    }
-    if native.id not in seen:
-        return None
-    oldest = min(row["block"] for row in seen.values())
-    # Live attempts, and final ones in blocks that are newer than the observation.
-    rows = tx.all(
-        "SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt WHERE lane_id = :lane_id AND state IN "
-        "('bound', 'signed', 'sent', 'included') UNION ALL SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt "
-        "WHERE lane_id = :lane_id AND state = 'final' AND block > :oldest",
-        lane_id=lane_id,
-        oldest=oldest,
-    )
-    spendable = {token_id: row["observed"] for token_id, row in seen.items()}
-    for row in rows:
-        final_block = row["block"] if row["state"] == "final" else None
-        fee = row["fee_cap"] if row["gas_paid"] is None else row["gas_paid"]
-        for token_id, units in ((row["token_id"], row["outflow"]), (native.id, fee)):
-            if token_id in seen and (final_block is None or final_block > seen[token_id]["block"]):
-                spendable[token_id] -= units
-    return Purse(spendable)
-
-
 class Stages(Protocol):
     """What `follow` needs of sending."""
 
@@ -87,6 +45,10 @@ class Stages(Protocol):
 
     async def submit(self, versions: Sequence[Version]) -> None:
         """Give bytes to nodes and record what they said."""
+        ...
+
+    async def bury(self, deaths: list[Death]) -> bool:
+        """Tell the signer; whether it believes it."""
         ...
 
 
@@ -103,6 +65,7 @@ class Sender:
         signer: Signer,
         next_ids: Callable[[int], list[int]],
         in_flight_max: Callable[[str], int],
+        refuse: Callable[[int, str], Awaitable[Any]],
     ) -> None:
         self._runtime = runtime
         self._database = database
@@ -111,6 +74,7 @@ class Sender:
         self._signer = signer
         self._next_ids = next_ids
         self._in_flight_max = in_flight_max
+        self._refuse = refuse
         self._full_until: dict[str, float] = {}
 
     def look_again(self) -> None:
@@ -163,41 +127,48 @@ class Sender:
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
         fees = await self._fees(rail, orders)
 
-        def job(tx: Tx) -> tuple[list[int], bool]:
+        def job(tx: Tx) -> Choice:
             now_ms = self._runtime.now_ms()
             lane = attempts.lane_for_update(tx, chain)
             fresh = store.lock(tx, [order.id for order in orders])
             waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
-            if rail is None or lane is None or lane.halted:
-                reason = lane.halted if lane is not None and lane.halted else "the network is off or does not answer"
-                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
-                return [], False
-            chosen = self._choose(tx, rail, lane, waiting, fees, attempt_ids)
-            if chosen is None:
-                reason = "the treasury has not been looked at yet"
-                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, reason) for o in waiting], history_ids, now_ms)
-                return [], False
-            intents, held, later = chosen
-            self._give_back(tx, later)
-            self._hold(tx, held, history_ids[len(orders) :], now_ms)
-            if intents:
-                attempts.insert(tx, lane, intents, version_ids[: len(intents)], now_ms=now_ms, lease=lease)
+            chosen = self._chooser(tx, rail, lane)
+            if isinstance(chosen, str) or lane is None:
+                self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, str(chosen)) for o in waiting], history_ids, now_ms)
+                return Choice()
+            choice = chosen.choose(waiting, fees, attempt_ids, now_ms=now_ms)
+            self._come_back(tx, [(o, moment_ms(o.id)) for o in choice.no_room] + choice.gathering)
+            self._hold(tx, choice.held, history_ids[len(orders) :], now_ms)
+            if choice.intents:
+                attempts.insert(tx, lane, choice.intents, version_ids[: len(choice.intents)], now_ms=now_ms, lease=lease)
                 moves = [
-                    store.Move(fresh[i.payments[0].order_id], OrderState.SENDING, f"slot {i.slot} on {chain}", at_ms=now_ms, hold_reason="")
-                    for i in intents
+                    store.Move(fresh[p.order_id], OrderState.SENDING, f"slot {i.slot} on {chain}", at_ms=now_ms, hold_reason="")
+                    for i in choice.intents
+                    for p in i.payments
                 ]
                 store.move(tx, moves, next_ids=history_ids[: len(moves)])
-            return [intent.attempt_id for intent in intents], bool(later)
+            return choice
 
-        bound, is_full = await self._database.write("bind", job)
-        if is_full:
+        choice = await self._database.write("bind", job)
+        if choice.no_room:
             self._full_until[chain] = self._runtime.monotonic() + FULL_S
-        found = await self._database.read(lambda tx: attempts.load(tx, bound))
+        for order, reason in choice.hopeless:
+            await self._refuse(order.id, reason)
+        found = await self._database.read(lambda tx: attempts.load(tx, [intent.attempt_id for intent in choice.intents]))
         return [attempt.newest for attempt in found]
 
-    async def _fees(self, rail: Rail | None, orders: Sequence[Order]) -> dict[int, FeeEstimate]:
+    def _chooser(self, tx: Tx, rail: Rail | None, lane: Lane | None) -> Chooser | str:
+        """Who chooses, or why nothing can be sent on this network."""
+        if rail is None or lane is None:
+            return "the network is off or does not answer"
+        if lane.halted:
+            return lane.halted
+        found = chooser(tx, self._catalog, rail, lane, in_flight_max=self._in_flight_max(lane.chain))
+        return found or "the treasury has not been looked at yet"
+
+    async def _fees(self, rail: Rail | None, orders: Sequence[Order]) -> dict[int, FeeEstimate | Unpayable]:
         """What each order's transaction may cost; orders whose network gives no fresh estimate are left out."""
-        found: dict[int, FeeEstimate] = {}
+        found: dict[int, FeeEstimate | Unpayable] = {}
         by_token: defaultdict[str, list[Order]] = defaultdict(list)
         for order in orders:
             by_token[order.token_id].append(order)
@@ -206,61 +177,16 @@ class Sender:
             estimate = self._board.estimate(token) if token is not None else None
             if rail is None or token is None or estimate is None:
                 continue
-            fees = [estimate] * len(group)
+            fees: list[FeeEstimate | Unpayable] = [estimate] * len(group)
             if isinstance(rail, Prepares):
-                payments = [_payment(order, token) for order in group]
-                sender = await self._signer.address(rail.network.family, 0)
+                payments = [payment_of(order, token) for order in group]
+                sender = await self._signer.address(rail.network.chain, 0)
                 try:
                     fees = await rail.prepare(payments, token, sender, estimate)
                 except NodeUnreachable:
                     continue
             found |= {order.id: fee for order, fee in zip(group, fees, strict=True)}
         return found
-
-    def _choose(
-        self,
-        tx: Tx,
-        rail: Rail,
-        lane: Lane,
-        orders: Sequence[Order],
-        fees_of: Mapping[int, FeeEstimate],
-        attempt_ids: Sequence[int],
-    ) -> tuple[list[Intent], list[tuple[Order, HoldReason, str]], list[Order]] | None:
-        """Which orders go now, which are held and why, which wait for room; None before the treasury was looked at."""
-        native = self._catalog.native(lane.chain)
-        money = purse(tx, lane.id, native)
-        if money is None:
-            return None
-        room = self._in_flight_max(lane.chain) - attempts.live_count(tx, lane.id)
-        intents: list[Intent] = []
-        held: list[tuple[Order, HoldReason, str]] = []
-        later: list[Order] = []
-        for order in sorted(orders, key=lambda o: o.id):
-            token, fees = self._catalog.token(order.token_id), fees_of.get(order.id)
-            if token is None or fees is None:
-                held.append((order, HoldReason.NETWORK_PAUSED, "there is no fresh fee estimate from the network's nodes"))
-                continue
-            if len(intents) >= room:
-                later.append(order)
-                continue
-            payment = _payment(order, token)
-            if fees.cost > fees.fee_cap:
-                held.append(
-                    (
-                        order,
-                        HoldReason.FEE_CAP,
-                        f"the network asks {fees.cost} and the cap is {fees.fee_cap} base units of {native.coin.symbol}",
-                    )
-                )
-                continue
-            needs = {native.id: fees.fee_cap}
-            needs[token.id] = needs.get(token.id, 0) + payment.units
-            if not money.take(needs):
-                held.append((order, HoldReason.LIQUIDITY, _shortage(money, needs, self._catalog)))
-                continue
-            view = LaneView(lane.chain, lane.address, lane.next_slot + len(intents))
-            intents.append(rail.bind([payment], token, view, fees, attempt_id=attempt_ids[len(intents)]))
-        return intents, held, later
 
     def _hold(self, tx: Tx, held: Sequence[tuple[Order, HoldReason, str]], ids: Sequence[int], now_ms: int) -> None:
         again = now_ms + HELD_RETRY_MS
@@ -281,12 +207,12 @@ class Sender:
             h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why in changed],
         )
 
-    def _give_back(self, tx: Tx, orders: Sequence[Order]) -> None:
-        # They keep their place in the queue: due since they were accepted.
+    def _come_back(self, tx: Tx, orders: Sequence[tuple[Order, int]]) -> None:
+        # Without room they keep their place in the queue, due since they were accepted; while they gather, until their transaction goes.
         tx.run(
             "UPDATE orders SET due_at_ms = k.due_at_ms, lease = '' FROM {ROWS k(id {INT}, due_at_ms {INT})} "
             "WHERE orders.id = k.id AND orders.state IN ('accepted', 'held')",
-            k=[{"id": order.id, "due_at_ms": moment_ms(order.id)} for order in orders],
+            k=[{"id": order.id, "due_at_ms": due_at_ms} for order, due_at_ms in orders],
         )
 
     def _postpone(self, tx: Tx, orders: Sequence[Order], due_at_ms: int) -> None:
@@ -313,6 +239,15 @@ class Sender:
         await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
         found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
         return [attempt.newest for attempt in found]
+
+    async def bury(self, deaths: list[Death]) -> bool:
+        """Tell the signer that attempts are dead, so that their orders may be signed again; whether it believes it."""
+        try:
+            await self._signer.bury(deaths)
+        except SignRefused as refusal:
+            log.warning("attempt.bury.refused", reason=str(refusal))
+            return False
+        return True
 
     async def _quarantine(self, version: Version, reason: str) -> None:
         ids = self._next_ids(len(version.intent.payments))
@@ -376,19 +311,3 @@ async def failure_of(task: asyncio.Task[None]) -> Exception | None:
     except Exception as error:  # noqa: BLE001  raised again when the other networks are done
         return error
     return None
-
-
-def _payment(order: Order, token: Token) -> Payment:
-    return Payment(order.id, order.destination, order.memo, CoinAmount(token.coin, order.net).to_token(token).units)
-
-
-def _shortage(money: Purse, needs: Mapping[str, int], catalog: Catalog) -> str:
-    lacking: list[str] = []
-    chain = ""
-    for token_id, units in needs.items():
-        token = catalog.token(token_id)
-        if token is not None and money.spendable.get(token_id, 0) < units:
-            have = max(0, money.spendable.get(token_id, 0))
-            lacking.append(f"{CoinAmount(token.coin, (units - have) * token.scale)} {token.coin.symbol}")
-            chain = token.chain
-    return f"the treasury lacks {' and '.join(lacking)} on {chain}" if lacking else "the treasury is short"

@@ -244,22 +244,29 @@ class Settler:
         return len(decided)
 
     async def cancel(self, order_id: int, reason: str) -> Order | None:
-        """Fail an order that nothing was bound for; None when it is too late or unknown. Its money is back at once."""
+        """A person's word: fail an order that nothing was bound for; None when it is too late or unknown. Its money is back at once."""
+        return await self._unbound(order_id, f"cancelled: {reason}")
 
+    async def refuse(self, order_id: int, reason: str) -> Order | None:
+        """Fail an order that can never be paid and that nothing was bound for; None when it is too late."""
+        return await self._unbound(order_id, reason)
+
+    async def _unbound(self, order_id: int, text: str) -> Order | None:
         def job(tx: Tx) -> Order | None:
             order = store.lock(tx, [order_id]).get(order_id)
             if order is None or order.state not in (OrderState.ACCEPTED, OrderState.HELD):
                 return None
             changes = _Changes(self._book.open(tx, [(order.payer, order.coin_id)]), self._runtime.now_ms())
             changes.sheet.post(ledger.release(order.id, order.payer, order.coin_id, order.reserve))
-            text = f"cancelled: {reason}"
             changes.moves.append(
                 Move(order, OrderState.FAILED, text, at_ms=changes.now_ms, fail_reason=text, hold_reason="", decided_at_ms=changes.now_ms)
             )
             self._write(tx, changes)
             return store.lock(tx, [order_id])[order_id]
 
-        return await self._database.write("cancel", job)
+        order = await self._database.write("cancel", job)
+        self.decided()
+        return order
 
 
 def describe(seen: Observation, native: Token, needed: int | None) -> str:

@@ -6,7 +6,7 @@ resumes it with a reason, and then that amount is booked as taken by the house; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +14,13 @@ import structlog
 
 from penstock.catalog import Catalog
 from penstock.core import ledger
-from penstock.core.intent import Signer
+from penstock.core.intent import Resource, Signer
 from penstock.core.money import CoinAmount, Network, Token, TokenAmount
-from penstock.db import Conflict, Database, Tx
-from penstock.ledger.book import Book
+from penstock.db import Conflict, Database, Row, Tx
+from penstock.ledger.book import Book, Sheet
 from penstock.orders import attempts
-from penstock.rails.base import NodeUnreachable, Rail
+from penstock.orders.attempts import Lane
+from penstock.rails.base import Holdings, NodeUnreachable, Rail
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -29,13 +30,12 @@ LOOK_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One lane at one final block: slots used and base units of each token."""
+    """What one lane held, and by our own clock before which moment."""
 
     chain: str
     address: str
-    block: int
-    slots_used: int
-    observed: Mapping[str, int]
+    at_ms: int
+    held: Holdings
 
 
 class Treasury:
@@ -59,6 +59,7 @@ class Treasury:
         self._signer = signer
         self._book = book
         self._next_ids = next_ids
+        self._waiting: dict[str, Look] = {}
         self.refilled: Callable[[], None] = lambda: None
         self.faults: dict[str, str] = {}
 
@@ -75,25 +76,28 @@ class Treasury:
 
     async def address_of(self, network: Network) -> str:
         """The hot address of a network; it exists before the first funding."""
-        return await self._signer.address(network.family, 0)
+        return await self._signer.address(network.chain, 0)
 
     async def look(self, chain: str) -> Look:
-        """Open the lane if it is new, read it at the final block, and book what arrived. Raises NodeUnreachable."""
+        """Open the lane if it is new, see what it holds at a final block, and book what arrived. Raises NodeUnreachable."""
         rail = self._rails[chain]
         address = await self.address_of(rail.network)
-        heads = await rail.heads()
-        mined = await rail.next_slot(address)
-        used = await rail.next_slot(address, block=heads.final)
-        await self._open(chain, address, mined, used)
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
-        observed = {token.id: await rail.balance(address, token, block=heads.final) for token in tokens}
-        seen = Look(chain, address, heads.final, used, observed)
-        if await self._database.write("treasury", lambda tx: self._record(tx, seen)):
+        at_ms = self._runtime.now_ms()
+        seen = Look(chain, address, at_ms, await rail.holdings(address, tokens))
+        await self._open(seen)
+        # Without numbered slots a look waits until everything that may be in its block was observed again: the next one is for later.
+        due = seen if seen.held.slots_used is not None else self._waiting.setdefault(chain, seen)
+        behind, arrived = await self._database.write("treasury", lambda tx: self._record(tx, due))
+        if not behind:
+            self._waiting.pop(chain, None)
+        if arrived:
             self.refilled()
         return seen
 
-    async def _open(self, chain: str, address: str, mined: int, used: int) -> None:
-        lane_id = self._next_ids(1)[0]
+    async def _open(self, seen: Look) -> None:
+        lane_id, chain, address = self._next_ids(1)[0], seen.chain, seen.address
+        mined = seen.held.slots_mined
 
         def job(tx: Tx) -> int:
             lane = attempts.lane_for_update(tx, chain)
@@ -104,66 +108,48 @@ class Treasury:
                     id=lane_id,
                     chain=chain,
                     address=address,
-                    slot=mined,
+                    slot=mined or 0,
                 )
-            elif lane.address != address:
+                return 0
+            if lane.address != address:
                 attempts.halt_lane(tx, chain, f"the signer's address is {address}, the books know {lane.address}")
-            elif mined > lane.next_slot:
-                strange = f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}"
-                if used >= mined and attempts.resumed_after(tx, chain, strange) is not None:
-                    # A person has looked, and nodes agree that those slots are gone for good.
-                    tx.run("UPDATE lane SET next_slot = :slot WHERE id = :id", slot=mined, id=lane.id)
-                else:
-                    attempts.halt_lane(tx, chain, strange)
-            return 0 if lane is None else attempts.retired_count(tx, lane.id)
+            elif mined is not None and mined > lane.next_slot:
+                self._strange_slots(tx, lane, mined, seen.held)
+            return attempts.retired_count(tx, lane.id)
 
         retired = await self._database.write("lane", job)
-        if mined < retired:
+        if mined is not None and mined < retired:
             raise NodeUnreachable(
                 f"its nodes show {mined} transactions of ours, the books have {retired} final: they are behind, or another chain"
             )
 
-    def _record(self, tx: Tx, seen: Look) -> bool:
-        """Note the look; True when coins arrived. Compared only when every slot used by that block is final in our books."""
+    def _strange_slots(self, tx: Tx, lane: Lane, mined: int, held: Holdings) -> None:
+        strange = f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}"
+        used = held.slots_used if held.slots_used is not None else 0
+        if used >= mined and attempts.resumed_after(tx, lane.chain, strange) is not None:
+            # A person has looked, and nodes agree that those slots are gone for good.
+            tx.run("UPDATE lane SET next_slot = :slot WHERE id = :id", slot=mined, id=lane.id)
+        else:
+            attempts.halt_lane(tx, lane.chain, strange)
+
+    def _record(self, tx: Tx, seen: Look) -> tuple[bool, bool]:
+        """Whether the books are behind the look, so that they cannot be compared yet, and whether coins arrived."""
         lane = attempts.lane_for_update(tx, seen.chain)
-        if lane is None:
-            return False
-        # Attempts that the block already shows and our books do not yet.
-        behind = tx.one(
-            "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND slot < :used AND state IN ('bound', 'signed', 'sent', 'included')",
-            lane_id=lane.id,
-            used=seen.slots_used,
-        )
-        if behind is None or behind["n"]:
-            return False
+        if lane is None or not seen.held.steady:
+            return False, False
+        if self._is_behind(tx, lane, seen):
+            return not seen.held.clocked, False
         before = {
             r["token_id"]: r for r in tx.all("SELECT token_id, block, observed, at_ms FROM treasury_seen WHERE lane_id = :id", id=lane.id)
         }
         sheet = self._book.open(tx, [])
-        for token_id, units in seen.observed.items():
-            token = self._catalog.token(token_id)
-            if token is None:
+        for token_id, units in seen.held.units.items():
+            token, last = self._catalog.token(token_id), before.get(token_id)
+            if token is None or (last is not None and last["block"] >= seen.held.block):
                 continue
-            last = before.get(token_id)
-            if last is not None and last["block"] >= seen.block:
-                continue
-            expected = self._expected(tx, token, last, seen)
-            if units > expected:
-                more = TokenAmount(token, units - expected).to_coin().units
-                sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=seen.chain, block=seen.block))
-            elif units < expected:
-                missing = TokenAmount(token, expected - units)
-                what = f"{missing} {token.coin.symbol} left the hot address"
-                reason = attempts.resumed_after(tx, seen.chain, f"{what} ", since_ms=last["at_ms"] if last is not None else 0)
-                if reason is None:
-                    log.error("treasury.outflow.unexplained", chain=seen.chain, token=token.id, missing=str(missing), block=seen.block)
-                    attempts.halt_lane(tx, seen.chain, f"{what} at or before block {seen.block} unexplained")
-                    continue
-                less = missing.to_coin().units
-                sheet.post(
-                    ledger.left_the_chain(lane.address, token.id, token.coin.id, less, chain=seen.chain, block=seen.block, note=reason)
-                )
-            self._note(tx, lane.id, token_id, seen.block, units)
+            if self._compare(tx, sheet, lane, token, units, last, seen):
+                self._note(tx, lane.id, token_id, seen.held.block, units)
+        self._note_coins(tx, lane.id, seen.held.coins)
         now_ms = self._runtime.now_ms()
         self._book.close(tx, sheet, now_ms)
         arrived = any(entry.posting_kind == "seen" for entry in sheet.entries)
@@ -174,9 +160,55 @@ class Treasury:
                 now_ms=now_ms,
                 chain=seen.chain,
             )
-        return arrived
+        return False, arrived
 
-    def _expected(self, tx: Tx, token: Token, last: dict[str, int] | None, seen: Look) -> int:
+    def _is_behind(self, tx: Tx, lane: Lane, seen: Look) -> bool:
+        """Whether the block may show attempts that our books do not have final yet."""
+        if seen.held.clocked:
+            # Live at that moment: what our clock says of its end is not what the chain would say.
+            row = tx.one(
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :at_ms "
+                "AND (state IN ('bound', 'signed', 'sent', 'included') OR seen_at_ms > :at_ms)",
+                lane_id=lane.id,
+                at_ms=seen.at_ms,
+            )
+        elif seen.held.slots_used is not None:
+            row = tx.one(
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND slot < :used AND state IN ('bound', 'signed', 'sent', 'included')",
+                lane_id=lane.id,
+                used=seen.held.slots_used,
+            )
+        else:
+            # Live then and not looked at since, or in a block of the look and not final in the books.
+            row = tx.one(
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') "
+                "AND created_at_ms <= :at_ms AND (seen_at_ms IS NULL OR seen_at_ms <= :at_ms OR block <= :block)",
+                lane_id=lane.id,
+                at_ms=seen.at_ms,
+                block=seen.held.block,
+            )
+        return row is None or bool(row["n"])
+
+    def _compare(self, tx: Tx, sheet: Sheet, lane: Lane, token: Token, units: int, last: Row | None, seen: Look) -> bool:
+        """Book what arrived, or what a person explained; stop the lane for what left without us. Whether the look is good."""
+        block, chain = seen.held.block, seen.chain
+        expected = self._expected(tx, token, last, seen)
+        if units > expected:
+            more = TokenAmount(token, units - expected).to_coin().units
+            sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=chain, block=block))
+        elif units < expected:
+            missing = TokenAmount(token, expected - units)
+            what = f"{missing} {token.coin.symbol} left the hot address"
+            reason = attempts.resumed_after(tx, chain, f"{what} ", since_ms=last["at_ms"] if last is not None else 0)
+            if reason is None:
+                log.error("treasury.outflow.unexplained", chain=chain, token=token.id, missing=str(missing), block=block)
+                attempts.halt_lane(tx, chain, f"{what} at or before block {block} unexplained")
+                return False
+            less = missing.to_coin().units
+            sheet.post(ledger.left_the_chain(lane.address, token.id, token.coin.id, less, chain=chain, block=block, note=reason))
+        return True
+
+    def _expected(self, tx: Tx, token: Token, last: Row | None, seen: Look) -> int:
         """What the books say the address holds at the block: the last look and every chain entry since."""
         since = last["block"] if last is not None else -1
         rows = tx.all(
@@ -184,7 +216,7 @@ class Treasury:
             "WHERE entry.chain = :chain AND entry.block > :since AND entry.block <= :block AND posting.account = :account",
             chain=seen.chain,
             since=since,
-            block=seen.block,
+            block=seen.held.block,
             account=ledger.treasury(token.id),
         )
         moved = -sum(row["amount"] for row in rows)
@@ -201,4 +233,19 @@ class Treasury:
             block=block,
             observed=units,
             at_ms=self._runtime.now_ms(),
+        )
+
+    def _note_coins(self, tx: Tx, lane_id: int, coins: Sequence[Resource]) -> None:
+        """The coins that attempts may choose from, instead of those of the look before."""
+        keys = [{"name": coin.name, "units": coin.units} for coin in coins]
+        tx.run(
+            "DELETE FROM lane_coin WHERE lane_id = :lane_id AND name NOT IN (SELECT k.name FROM {ROWS k(name TEXT)})",
+            lane_id=lane_id,
+            k=keys,
+        )
+        tx.run(
+            "INSERT INTO lane_coin (lane_id, name, units) SELECT :lane_id, k.name, k.units FROM {ROWS k(name TEXT, units {AMOUNT})} "
+            "WHERE true ON CONFLICT DO NOTHING",
+            lane_id=lane_id,
+            k=keys,
         )

@@ -22,10 +22,10 @@ from penstock.http.app import App
 from penstock.ids import IdSource
 from penstock.prove.virtual import Crash, VirtualLoop, VirtualRuntime
 from penstock.prove.world import CHAIN, SimulatedWorld, Wish
-from penstock.signer.local import LocalSigner, allow
+from penstock.signer.local import LocalSigner
 from penstock.signer.seed import Seed, create_seed
 from penstock.vault import Vault
-from penstock.wiring import Product, World
+from penstock.wiring import Product, World, allowed_networks
 
 WISHES: Final = 10
 CRASHES_MAX: Final = 6
@@ -174,10 +174,7 @@ class _Game:
         await database.migrate()
         ids = await IdSource.lease(runtime, database, "simulation")
         catalog = self._world.catalog.with_network(CHAIN, chain_id=self._world.network.chain.spec.chain_id)
-        network = catalog.network(CHAIN)
-        if network is None:
-            raise Violation(f"{CHAIN} is not in the catalogue")
-        signer = LocalSigner(self._keys, self._journal, runtime, {CHAIN: allow(network, catalog.tokens_on(CHAIN))})
+        signer = LocalSigner(self._keys, self._journal, runtime, allowed_networks(self._settings, catalog, every=True))
         world = World(runtime, self._world.rpc, self._world, _no_prices)
         product = Product(self._settings, world, database, ids, self._vault, signer)
         await product.connect()

@@ -87,8 +87,18 @@ class SimulatedWorld:
 
     # ------------------------------------------------------------------------------------------------------------- nodes
 
-    async def rpc(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+    async def rpc(
+        self,
+        url: str,
+        body: bytes,
+        timeout_s: float,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        first_line: bool = False,
+    ) -> tuple[int, bytes]:
         """A node's HTTP, without HTTP."""
+        del method, headers, first_line
         await self._pause(0.05)
         node = self.network.nodes[int(url.rpartition("/")[2])]
         try:

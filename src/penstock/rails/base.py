@@ -101,7 +101,8 @@ class Holdings:
     `units` by token id. `slots_used` counts the slots that the chain had used by then and `slots_mined` those by now, where it numbers
     them (EVM: nonces); both None elsewhere. `coins` are the single coins, where the chain keeps money in such (Bitcoin): final, and
     not known to be spent, also not by what only waits. `block` may be any number that rises with the chain; entries of `Final`
-    observations carry numbers of the same kind. `steady` False: amounts are on the move and cannot be compared with books now.
+    observations carry numbers of the same kind. `clocked`: the chain has no such numbers, and `block` is our own clock in milliseconds. `steady` False: amounts are on the move
+    and cannot be compared with books now.
     """
 
     block: int
@@ -109,6 +110,7 @@ class Holdings:
     slots_used: int | None = None
     slots_mined: int | None = None
     coins: tuple[Resource, ...] = ()
+    clocked: bool = False
     steady: bool = True
 
 

@@ -7,12 +7,10 @@ from typing import Any, Final, cast
 import coincurve
 from bip_utils import Bip32Slip10Secp256k1
 
+from penstock.core.intent import Codec
 from penstock.signer.seed import Seed
 
 LANE_MAX: Final = 2**31 - 1
-
-_PATHS: Final = {"evm": "m/44'/60'/0'/0/{lane}"}
-"""BIP-44 with SLIP-44's coin 60. https://github.com/bitcoin/bips/blob/master/bip-0044.mediawiki"""
 
 # RFC 6979 itself has no vector of secp256k1. The one that libraries share: key 1, SHA-256 of "Satoshi Nakamoto".
 # https://bitcointalk.org/index.php?topic=285142.40, https://github.com/trezor/trezor-crypto tests/test_check.c
@@ -44,11 +42,11 @@ class LaneKey:
         return "LaneKey(***)"
 
 
-def derive(seed: Seed, family: str, lane: int) -> LaneKey:
-    """The key of a lane, by BIP-32 and BIP-44. Raises ValueError for a family without a path or a lane out of range."""
-    if family not in _PATHS or not 0 <= lane <= LANE_MAX:
-        raise ValueError(f"no key path for lane {lane} of family {family}")
-    node = Bip32Slip10Secp256k1.FromSeed(seed.master()).DerivePath(_PATHS[family].format(lane=lane))
+def derive(seed: Seed, codec: Codec, chain_id: int, lane: int) -> LaneKey:
+    """The key of a lane at its family's path, by BIP-32. Raises ValueError for a family without keys or a lane out of range."""
+    if not 0 <= lane <= LANE_MAX:
+        raise ValueError(f"no key for lane {lane}")
+    node = Bip32Slip10Secp256k1.FromSeed(seed.master()).DerivePath(codec.path(chain_id, lane))
     return LaneKey(node.PrivateKey().Raw().ToBytes())
 
 

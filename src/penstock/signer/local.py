@@ -2,7 +2,7 @@
 
 What it promises, whatever anybody asks of it:
   one intent for an attempt for ever; later versions differ in version, kind and terms alone; the same intent gives the same bytes
-  one attempt for a slot of a sender, and one for an order
+  one attempt for a slot or resource of a sender, and for an order one at a time: another only when the first was buried
   only plain transfers and own cancels, of tokens that are pinned, on networks that are pinned, at a fee not above the cap
   the journal holds an intent before its signature leaves
 """
@@ -15,79 +15,110 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.core.intent import Intent, Signed, SignRefused
-from penstock.core.money import LEDGER_DECIMALS, Network, Token, parse_units
-from penstock.rails.evm import codec
+from penstock.core.intent import Codec, Death, Intent, Signed, SignRefused
+from penstock.core.money import Network, Token, parse_units
 from penstock.runtime import Runtime
+from penstock.signer.families import FAMILIES, KEYED
 from penstock.signer.journal import Journal, JournalBroken
 from penstock.signer.keys import LaneKey, check_library, derive
 from penstock.signer.seed import Seed
 
 _MAY_DIFFER: Final = ("version", "kind", "terms")
-_TRANSFER_SELECTOR: Final = bytes.fromhex("a9059cbb")
-"""transfer(address,uint256), written down here and not taken from the codec that it checks. https://eips.ethereum.org/EIPS/eip-20"""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedNetwork:
-    """What may be signed on one network: its chain id, its tokens' contracts (None: native), and the greatest fee cap."""
+    """What may be signed on one network: its chain id, its tokens' contracts (None: native), and the greatest fee cap.
+
+    `node` is the identity of the node that keeps the coins itself (Lightning), "" where our own keys do.
+    """
 
     family: str
     chain_id: int
     contracts: Mapping[str, str | None]
     fee_max: int
+    node: str = ""
 
 
-def allow(network: Network, tokens: Iterable[Token], *, fee_max: int | None = None) -> AllowedNetwork:
+def allow(network: Network, tokens: Iterable[Token], *, fee_max: int | None = None, node: str = "") -> AllowedNetwork:
     """The pin of one network as catalogue and settings have it; `fee_max` in native base units, else the catalogue's."""
-    most = parse_units(str(network.param("fee_max", "0")), LEDGER_DECIMALS) if fee_max is None else fee_max
-    contracts = {token.id: token.contract for token in tokens if token.chain == network.chain}
-    return AllowedNetwork(network.family, network.chain_id, contracts, most)
+    here = {token.id: token for token in tokens if token.chain == network.chain}
+    if fee_max is None:
+        native = here.get(network.native_token_id)
+        fee_max = parse_units(str(network.param("fee_max", "0")), native.decimals) if native is not None else 0
+    contracts = {token.id: token.contract for token in here.values()}
+    return AllowedNetwork(network.family, network.chain_id, contracts, fee_max, node)
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What the journal knows of an attempt: what never changes, and each version's digest and transaction id."""
+    """What the journal knows of an attempt: what never changes, each version's digest and transaction id, and when all have expired."""
 
     base: str
+    expires_ms: int | None
     versions: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 class _Memory:
-    """Attempts, slots and orders, as the journal tells them."""
+    """Attempts, slots, resources and orders, as the journal tells them."""
 
     def __init__(self) -> None:
         self.attempts: dict[int, _Attempt] = {}
-        self.slots: dict[tuple[str, int, str, int], int] = {}
+        self.owners: dict[tuple[str, int, str, str], int] = {}
         self.orders: dict[int, int] = {}
+        self.dead: set[int] = set()
 
     def note(self, intent: Intent, txid: str) -> None:
         """Remember a version."""
-        attempt = self.attempts.setdefault(intent.attempt_id, _Attempt(_base(intent)))
+        expires_ms = FAMILIES[intent.family].expires_ms(intent)
+        attempt = self.attempts.setdefault(intent.attempt_id, _Attempt(_base(intent), expires_ms))
+        if attempt.expires_ms is not None:
+            attempt.expires_ms = None if expires_ms is None else max(attempt.expires_ms, expires_ms)
         attempt.versions[intent.version] = (_digest(intent), txid)
-        self.slots[_slot(intent)] = intent.attempt_id
+        self.owners.update(dict.fromkeys(_owned(intent), intent.attempt_id))
         self.orders.update((payment.order_id, intent.attempt_id) for payment in intent.payments)
 
 
 class AddressesOnly:
     """The addresses of a home without the right to sign: for commands beside a running `serve`."""
 
-    def __init__(self, seed: Seed) -> None:
+    def __init__(self, seed: Seed, allowed: Mapping[str, AllowedNetwork]) -> None:
         self._seed = seed
+        self._allowed = dict(allowed)
         self._keys: dict[tuple[str, int], LaneKey] = {}
 
-    async def address(self, family: str, lane: int) -> str:
-        """The hot address of a lane. Raises ValueError for a family that has no keys here."""
-        return _address(self._key(family, lane))
+    async def address(self, chain: str, lane: int) -> str:
+        """The hot address of a lane. Raises ValueError for a network that has no keys here."""
+        network = self._allowed.get(chain)
+        if network is None:
+            raise ValueError(f"no key for network {chain}")
+        return network.node or self._codec(network).address(self._key(network, lane).public_key, network.chain_id)
+
+    def has(self, chain: str) -> bool:
+        """Whether there is an address of ours on the network; a node that keeps the coins itself has none until its id is set."""
+        network = self._allowed.get(chain)
+        return network is not None and (bool(network.node) or network.family in KEYED)
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
         """Always refused."""
         raise SignRefused(f"this process reads addresses and does not sign ({len(intents)} asked)")
 
-    def _key(self, family: str, lane: int) -> LaneKey:
-        if (family, lane) not in self._keys:
-            self._keys[family, lane] = derive(self._seed, family, lane)
-        return self._keys[family, lane]
+    async def bury(self, deaths: list[Death]) -> None:
+        """Always refused."""
+        raise SignRefused(f"this process reads addresses and keeps no journal ({len(deaths)} deaths told)")
+
+    @staticmethod
+    def _codec(network: AllowedNetwork) -> Codec:
+        if network.family not in FAMILIES:
+            raise ValueError(f"no key for a network of family {network.family}")
+        return FAMILIES[network.family]
+
+    def _key(self, network: AllowedNetwork, lane: int) -> LaneKey:
+        codec = self._codec(network)
+        path = codec.path(network.chain_id, lane)
+        if (path, lane) not in self._keys:
+            self._keys[path, lane] = derive(self._seed, codec, network.chain_id, lane)
+        return self._keys[path, lane]
 
 
 class LocalSigner(AddressesOnly):
@@ -95,27 +126,52 @@ class LocalSigner(AddressesOnly):
 
     def __init__(self, seed: Seed, journal: Journal, runtime: Runtime, allowed: Mapping[str, AllowedNetwork], *, lanes: int = 1) -> None:
         """Read the journal and check the curve library. Raises JournalBroken or KeysUnusable."""
-        super().__init__(seed)
+        super().__init__(seed, allowed)
         check_library()
         self._journal = journal
         self._runtime = runtime
-        self._allowed = dict(allowed)
-        families = {network.family for network in self._allowed.values()}
-        self._senders = {_address(self._key(family, lane)): self._key(family, lane) for family in sorted(families) for lane in range(lanes)}
+        self._senders = {chain: self._senders_of(network, lanes) for chain, network in self._allowed.items()}
         self._memory = _Memory()
         for number, entry in enumerate(journal.entries(), start=1):
             self._restore(entry, number)
 
+    def _senders_of(self, network: AllowedNetwork, lanes: int) -> dict[str, LaneKey | None]:
+        if network.node:
+            return {network.node: None}
+        codec, keys = self._codec(network), [self._key(network, lane) for lane in range(lanes)]
+        return {codec.address(key.public_key, network.chain_id): key for key in keys}
+
     def _restore(self, entry: Mapping[str, Any], number: int) -> None:
         try:
+            kind = entry["kind"]
+            if kind == "death":
+                self._memory.dead.add(int(entry["attempt_id"]))
+                return
             intent = Intent.from_json(json.dumps(entry["intent"]))
-            known = entry["kind"] == "sign"
             txid = str(entry["txid"])
         except (KeyError, TypeError, ValueError) as error:
             raise JournalBroken(f"journal entry {number} cannot be read") from error
-        if not known:
+        if kind != "sign" or intent.family not in FAMILIES:
             raise JournalBroken(f"journal entry {number} is of a kind that this version does not know; use the version that wrote it")
         self._memory.note(intent, txid)
+
+    async def bury(self, deaths: list[Death]) -> None:
+        """Note deaths, all or none. Raises SignRefused for an attempt that may still land, JournalBroken when nothing can be recorded."""
+        await self._runtime.in_thread("signer", lambda: self._bury(deaths))
+        self._runtime.crash_point("signer:buried")
+
+    def _bury(self, deaths: Sequence[Death]) -> None:
+        now_ms = self._runtime.now_ms()
+        fresh = [death for death in deaths if death.attempt_id not in self._memory.dead]
+        for death in fresh:
+            attempt = self._memory.attempts.get(death.attempt_id)
+            if attempt is not None and attempt.expires_ms is None:
+                raise SignRefused(f"attempt {death.attempt_id}: what was signed for it never expires")
+            if attempt is not None and attempt.expires_ms is not None and now_ms <= attempt.expires_ms:
+                raise SignRefused(f"attempt {death.attempt_id}: what was signed for it has not expired by this clock")
+        if fresh:
+            self._journal.append([{"kind": "death", "at_ms": now_ms, "attempt_id": d.attempt_id, "proof": d.proof} for d in fresh])
+        self._memory.dead.update(death.attempt_id for death in fresh)
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
         """Sign all, or none and raise SignRefused naming the first one refused. Raises JournalBroken when nothing can be recorded."""
@@ -150,12 +206,10 @@ class LocalSigner(AddressesOnly):
     def _check(self, intent: Intent, seen: _Memory) -> bool:
         """Every rule on the intent itself; True when this version is new."""
         self._check_network(intent)
+        if intent.attempt_id in self._memory.dead:
+            raise SignRefused("the attempt is dead, and nothing is signed for it any more")
         for memory in (self._memory, seen):
-            holder = memory.slots.get(_slot(intent), intent.attempt_id)
-            if holder != intent.attempt_id:
-                raise SignRefused(f"slot {intent.slot} of this sender belongs to attempt {holder}")
-            if any(memory.orders.get(payment.order_id, intent.attempt_id) != intent.attempt_id for payment in intent.payments):
-                raise SignRefused("another attempt was signed for this order, and its death is not proved")
+            self._check_owner(intent, memory)
         known = {version: said for memory in (self._memory, seen) for version, said in self._versions(memory, intent).items()}
         if intent.version in known:
             if known[intent.version][0] != _digest(intent):
@@ -166,6 +220,15 @@ class LocalSigner(AddressesOnly):
         if not known and intent.fee_cap > self._allowed[intent.chain].fee_max:
             raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
         return True
+
+    def _check_owner(self, intent: Intent, memory: _Memory) -> None:
+        for key in _owned(intent):
+            if (holder := memory.owners.get(key, intent.attempt_id)) != intent.attempt_id:
+                raise SignRefused(f"slot or resource {key[-1]} of this sender belongs to attempt {holder}")
+        for payment in intent.payments:
+            holder = memory.orders.get(payment.order_id, intent.attempt_id)
+            if holder != intent.attempt_id and holder not in self._memory.dead:
+                raise SignRefused("another attempt was signed for this order, and its death is not proved")
 
     @staticmethod
     def _versions(memory: _Memory, intent: Intent) -> dict[int, tuple[str, str]]:
@@ -186,25 +249,24 @@ class LocalSigner(AddressesOnly):
             raise SignRefused(f"token {intent.token_id} is not configured on {intent.chain}")
         if intent.contract != network.contracts[intent.token_id]:
             raise SignRefused("the contract is not the token's")
-        if intent.sender not in self._senders:
+        if intent.sender not in self._senders[intent.chain]:
             raise SignRefused("the sender is not one of this signer's addresses")
-        if len(intent.payments) != 1:
-            raise SignRefused("a transaction of this family pays exactly one recipient")
-        own = {sender.lower() for sender in self._senders} | {c.lower() for c in network.contracts.values() if c is not None}
-        if intent.payments[0].recipient.lower() in own:
+        codec = self._codec(network)
+        own = [*self._senders[intent.chain], *(contract for contract in network.contracts.values() if contract is not None)]
+        if any(codec.same_address(payment.recipient, mine) for payment in intent.payments for mine in own):
             raise SignRefused("the recipient is a token contract or an address of our own")
 
     def _make(self, intent: Intent) -> Signed:
         """Build, sign, and read the bytes again as a stranger would. Raises SignRefused."""
+        codec, key = FAMILIES[intent.family], self._senders[intent.chain][intent.sender]
         try:
-            unsigned = codec.build(intent)
-            y_parity, r, s = self._senders[intent.sender].sign(codec.signing_hash(unsigned))
-            raw = codec.encode_signed(unsigned, y_parity, r, s)
-            found = codec.decode(raw, intent.chain_id)
+            signed = codec.sign(intent, _NO_KEY if key is None else key)
+            broken = codec.broken_rules(intent, signed)
         except ValueError as error:
             raise SignRefused(str(error)) from error
-        _check_bytes(intent, found)
-        return Signed(intent.attempt_id, intent.version, found.txid, raw)
+        if broken:
+            raise SignRefused(f"the transaction does not match its intent: {', '.join(broken)}")
+        return signed
 
     def _check_repeat(self, intent: Intent, result: Signed, seen: _Memory) -> None:
         for memory in (self._memory, seen):
@@ -213,32 +275,19 @@ class LocalSigner(AddressesOnly):
                 raise SignRefused("the same intent gave other bytes than the journal says; was the seed replaced?")
 
 
-def _check_bytes(intent: Intent, found: codec.SignedTransaction) -> None:
-    """The signed bytes say what the intent says and nothing more. Raises SignRefused."""
-    it, payment = found.unsigned, intent.payments[0]
-    if intent.kind == "cancel":
-        content = (intent.sender, 0, b"")
-    elif intent.contract is None:
-        content = (payment.recipient, payment.units, b"")
-    else:
-        recipient = bytes.fromhex(payment.recipient.removeprefix("0x")).rjust(32, b"\0")
-        content = (intent.contract, 0, _TRANSFER_SELECTOR + recipient + payment.units.to_bytes(32, "big"))
-    rules = {
-        "sender": found.sender == intent.sender,
-        "chain id": it.chain_id == intent.chain_id,
-        "nonce": it.nonce == intent.slot,
-        "recipient": it.to is not None and it.to.lower() == content[0].lower(),
-        "value": it.value == content[1],
-        "call": it.data == content[2],
-        "fee cap": it.gas_limit * it.max_fee_per_gas + intent.terms.get("l1_fee", 0) <= intent.fee_cap,
-    }
-    broken = [name for name, holds in rules.items() if not holds]
-    if broken:
-        raise SignRefused(f"the transaction does not match its intent: {', '.join(broken)}")
+class _NoKey:
+    """Where a node keeps the coins itself, what we sign is an order to it, not a transaction."""
+
+    @property
+    def public_key(self) -> bytes:
+        raise ValueError("this network's coins are not under a key of ours")
+
+    def sign(self, digest: bytes) -> tuple[int, int, int]:
+        del digest
+        raise ValueError("this network's coins are not under a key of ours")
 
 
-def _address(key: LaneKey) -> str:
-    return codec.address_of_public_key(key.public_key)
+_NO_KEY: Final = _NoKey()
 
 
 def _digest(intent: Intent) -> str:
@@ -251,5 +300,7 @@ def _base(intent: Intent) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _slot(intent: Intent) -> tuple[str, int, str, int]:
-    return intent.family, intent.chain_id, intent.sender, intent.slot
+def _owned(intent: Intent) -> list[tuple[str, int, str, str]]:
+    """The slot and the resources of an intent, each under its sender."""
+    where = intent.family, intent.chain_id, intent.sender
+    return [(*where, f"slot {intent.slot}"), *((*where, resource.name) for resource in intent.resources)]

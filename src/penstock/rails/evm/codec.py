@@ -16,7 +16,7 @@ import coincurve
 import rlp
 from Crypto.Hash import keccak as _keccak
 
-from penstock.core.intent import Intent
+from penstock.core.intent import Intent, Key, Signed
 from penstock.rails.base import InvalidDestination
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
@@ -40,6 +40,8 @@ RAW_BYTES_MAX: Final = 128 * 1024
 
 _DYNAMIC: Final = b"\x02"
 _HEX_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+_TRANSFER_SELECTOR: Final = bytes.fromhex("a9059cbb")
+"""transfer(address,uint256), written down for `broken_rules` and not computed by what it checks. https://eips.ethereum.org/EIPS/eip-20"""
 _FEE_TERMS: Final = ({"gas_limit", "max_fee_per_gas", "max_priority_fee_per_gas"}, {"gas_limit", "gas_price"})
 
 
@@ -244,6 +246,59 @@ class SignedTransaction:
     sender: str
     txid: str
     raw: bytes
+
+
+def path(chain_id: int, lane: int) -> str:
+    """BIP-44 with SLIP-44's coin 60, the same on every EVM network. https://github.com/bitcoin/bips/blob/master/bip-0044.mediawiki"""
+    del chain_id
+    return f"m/44'/60'/0'/0/{lane}"
+
+
+def address(public_key: bytes, chain_id: int) -> str:
+    """The account of a key (65 bytes, uncompressed), the same on every EVM network."""
+    del chain_id
+    return address_of_public_key(public_key)
+
+
+def same_address(one: str, other: str) -> bool:
+    """Letter case is only a checksum."""
+    return one.lower() == other.lower()
+
+
+def expires_ms(intent: Intent) -> None:
+    """Nothing: signed bytes stay valid until their nonce is used."""
+    del intent
+
+
+def sign(intent: Intent, key: Key) -> Signed:
+    """Build and sign. Raises ValueError."""
+    unsigned = build(intent)
+    raw = encode_signed(unsigned, *key.sign(signing_hash(unsigned)))
+    return Signed(intent.attempt_id, intent.version, transaction_id(raw), raw)
+
+
+def broken_rules(intent: Intent, signed: Signed) -> list[str]:
+    """What in the bytes is not what the intent says. Raises InvalidTransaction for bytes that are none."""
+    found, payment = decode(signed.raw, intent.chain_id), intent.payments[0]
+    it = found.unsigned
+    if intent.kind == "cancel":
+        content = (intent.sender, 0, b"")
+    elif intent.contract is None:
+        content = (payment.recipient, payment.units, b"")
+    else:
+        recipient = bytes.fromhex(payment.recipient.removeprefix("0x")).rjust(32, b"\0")
+        content = (intent.contract, 0, _TRANSFER_SELECTOR + recipient + payment.units.to_bytes(32, "big"))
+    rules = {
+        "transaction id": found.txid == signed.txid,
+        "sender": found.sender == intent.sender,
+        "chain id": it.chain_id == intent.chain_id,
+        "nonce": it.nonce == intent.slot,
+        "recipient": it.to is not None and it.to.lower() == content[0].lower(),
+        "value": it.value == content[1],
+        "call": it.data == content[2],
+        "fee cap": it.gas_limit * it.max_fee_per_gas + intent.terms.get("l1_fee", 0) <= intent.fee_cap,
+    }
+    return [name for name, holds in rules.items() if not holds]
 
 
 def build(intent: Intent) -> UnsignedTransaction:

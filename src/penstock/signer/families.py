@@ -1,0 +1,15 @@
+"""The codecs by which the signer builds, signs and reads again; one line a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from penstock.core.intent import Codec
+from penstock.rails.evm import codec as evm
+
+FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm})
+
+KEYED: Final = frozenset(FAMILIES) - {"lightning"}
+"""Families whose coins are under keys of ours."""
