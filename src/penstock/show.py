@@ -200,7 +200,7 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
     for number, attempt in enumerate(order["attempts"], 1):
         shown = {
             n: attempt[n]
-            for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "fee_taken", "fee_gain_usd")
+            for n in ("slot", "state", "seen", "fee_cap", "gas_paid", "shared_by", "gas_part", "gas_saved", "fee_taken", "fee_gain_usd")
             if attempt.get(n) not in (None, "")
         }
         versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]

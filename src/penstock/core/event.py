@@ -29,11 +29,15 @@ class Included:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A version is in a block that stays, and paid exactly what it says. `fee` in native base units, L1 part included."""
+    """A version is in a block that stays, and paid exactly what it says. `fee` in native base units, L1 part included.
+
+    `detail` says it in the network's own words where "final in block N" is not what happened (Lightning: settled).
+    """
 
     txid: str
     block: int
     fee: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

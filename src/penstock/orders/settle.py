@@ -279,8 +279,8 @@ def describe(seen: Observation, native: Token, needed: int | None) -> str:
         case Included(block=block, depth=depth, succeeded=succeeded):
             how_deep = f"{depth} of {needed} confirmations" if needed is not None else f"{depth} confirmations, not final yet"
             return f"in block {block}, {how_deep}" + ("" if succeeded else ", reverted")
-        case Final(block=block, fee=fee):
-            return f"final in block {block}, gas {plain(fee, native.decimals)} {native.coin.symbol}"
+        case Final(block=block, fee=fee, detail=detail):
+            return f"{detail or f'final in block {block}'}, fee {plain(fee, native.decimals)} {native.coin.symbol}"
         case FailedOnChain(block=block, detail=detail):
             return f"failed for good in block {block}: {detail}"
         case Dead(proof=proof):

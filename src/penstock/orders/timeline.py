@@ -133,12 +133,33 @@ class Timelines:
                 for v in versions
             ],
         }
+        weight, whole, count = _part(tx, order.id, row)
+        if count > 1:
+            shown["shared_by"] = count
         if row["gas_paid"] is not None:
+            gas = row["gas_paid"] * weight // whole
+            if count > 1:
+                shown["gas_part"] = f"{plain(gas, native.decimals)} {native.coin.symbol}"
+                shown["gas_saved"] = f"{plain(max(0, order.gas_quoted - gas), native.decimals)} {native.coin.symbol}"
             charged = order.fee if order.state is OrderState.SUCCEEDED else 0
             shown["fee_taken"] = f"{plain(charged, LEDGER_DECIMALS)} {order.crypto}"
             shown["native_rate_quoted"], shown["native_rate_final"] = order.native_rate, row["native_rate"]
-            shown["fee_gain_usd"] = _gain(order, TokenAmount(native, row["gas_paid"]).to_coin().units, row["native_rate"])
+            shown["fee_gain_usd"] = _gain(order, TokenAmount(native, gas).to_coin().units, row["native_rate"])
         return shown
+
+
+def _part(tx: Tx, order_id: int, attempt: Row) -> tuple[int, int, int]:
+    """An order's weight in the transaction that pays it, the weight of all its orders, and their number."""
+    # Of the version that landed, or else of the newest.
+    row = tx.one(
+        "SELECT SUM(CASE WHEN order_id = :order_id THEN weight ELSE 0 END) AS part, SUM(weight) AS whole, COUNT(*) AS orders "
+        "FROM version_order JOIN version ON version.id = version_order.version_id WHERE version.attempt_id = :id "
+        "GROUP BY version.id, version.txid, version.number ORDER BY CASE WHEN version.txid = :txid THEN 0 ELSE 1 END, version.number DESC LIMIT 1",
+        order_id=order_id,
+        id=attempt["id"],
+        txid=attempt["txid"],
+    )
+    return (int(row["part"]), int(row["whole"]), int(row["orders"])) if row is not None else (1, 1, 1)
 
 
 def _gain(order: Order, gas: int, native_rate: str) -> str:

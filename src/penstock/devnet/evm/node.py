@@ -78,6 +78,8 @@ class EvmNode:
 
     def answer(self, request: Request) -> Response:
         """JSON-RPC over HTTP. Raises Broken when no answer comes."""
+        if request.path or request.method != "POST":
+            return Response(b'{"error": "POST JSON-RPC to the address itself"}', status=404)
         try:
             payload = json.loads(request.body)
         except (ValueError, RecursionError):

@@ -1,0 +1,243 @@
+"""What chain families beyond the EVM ask of the rooms: many orders in one transaction, deaths, recipients with rules, invoices, coins."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from penstock.core.errors import Refused
+from penstock.core.event import Dead, FailedOnChain, Final
+from penstock.core.intent import Resource
+from penstock.ledger.audit import audit
+from penstock.ledger.book import balances
+from penstock.orders.timeline import Timelines
+from penstock.rails.base import Holdings, NotEnough, Unpayable
+from tests.fixtures.chain import Road, ScriptedRail
+from tests.fixtures.rooms import USDT, rooms, units
+from tests.integration.test_road import usdt
+
+
+class Batching(ScriptedRail):
+    """Pays up to three orders at once out of coins, as Bitcoin does."""
+
+    payments_max = 3
+    window_ms = 0
+    coins = (Resource("a:0", 40), Resource("b:0", 40))
+
+    def bind(self, payments, token, lane, fees, *, attempt_id):
+        if not lane.coins:
+            raise NotEnough("no coin is free")
+        weighed = [replace(payment, weight=weight) for weight, payment in enumerate(payments, start=1)]
+        intent = super().bind(weighed, token, lane, fees, attempt_id=attempt_id)
+        return replace(intent, resources=(lane.coins[0],))
+
+    async def holdings(self, address, tokens):
+        held = await super().holdings(address, tokens)
+        return Holdings(held.block, held.units, coins=self.coins, steady=self.steady, clocked=self.clocked)
+
+    steady, clocked = True, False
+
+
+class Choosy(ScriptedRail):
+    """Knows recipients that cannot be paid."""
+
+    problem = Unpayable("the recipient takes no deposits")
+
+    async def prepare(self, payments, token, sender, fees):
+        return [self.problem] * len(payments)
+
+
+def scenario(url, kind, body):
+    async def run():
+        async with rooms(url) as r:
+            road = Road(r, rail=kind)
+            road.rail.funds = {"USDT": 1_000 * 10**6, "ETH": 10**18}
+            await road.board.refresh()
+            await road.treasury.refresh()
+            await r.credit("m:1", "100")
+            await body(r, road)
+            assert (await audit(r.database, {})).breaches == []
+
+    asyncio.run(run())
+
+
+async def rows_of(r, sql):
+    return await r.database.read(lambda tx: tx.all(sql))
+
+
+def final(versions):
+    return Final(versions[-1].txid, 101, 21_000 * 10**9)
+
+
+def test_orders_that_wait_together_share_a_transaction_its_coin_and_its_fee(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, name) for name in "abcd"])
+        await road.send()
+        attempts = await rows_of(r, "SELECT attempt_id, COUNT(*) AS n FROM attempt_order GROUP BY attempt_id ORDER BY n")
+        assert [row["n"] for row in attempts] == [1, 3]
+        assert [row["name"] for row in await rows_of(r, "SELECT name FROM attempt_resource ORDER BY name")] == ["a:0", "b:0"]
+        road.rail.answer = final
+        await road.follow()
+        assert {(await road.order(name))["state"] for name in "abcd"} == {"succeeded"}
+        assert len(r.events) + len(await rows_of(r, "SELECT id FROM outbox")) == 4
+        assert await balances(r.database, "m:1") == {USDT: (units("60"), 0)}
+        shown = await Timelines(r.database, road.catalog).of("c")
+        (attempt,) = shown["attempts"]
+        assert (attempt["shared_by"], attempt["gas_part"]) == (3, "0.0000105 ETH")  # weight 3 of 1 + 2 + 3
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_a_transaction_that_is_not_full_waits_for_company_only_so_long(migrated_url):
+    async def body(r, road):
+        road.rail.window_ms = 10**15
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        await road.send()
+        assert await rows_of(r, "SELECT id FROM attempt") == []
+        assert (await road.order("a"))["state"] == "accepted"
+        assert (await road.order("a"))["due_at_ms"] > 10**15
+        await r.submit_all([usdt(r, road, "c")])
+        await road.make_orders_due()
+        await road.send()
+        assert len(await rows_of(r, "SELECT order_id FROM attempt_order")) == 3
+        road.rail.window_ms = 0
+        await r.submit_all([usdt(r, road, "d")])
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("d"))["state"] == "sending"
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_a_coin_belongs_to_one_attempt_for_ever_and_who_comes_too_late_is_held(migrated_url):
+    async def body(r, road):
+        road.rail.payments_max = 1
+        await r.submit_all([usdt(r, road, name) for name in "abc"])
+        await road.send()
+        road.rail.answer = final
+        await road.follow()
+        held = await road.order("c")
+        assert (held["state"], held["hold_reason"]) == ("held", "liquidity")
+        road.rail.coins, road.rail.final = (*Batching.coins, Resource("c:1", 40)), 100
+        await road.treasury.refresh()  # was live at the look before
+        await road.treasury.refresh()
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("c"))["state"] == "sending"
+        assert [row["name"] for row in await rows_of(r, "SELECT name FROM attempt_resource ORDER BY name")] == ["a:0", "b:0", "c:1"]
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_a_batch_that_failed_on_chain_releases_each_of_its_orders(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, name) for name in "abc"])
+        await road.send()
+        road.rail.answer = lambda versions: FailedOnChain(versions[0].txid, 101, 7, "our own cancel used the coins")
+        await road.follow()
+        assert {(await road.order(name))["state"] for name in "abc"} == {"failed"}
+        assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_a_dead_attempt_is_buried_with_the_signer_before_its_order_gets_another(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Dead("expired at 9, absent up to solid block 20 on two nodes")
+        road.signer.refuses = True  # its clock is behind
+        await road.follow()
+        assert (await road.order("a"))["state"] == "sending"
+        road.signer.refuses = False
+        await road.follow()
+        again = await road.order("a")
+        assert (again["state"], again["wire"]) == ("accepted", 1)
+        assert [death.proof[:7] for death in road.signer.buried] == ["expired"]
+        road.rail.answer = final
+        await road.send()
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert [row["state"] for row in await rows_of(r, "SELECT state FROM attempt ORDER BY slot")] == ["dead", "final"]
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
+
+    scenario(migrated_url, ScriptedRail, body)
+
+
+def test_who_cannot_be_paid_now_is_held_and_who_never_can_fails_with_the_money_back(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        held = await road.order("a")
+        assert (held["state"], held["hold_reason"]) == ("held", "policy")
+        assert "takes no deposits" in (await Timelines(r.database, road.catalog).of("a"))["waits_for"]
+        road.rail.problem = Unpayable("the invoice has expired", for_ever=True)
+        await road.make_orders_due()
+        await road.send()
+        failed = await road.order("a")
+        assert (failed["state"], failed["fail_reason"]) == ("failed", "the invoice has expired")
+        assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
+        assert len(await rows_of(r, "SELECT id FROM outbox")) == 1
+
+    scenario(migrated_url, Choosy, body)
+
+
+def test_an_invoice_is_used_once_whoever_asks_and_a_refusal_uses_nothing(migrated_url):
+    async def body(r, road):
+        def invoice(name, value="10", merchant=1):
+            draft = usdt(r, road, name, value)
+            draft.wish = replace(draft.wish, merchant_id=merchant, payer="m:1")
+            draft.merchant_id, draft.once = merchant, "lightning:00ff"
+            return draft
+
+        poor, first, other = await r.submit_all([invoice("a", "1000")]), await r.submit_all([invoice("b")]), invoice("c", merchant=2)
+        assert isinstance(poor[0], Refused) and poor[0].problem.name == "BALANCE_INSUFFICIENT"
+        assert not isinstance(first[0], Refused)
+        (late,) = await r.submit_all([other])
+        assert isinstance(late, Refused) and late.problem.name == "REPEATED_SUBMIT"
+        (again,) = await r.submit_all([invoice("b")])
+        assert again.id == first[0].id
+        assert [row["name"] for row in await rows_of(r, "SELECT name FROM single_use")] == ["lightning:00ff"]
+
+    scenario(migrated_url, ScriptedRail, body)
+
+
+@pytest.mark.parametrize("kind", ["numbered by blocks", "numbered by our clock"])
+def test_without_slots_a_look_is_compared_only_when_what_was_live_has_been_seen_again(migrated_url, kind):
+    async def body(r, road):
+        road.rail.clocked = kind == "numbered by our clock"
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.funds["USDT"] -= 9 * 10**6  # it is in the block already, and our books do not know it
+        road.rail.funds["ETH"] -= 21_000 * 10**9
+        road.rail.final = 101
+        await road.treasury.refresh()
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert lane["halted"] == ""
+        road.rail.answer = final
+        await road.follow()
+        await road.treasury.refresh()
+        road.rail.final = 102
+        await road.treasury.refresh()
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert lane["halted"] == ""
+        seen = await rows_of(r, "SELECT block, observed FROM treasury_seen ORDER BY token_id")
+        assert {row["block"] for row in seen} == {102}
+        road.rail.funds["USDT"] -= 1
+        road.rail.final = 103
+        await road.treasury.refresh()
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert "0.000001 USDT left the hot address" in lane["halted"]
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_amounts_on_the_move_are_not_compared(migrated_url):
+    async def body(r, road):
+        road.rail.steady, road.rail.final = False, 200
+        road.rail.funds["USDT"] = 1
+        await road.treasury.refresh()
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert lane["halted"] == ""
+
+    scenario(migrated_url, Batching, body)
