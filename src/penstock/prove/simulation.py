@@ -117,7 +117,7 @@ class _Game:
             home=home,
             networks={
                 CHAIN: NetworkSettings(
-                    rpc_urls=("http://node/0", "http://node/1"),
+                    rpc_urls=self._world.nodes.urls(CHAIN),
                     chain_id=self._world.network.chain.spec.chain_id,
                     confirmations=CONFIRMATIONS,
                 )

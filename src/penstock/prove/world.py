@@ -15,13 +15,13 @@ from typing import Any, Final
 from penstock.catalog import Catalog
 from penstock.core import wire_signature
 from penstock.core.wire import compact
-from penstock.devnet.box import Broken, Keep
+from penstock.devnet.box import Keep
 from penstock.devnet.evm.box import EvmBox, network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.node import EvmFaults
 from penstock.devnet.evm.specs import specs
+from penstock.prove.reach import BoxPost
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop
-from penstock.rails.base import PostFailed
 from penstock.webhooks.deliver import Reply, TargetFailed
 
 CHAIN: Final = "ETH"
@@ -59,6 +59,7 @@ class SimulatedWorld:
     journal: Journal = field(default_factory=Journal)
     source: random.Random = field(init=False)
     network: EvmBox = field(init=False)
+    nodes: BoxPost = field(init=False)
     wishes: list[Wish] = field(default_factory=list)
     events: dict[str, list[bytes]] = field(default_factory=dict)
     app_id: str = ""
@@ -72,6 +73,7 @@ class SimulatedWorld:
         spec = next(spec for spec in specs(self.catalog) if spec.name == CHAIN)
         chain = EvmChain(spec, now_ms=self.now_ms, seed=self.seed)
         self.network = network_of(chain, nodes=2)
+        self.nodes = BoxPost([self.network], pause=lambda: self._pause(0.05))
 
     def now_ms(self) -> int:
         """The clock that everything shares."""
@@ -87,29 +89,12 @@ class SimulatedWorld:
 
     # ------------------------------------------------------------------------------------------------------------- nodes
 
-    async def rpc(
-        self,
-        url: str,
-        body: bytes,
-        timeout_s: float,
-        *,
-        method: str = "POST",
-        headers: Mapping[str, str] | None = None,
-        first_line: bool = False,
-    ) -> tuple[int, bytes]:
+    async def rpc(self, url: str, body: bytes, timeout_s: float, **how: Any) -> tuple[int, bytes]:
         """A node's HTTP, without HTTP."""
-        del method, headers, first_line
-        await self._pause(0.05)
-        node = self.network.nodes[int(url.rpartition("/")[2])]
-        try:
-            answer = node.handle(json.loads(body))
-        except Broken as broken:
-            if broken.how == "timeout":
-                await asyncio.sleep(timeout_s)
-            raise PostFailed(broken.how) from broken
+        status, answer = await self.nodes(url, body, timeout_s, **how)
         if b"eth_sendRawTransaction" in body:
-            self.journal.note(self.now_ms(), f"node {url[-1]} took bytes: {json.dumps(answer)[:120]}")
-        return 200, json.dumps(answer).encode()
+            self.journal.note(self.now_ms(), f"node {url[-1]} took bytes: {answer[:120].decode()}")
+        return status, answer
 
     async def weather(self) -> None:
         """Break and mend the network until the storm is over."""

@@ -1,0 +1,55 @@
+"""HTTP to the nodes of a box without HTTP: what stands in for aiohttp where time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import parse_qsl, urlsplit
+
+from penstock.devnet.box import BoxNetwork, Broken, Request
+from penstock.rails.base import PostFailed
+
+
+class BoxPost:
+    """`rails.rpc.Post` to networks in this process: http://box/NAME is the first node, http://box/NAME/1 the second."""
+
+    def __init__(self, networks: Sequence[BoxNetwork], *, pause: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._networks = {network.name: network for network in networks}
+        self._pause = pause
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Where the nodes of a network answer."""
+        return tuple(f"http://box/{name}/{number}" for number in range(len(self._networks[name].nodes)))
+
+    async def __call__(
+        self,
+        url: str,
+        body: bytes,
+        timeout_s: float,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        first_line: bool = False,
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises PostFailed."""
+        if self._pause is not None:
+            await self._pause()
+        parts = urlsplit(url)
+        name, _, rest = parts.path.removeprefix("/").partition("/")
+        number, _, path = rest.partition("/")
+        asked = Request(
+            body=body,
+            path=f"/{path}" if path else "",
+            method=method,
+            query=dict(parse_qsl(parts.query)),
+            headers={key.lower(): value for key, value in (headers or {}).items()},
+        )
+        try:
+            answer = self._networks[name].nodes[int(number)].answer(asked)
+        except Broken as broken:
+            if broken.how == "timeout":
+                await asyncio.sleep(timeout_s)
+            if broken.how in {"500", "503"}:
+                return int(broken.how), b""
+            raise PostFailed(broken.how) from broken
+        return answer.status, answer.body.partition(b"\n")[0] if first_line else answer.body
