@@ -1,0 +1,92 @@
+"""What differs between the networks that the suite runs on, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from penstock.catalog import Catalog
+from penstock.devnet.boxes import make_networks
+from penstock.devnet.evm.box import network_of
+from penstock.devnet.evm.chain import EvmChain
+from penstock.devnet.evm.specs import specs
+from tests.fixtures.house import House
+
+
+@dataclass(frozen=True)
+class Place:
+    """One network in a box, and how its people look.
+
+    `pays` is an amount of each token, `funds` base units of each for the hot address. `recipient(house, n, value)` is a fresh address
+    with its memo. `received(house, address, symbol)` is the truth about who got what.
+    """
+
+    chain: str
+    pays: dict[str, str]
+    funds: dict[str, int]
+    recipient: Callable[[House, int, str], tuple[str, str]]
+    wrong_addresses: tuple[str, ...]
+    needs_memo: Callable[[House], str] | None = None
+    reorgs: tuple[int, ...] = ()
+    fails_on_chain: Callable[[House], Callable[[], None] | None] | None = None
+    expires_s: float | None = None
+    mempool: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+    born: Callable[[Callable[[], int]], Any] | None = None
+
+    @property
+    def main(self) -> str:
+        """The token that most scenarios pay in."""
+        return next(iter(self.pays))
+
+    def make(self, now_ms: Callable[[], int]) -> Any:
+        """The network, born now."""
+        if self.born is not None:
+            return self.born(now_ms)
+        (network,) = make_networks(Catalog.load(), [self.chain], now_ms=now_ms, seed=1)
+        return network
+
+    def open(self, house: House) -> None:
+        """Funding, merchant and first estimates."""
+        house.run(house.set_up(dict.fromkeys(self.pays, "1000")))
+        hot = house.run(house.hot())
+        for symbol, units in self.funds.items():
+            token = house.product.catalog.by_symbol(symbol, self.chain)
+            house.network.fund(hot, units, token.contract)
+        house.wait(20)
+        house.run(house.product.treasury.refresh())
+
+    def received(self, house: House, address: str, symbol: str) -> str:
+        """Plain decimal text of what an address has."""
+        from penstock.core.money import plain
+
+        token = house.product.catalog.by_symbol(symbol, self.chain)
+        return plain(house.network.holding(address, token.contract), token.decimals)
+
+
+def evm_recipient(house: House, number: int, value: str) -> tuple[str, str]:
+    from penstock.rails.evm import codec
+
+    return codec.checksum("0x" + codec.keccak256(f"recipient {number}".encode())[12:].hex()), ""
+
+
+def deep_ethereum(now_ms: Callable[[], int]) -> Any:
+    """Its finality is so far behind that forks of depth 6 can be."""
+    spec = next(spec for spec in specs(Catalog.load()) if spec.name == "ETH")
+    return network_of(EvmChain(replace(spec, finality_depth=10), now_ms=now_ms, seed=1))
+
+
+PLACES = {
+    place.chain: place
+    for place in (
+        Place(
+            chain="ETH",
+            pays={"USDT": "12.5", "ETH": "0.25"},
+            funds={"USDT": 500 * 10**6, "ETH": 5 * 10**18},
+            recipient=evm_recipient,
+            wrong_addresses=("0x1234", "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", "0xdAC17F958D2ee523a2206206994597C13D831ec8"),
+            reorgs=(1, 2, 3, 4, 5, 6),
+            settings={"confirmations": 7},
+            born=deep_ethereum,
+        ),
+    )
+}
