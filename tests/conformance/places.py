@@ -1,6 +1,7 @@
 """What differs between the networks that the suite runs on, and nothing else."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,8 @@ from penstock.devnet.boxes import make_networks
 from penstock.devnet.evm.box import network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
-from tests.fixtures.house import House
+from tests.conformance.anvil import anvil_network
+from tests.fixtures.house import House, house_on
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,22 @@ class Place:
     mempool: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
     born: Callable[[Callable[[], int]], Any] | None = None
+    backend: Callable[[], Any] = contextlib.nullcontext
 
     @property
     def main(self) -> str:
         """The token that most scenarios pay in."""
         return next(iter(self.pays))
 
+    @contextlib.contextmanager
+    def house(self, home: Any) -> Iterator[House]:
+        """A funded house on it."""
+        with self.backend() as make, house_on(home, make or self.make, **self.settings) as built:
+            self.open(built)
+            yield built
+
     def make(self, now_ms: Callable[[], int]) -> Any:
-        """The network, born now."""
+        """The network in a box, born now."""
         if self.born is not None:
             return self.born(now_ms)
         (network,) = make_networks(Catalog.load(), [self.chain], now_ms=now_ms, seed=1)
@@ -75,18 +85,18 @@ def deep_ethereum(now_ms: Callable[[], int]) -> Any:
     return network_of(EvmChain(replace(spec, finality_depth=10), now_ms=now_ms, seed=1))
 
 
+ETHEREUM = Place(
+    chain="ETH",
+    pays={"USDT": "12.5", "ETH": "0.25"},
+    funds={"USDT": 500 * 10**6, "ETH": 5 * 10**18},
+    recipient=evm_recipient,
+    wrong_addresses=("0x1234", "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", "0xdAC17F958D2ee523a2206206994597C13D831ec8"),
+    reorgs=(1, 2, 3, 4, 5, 6),
+    settings={"confirmations": 7},
+    born=deep_ethereum,
+)
+
 PLACES = {
-    place.chain: place
-    for place in (
-        Place(
-            chain="ETH",
-            pays={"USDT": "12.5", "ETH": "0.25"},
-            funds={"USDT": 500 * 10**6, "ETH": 5 * 10**18},
-            recipient=evm_recipient,
-            wrong_addresses=("0x1234", "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", "0xdAC17F958D2ee523a2206206994597C13D831ec8"),
-            reorgs=(1, 2, 3, 4, 5, 6),
-            settings={"confirmations": 7},
-            born=deep_ethereum,
-        ),
-    )
+    "ETH": ETHEREUM,
+    "anvil": replace(ETHEREUM, born=None, backend=anvil_network),
 }

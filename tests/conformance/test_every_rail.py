@@ -6,7 +6,6 @@ from decimal import Decimal
 import pytest
 
 from tests.conformance.places import PLACES
-from tests.fixtures.house import house_on
 
 CRASHES = [
     (f"{name}:{when}", visit)
@@ -28,8 +27,7 @@ def place(request):
 
 @pytest.fixture
 def house(place, tmp_path):
-    with house_on(tmp_path, place.make, **place.settings) as built:
-        place.open(built)
+    with place.house(tmp_path) as built:
         yield built
 
 
