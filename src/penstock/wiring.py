@@ -215,6 +215,7 @@ class Product:
         follow = Pump("follow", self.follower, self.runtime, limit=200)
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
         self._pumps = [send, follow, deliver]
+        self.sender.under_way.finished, self.follower.under_way.finished = send.wake, follow.wake
 
         def committed(external: bool) -> None:  # noqa: FBT001  the hook's only word
             deliver.wake()
@@ -259,6 +260,9 @@ class Product:
         self.intake.stop()
         for pump in self._pumps:
             await pump.stop()
+        for room in (self.sender.under_way, self.follower.under_way):
+            with contextlib.suppress(Exception):  # it was logged, and what it left is taken up at the next start
+                await room.settled()
         await self.deliverer.settled()
         for task in self._tasks:
             if "Intake" not in task.get_name():

@@ -284,9 +284,9 @@ def test_a_worker_whose_lease_was_taken_over_settles_nothing(migrated_url):
         await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
         owner = await road.follower.claim(10)
         road.rail.answer = final
-        await road.follower.handle(zombie)
+        await road.through(road.follower, zombie)
         assert (await road.order("a"))["state"] == "sending"
-        await road.follower.handle(owner)
+        await road.through(road.follower, owner)
         assert (await road.order("a"))["state"] == "succeeded"
 
     scenario(migrated_url, body)
@@ -373,7 +373,7 @@ def test_a_bump_that_the_signer_refuses_leaves_the_first_version_followed(migrat
 def test_a_signer_that_is_out_of_order_does_not_keep_what_is_paid_from_being_settled(migrated_url):
     async def body(r, road):
         await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
-        await road.sender.handle(await road.sender.claim(1))
+        await road.through(road.sender, await road.sender.claim(1))
         await road.sender._bind("ETH", await road.sender.claim(10))
 
         async def broken(intents):

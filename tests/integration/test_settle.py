@@ -121,7 +121,7 @@ def test_a_cancellation_that_races_a_bind_either_pays_or_gives_back(migrated_url
         claimed = await road.sender.claim(100)
         cancelled, _ = await asyncio.gather(
             asyncio.gather(*(road.settler.cancel(order_id, "changed their mind") for order_id in ids), return_exceptions=True),
-            road.sender.handle(claimed),
+            road.through(road.sender, claimed),
         )
         road.rail.answer = final
         await road.follow()

@@ -258,16 +258,18 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
     )
 
 
-def claim(tx: Tx, *, now_ms: int, limit: int, lease: str) -> list[Attempt]:
-    """Attempts that are due, with their versions, leased to us."""
+def claim(tx: Tx, *, now_ms: int, limit: int, lease: str, passing_over: Sequence[str] = ()) -> list[Attempt]:
+    """Attempts that are due, with their versions, leased to us; none of the networks passed over."""
     # Oldest due first; others skip what we hold.
     rows = tx.all(
         "UPDATE attempt SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-        "(SELECT id FROM attempt WHERE due_at_ms <= :now_ms ORDER BY due_at_ms LIMIT :limit {SKIP_LOCKED}) RETURNING id",
+        "(SELECT id FROM attempt WHERE due_at_ms <= :now_ms AND lane_id NOT IN (SELECT lane.id FROM lane JOIN "
+        "{ROWS k(chain TEXT)} ON k.chain = lane.chain) ORDER BY due_at_ms LIMIT :limit {SKIP_LOCKED}) RETURNING id",
         lease=lease,
         until_ms=now_ms + LEASE_MS,
         now_ms=now_ms,
         limit=limit,
+        k=[{"chain": chain} for chain in passing_over],
     )
     return load(tx, [row["id"] for row in rows])
 

@@ -18,8 +18,9 @@ from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
 from penstock.orders.attempts import Attempt, Version
 from penstock.orders.board import Board
-from penstock.orders.send import Stages, failure_of
+from penstock.orders.send import Stages
 from penstock.orders.settle import Settler, Verdict
+from penstock.orders.side_by_side import SideBySide
 from penstock.orders.store import LostRace
 from penstock.rails.base import NodeUnreachable
 from penstock.runtime import Runtime
@@ -53,22 +54,23 @@ class Follower:
         self._settler = settler
         self._next_ids = next_ids
         self._report_depth = report_depth
+        self.under_way = SideBySide(runtime, "follow")
 
     async def claim(self, limit: int) -> list[Attempt]:
-        """Attempts that are due, leased to us."""
-        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
-        return await self._database.write("follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease))
+        """Attempts that are due, leased to us. Raises what an earlier batch failed with."""
+        self.under_way.raise_failure()
+        now_ms, lease, busy = self._runtime.now_ms(), self._runtime.random_bytes(8).hex(), self.under_way.busy
+        return await self._database.write(
+            "follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease, passing_over=busy)
+        )
 
     async def handle(self, due: Sequence[Attempt]) -> None:
-        """Observe those that nodes have seen, and resume those that a crash left between two steps; network by network."""
+        """Observe those that nodes have seen, and resume those that a crash left between two steps; each network in its own time."""
         by_chain: defaultdict[str, list[Attempt]] = defaultdict(list)
         for attempt in due:
             by_chain[attempt.chain].append(attempt)
-        # Side by side: what is seen on one network is written while the nodes of another let us wait, and before the leases run out.
-        tasks = [self._runtime.spawn(self._follow(group), name=f"follow-{chain}") for chain, group in by_chain.items()]
-        failures = [error for error in [await failure_of(task) for task in tasks] if error is not None]
-        if failures:
-            raise failures[0]
+        for chain, group in by_chain.items():
+            self.under_way.start(chain, self._follow(group))
 
     async def _follow(self, due: Sequence[Attempt]) -> None:
         # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.

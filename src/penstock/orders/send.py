@@ -22,6 +22,7 @@ from penstock.orders import attempts, store
 from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
 from penstock.orders.choose import Choice, Chooser, chooser, payment_of
+from penstock.orders.side_by_side import SideBySide
 from penstock.rails.base import FeeEstimate, NodeUnreachable, Prepares, Rail, Unpayable
 from penstock.runtime import Runtime
 
@@ -76,18 +77,20 @@ class Sender:
         self._in_flight_max = in_flight_max
         self._refuse = refuse
         self._full_until: dict[str, float] = {}
+        self.under_way = SideBySide(runtime, "send")
 
     def look_again(self) -> None:
         """Attempts have ended: there may be room."""
         self._full_until.clear()
 
     async def claim(self, limit: int) -> list[Order]:
-        """Orders that are due, leased to us."""
+        """Orders that are due, leased to us. Raises what an earlier batch failed with."""
+        self.under_way.raise_failure()
         now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
-        full = [{"chain": chain} for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
+        full = [chain for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
 
         def job(tx: Tx) -> list[Order]:
-            # Oldest due first, none of a network that has no room; others skip what we hold.
+            # Oldest due first, none of a network that has no room or is busy; others skip what we hold.
             rows = tx.all(
                 "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
                 "(SELECT id FROM orders WHERE due_at_ms <= :now_ms AND chain NOT IN (SELECT k.chain FROM {ROWS k(chain TEXT)}) "
@@ -97,22 +100,19 @@ class Sender:
                 until_ms=now_ms + LEASE_MS,
                 now_ms=now_ms,
                 limit=limit,
-                k=full,
+                k=[{"chain": chain} for chain in (*full, *self.under_way.busy)],
             )
             return sorted((store.order_of(row) for row in rows), key=lambda order: order.id)
 
         return await self._database.write("send.claim", job)
 
     async def handle(self, orders: Sequence[Order]) -> None:
-        """Bind, sign, submit; network by network."""
+        """Bind, sign, submit; each network in its own time."""
         by_chain: defaultdict[str, list[Order]] = defaultdict(list)
         for order in orders:
             by_chain[order.chain].append(order)
-        # Side by side: a network that is slow to answer does not hold up the steps of another.
-        tasks = [self._runtime.spawn(self._send(chain, group), name=f"send-{chain}") for chain, group in by_chain.items()]
-        failures = [error for error in [await failure_of(task) for task in tasks] if error is not None]
-        if failures:
-            raise failures[0]
+        for chain, group in by_chain.items():
+            self.under_way.start(chain, self._send(chain, group))
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
         bound = await self._bind(chain, orders)
@@ -302,12 +302,3 @@ class Sender:
                 attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self._board.poll_ms(chain))
 
         await self._database.write("sent", job)
-
-
-async def failure_of(task: asyncio.Task[None]) -> Exception | None:
-    """What the task ended with, to be raised when its siblings are done."""
-    try:
-        await task
-    except Exception as error:  # noqa: BLE001  raised again when the other networks are done
-        return error
-    return None
