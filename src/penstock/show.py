@@ -173,10 +173,13 @@ def _spaced(*parts: RenderableType) -> RenderableType:
 
 def devnet(networks: Sequence[Mapping[str, Any]], control: str) -> RenderableType:
     """Boxes, and the lines that connect a gateway to them and put coins on its hot address."""
-    lines = [f'{n["network"]} = {{ rpc_urls = ["{n["url"]}", "{n["url"]}/1"], chain_id = {n["chain_id"]} }}' for n in networks]
+    lines = [
+        f"{n['network']} = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in n['settings'].items())} }}" for n in networks
+    ]
+    shown = [{"network": n["network"], "chain_id": n["settings"]["chain_id"], "url": n["url"]} for n in networks]
     fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "0x...", "units": str(10**18)}, separators=(",", ":"))
     return _spaced(
-        rows("Networks in a box (Ctrl-C ends them)", networks),
+        rows("Networks in a box (Ctrl-C ends them)", shown),
         Text("For the penstock.toml of a home of its own:", style="dim"),
         Text("\n".join(["[networks]", *lines]), no_wrap=True, overflow="ignore"),
         Text("Coins for its hot address (penstock treasury shows it):", style="dim"),

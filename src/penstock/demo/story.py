@@ -25,11 +25,10 @@ from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.core.wire import compact
 from penstock.demo.merchant import Answer, Client, Sink
+from penstock.demo.payouts import CHAINS, CREDITS, FUNDS, PAYOUTS
 from penstock.process import command, initialise
 from penstock.runtime import SystemRuntime
 
-CHAINS: Final = ("ETH", "POLYGON", "BASE")
-RECIPIENT: Final = "0x52908400098527886E0F7030069857D2E4169EE7"
 PATIENCE_S: Final = 60.0
 
 
@@ -98,8 +97,8 @@ def _write_settings(home: Path, gateway_port: int, networks: dict[str, Any]) -> 
     """In the home's own file, so that commands beside the demo see the same."""
     lines = [f'[server]\nlisten = "127.0.0.1:{gateway_port}"', "[webhooks]\nallow_private_targets = true"]
     for chain in CHAINS:
-        urls = ", ".join(f'"{url}"' for url in networks[chain]["urls"])
-        lines.append(f"[networks.{chain}]\nrpc_urls = [{urls}]\nchain_id = {networks[chain]['chain_id']}")
+        settings = networks[chain]["settings"]
+        lines.append("\n".join([f"[networks.{chain}]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items())]))
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "penstock.toml").write_text("\n\n".join(lines) + "\n", "utf-8")
 
@@ -146,10 +145,12 @@ async def _networks(runtime: SystemRuntime, http: aiohttp.ClientSession, devnet_
     return {network["network"]: network for network in overview["networks"]}
 
 
-async def _control(stage: Stage, chain: str, **command: Any) -> None:
+async def _control(stage: Stage, chain: str, **command: Any) -> dict[str, Any]:
     async with stage.http.post(f"{stage.devnet_url}/control", json={"network": chain, **command}) as response:
         if response.status != 200:
             raise DemoFailed(f"devnet refused {command}: {await response.text()}")
+        answer: dict[str, Any] = await response.json()
+        return answer
 
 
 async def _set_up(stage: Stage) -> Client:
@@ -161,19 +162,19 @@ async def _set_up(stage: Stage) -> Client:
         client = Client(stage.runtime, stage.gateway_url, merchant["app_id"], merchant["app_secret"])
         stage.sink.client = client
         stage.say(f"Merchant [bold]{merchant['app_id']}[/], internal account [bold]{account['c_id']}[/] ({account['email']})")
-        for coin, amount in (("USDT", "1000"), ("USDC", "1000"), ("ETH", "5")):
+        for coin, amount in CREDITS.items():
             await commands.credit(client.app_id, coin, amount, "demo funding")
         for chain in CHAINS:
             network = product.catalog.network(chain)
             if network is None:
                 raise DemoFailed(f"{chain} is not in the catalogue")
             address = await product.treasury.address_of(network)
-            await _control(stage, chain, do="fund", address=address, units=str(100 * 10**18))
             for token in product.catalog.tokens_on(chain):
-                if token.contract is not None:
-                    await _control(
-                        stage, chain, do="fund_token", contract=token.contract, address=address, units=str(10_000 * 10**token.decimals)
-                    )
+                units = str(FUNDS.get(token.coin.symbol, 10_000) * 10**token.decimals)
+                if token.contract is None:
+                    await _control(stage, chain, do="fund", address=address, units=units)
+                else:
+                    await _control(stage, chain, do="fund_token", contract=token.contract, address=address, units=units)
         await _funded(stage, commands)
         stage.console.print(show.treasury([row for row in await commands.treasury_rows() if row["chain"] in CHAINS], every=False))
     return client
@@ -191,24 +192,20 @@ async def _funded(stage: Stage, commands: Commands) -> None:
 
 
 async def _pay(stage: Stage, client: Client) -> None:
+    """Inside the house, then once on every family of networks."""
     async with command(stage.settings) as product:
-        catalog = product.catalog
-        account = (await product.directory.list_accounts())[0]
-
-        def token(symbol: str, chain: str) -> str:
-            found = catalog.by_symbol(symbol, chain)
-            if found is None:
-                raise DemoFailed(f"{symbol} on {chain} is not in the catalogue")
-            return found.id
-
-        usdt = token("USDT", "ETH")
-        await _request(stage, client, "Inside the house, no fee", address=str(account.id), token_id=usdt, value="25")
-        await _request(stage, client, "On Ethereum, the recipient pays the fee", address=RECIPIENT, token_id=usdt, value="100")
-        usdc = token("USDC", "POLYGON")
-        await _request(
-            stage, client, "On Polygon, the merchant pays the fee", address=RECIPIENT, token_id=usdc, value="40", merchant_pays_fee=True
-        )
-        await _request(stage, client, "Ether on Base", address=RECIPIENT, token_id=token("ETH", "BASE"), value="0.5")
+        for payout in PAYOUTS:
+            token = product.catalog.by_symbol(payout.symbol, payout.chain)
+            if token is None:
+                raise DemoFailed(f"{payout.symbol} on {payout.chain} is not in the catalogue")
+            address = payout.address
+            if payout.is_internal:
+                address = str((await product.directory.list_accounts())[0].id)
+            elif not address:  # the recipient's Lightning node makes an invoice
+                units = str(int(payout.value) * 10**token.decimals)
+                address = (await _control(stage, payout.chain, do="invoice", units=units))["invoice"]
+            fields = {"address": address, "token_id": token.id, "value": payout.value, **payout.more}
+            await _request(stage, client, payout.title, **fields)
 
 
 async def _request(stage: Stage, client: Client, title: str, **fields: Any) -> None:

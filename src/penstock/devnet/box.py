@@ -132,7 +132,9 @@ class BoxNetwork(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What `networks.NAME` of the gateway's settings needs beside `rpc_urls`: chain_id always."""
+        """What `networks.NAME` of the gateway's settings needs: chain_id always; `rpc_url` is the form of a node's address there, with
+        {url} in it, where that is more than the plain one.
+        """
         ...
 
     @property

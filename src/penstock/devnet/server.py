@@ -49,6 +49,13 @@ class Box:
         """Where a node answers."""
         return f"{self.base_url}/{name}" + (f"/{node}" if node else "")
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """What `[networks.NAME]` of a gateway needs to use this one."""
+        network = self._by_name[name]
+        others = dict(network.settings)
+        form = str(others.pop("rpc_url", "{url}"))
+        return {"rpc_urls": [form.format(url=self.url(name, node)) for node in range(len(network.nodes))], **others}
+
     def network(self, name: str) -> BoxNetwork:
         """The network of this name."""
         return self._by_name[name]
@@ -76,7 +83,7 @@ class Box:
         for network in self.networks:
             network.tick()
             urls = [self.url(network.name, node) for node in range(len(network.nodes))]
-            networks.append({**status(network), "urls": urls})
+            networks.append({**status(network), "settings": self.settings(network.name), "urls": urls})
         return web.json_response({"what": CLIENT_VERSION, "notice": NOTICE, "networks": networks})
 
     async def _control(self, request: web.Request) -> web.Response:
