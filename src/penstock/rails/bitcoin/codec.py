@@ -77,3 +77,4 @@ def _folded(text: str) -> str:
 def expires_ms(intent: Intent) -> int | None:
     """Never: a Bitcoin transaction may land as long as its coins are unspent."""
     del intent
+    return None

@@ -1,7 +1,7 @@
 """Signing offline: an intent as a PSBT, and what comes back checked against it (BIP-174). Pure.
 
-    text = export_psbt(intent, public_key=key, fingerprint="d34db33f", path="m/84'/0'/0'/0/0")
-    signed = import_psbt(intent, text_from_the_other_machine)
+text = export_psbt(intent, public_key=key, fingerprint="d34db33f", path="m/84'/0'/0'/0/0")
+signed = import_psbt(intent, text_from_the_other_machine)
 """
 
 from __future__ import annotations
