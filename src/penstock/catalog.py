@@ -56,12 +56,24 @@ _EVM_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
 _COMMON_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
     {"fee_max": (str, None), "explorer_tx": (str, ""), "logo": (str, "")}
 )
+_BITCOIN_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
+    {
+        **_COMMON_PARAMS,
+        "batch_max": (int, 100),
+        "batch_window_ms": (int, 20_000),
+        "fee_blocks": (int, 3),
+        "fee_rate_max": (int, 1_000_000),
+        "fee_rate_fallback": (int, 10_000),
+        "large_amount": (str, "0"),
+        "watch_from_s": (int, 1_767_225_600),
+    }
+)
 FAMILIES: Final[Mapping[str, Mapping[str, tuple[type, Any]]]] = MappingProxyType(
     {
         "evm": _EVM_PARAMS,
         "tron": _COMMON_PARAMS,
         "xrp": _COMMON_PARAMS,
-        "bitcoin": _COMMON_PARAMS,
+        "bitcoin": _BITCOIN_PARAMS,
         "lightning": _COMMON_PARAMS,
     }
 )

@@ -95,7 +95,7 @@ def test_every_evm_contract_has_its_checksum_and_every_other_one_too(shipped):
 
 
 def test_every_genesis_agrees_with_two_sources(shipped):
-    assert {vector["network"] for vector in VECTORS["genesis"]} == set(EVM)
+    assert {vector["network"] for vector in VECTORS["genesis"]} == {*EVM, "BTC"}
     for vector in VECTORS["genesis"]:
         network = shipped.network(vector["network"])
         assert (network.chain_id, network.genesis) == (vector["chain_id"], vector["hash"])
@@ -180,11 +180,11 @@ def test_a_token_id_and_a_coin_id_both_name_the_coin(shipped):
     """The vendor's own SDK pays internally with the coin id of USDT in the place of a token id."""
     assert shipped.coin_named_by("8e5741cf-6e51-4892-9d04-3d40e1dd0128").symbol == "USDT"
     assert shipped.coin_named_by("0912e09a-d8e2-41d7-a0bc-a25530892988").symbol == "USDT"
-    assert shipped.coin_named_by("f36ad1cf-222a-4933-9ad0-86df8069f916") is None
+    assert shipped.coin_named_by("bc78e27d-540b-4756-a7fa-69930eca6322") is None
 
 
 def test_ids_that_cannot_be_paid_yet_have_a_meaning_and_nothing_else(shipped):
-    for known in ("f36ad1cf-222a-4933-9ad0-86df8069f916", "fdf0e8b0-ebf5-44f0-a335-21c121b73fc8"):
+    for known in ("bc78e27d-540b-4756-a7fa-69930eca6322", "fdf0e8b0-ebf5-44f0-a335-21c121b73fc8"):
         assert shipped.reserved(known)
         assert shipped.token(known) is None
         assert shipped.coin(known) is None
@@ -353,7 +353,7 @@ CONTRACT = 'contract = "0x6B175474E89094C44Da98b954EedeAC495271d0F"\n'
         (ETH_USDC + "contract = '0xdac17f958d2ee523a2206206994597c13d831ec7'", "token ETH.USDC", "is token ETH.USDT's"),
         (ETH_USDC + "id = '264f4725-3cfd-4ff6-bc80-ff9d799d5fb2'", "token ETH.USDC", "is token ETH.USDT's"),
         (ETH_USDC + "id = '8e5741cf-6e51-4892-9d04-3d40e1dd0128'", "token ETH.USDC", "is coin USDT's"),
-        (ETH_USDC + "id = 'f36ad1cf-222a-4933-9ad0-86df8069f916'", "f36ad1cf", "reserved for: BTC"),
+        (ETH_USDC + "id = 'bc78e27d-540b-4756-a7fa-69930eca6322'", "bc78e27d", "reserved for: a token on Solana"),
         ("[tokens.TRX.USDT]\nwire_contract = 'tr7nhqjekqxgtci8q8zy4pl8otszgjlj6t'", "token TRX.USDT", "another contract"),
         ("tokens = 5", "catalogue text", "not one of the tables"),
         ("[tokes.ETH.USDT]", "catalogue text", "not one of the tables"),
