@@ -18,14 +18,16 @@ help: ## list these targets
 .PHONY: install
 install: $(VENV)/.installed ## make .venv with the locked packages and the command .venv/bin/penstock
 
-# Wheels only: the machine may have no compiler. The stamps make a second call instant.
+# Wheels only: the machine may have no compiler. embit alone is published as source (pure Python) and built with the locked setuptools.
+# The stamps make a second call instant.
 $(VENV)/.made: tools/make-venv
 	@tools/make-venv $(VENV) $(PYTHON)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.made requirements.lock pyproject.toml
+$(VENV)/.installed: $(VENV)/.made requirements-build.lock requirements.lock pyproject.toml
 	@echo "Installing the locked packages from PyPI into $(VENV) ..."
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements-build.lock
+	@$(PIP) install --require-hashes --only-binary :all: --no-binary embit --use-pep517 --no-build-isolation -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 	@echo "Ready: $(BIN)/penstock"
@@ -42,7 +44,7 @@ serve: $(VENV)/.installed ## the same, left running
 # ccpayment is published as source alone (pure Python): it is built with the locked setuptools.
 $(VENV)/.tests: $(VENV)/.installed requirements-test.lock
 	@echo "Installing the locked test packages from PyPI into $(VENV) ..."
-	@$(PIP) install --require-hashes --only-binary :all: --no-binary ccpayment --use-pep517 --no-build-isolation -r requirements-test.lock
+	@$(PIP) install --require-hashes --only-binary :all: --no-binary ccpayment,embit --use-pep517 --no-build-isolation -r requirements-test.lock
 	@touch $@
 
 NODES := tests/nodes/node_modules/.installed
@@ -77,8 +79,9 @@ UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
-lock: ## write both lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
-	$(LOCK) $(UPGRADE) pyproject.toml --group build -o requirements.lock
+lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(LOCK) $(UPGRADE) --group build -o requirements-build.lock
+	$(LOCK) $(UPGRADE) pyproject.toml --group build -c requirements-build.lock -o requirements.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --group test --group build -c requirements.lock -o requirements-test.lock
 
 .PHONY: clean

@@ -35,6 +35,8 @@ from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
 from penstock.pump import Pump, every
 from penstock.rails.base import Rail
+from penstock.rails.bitcoin.rail import BitcoinRail
+from penstock.rails.bitcoin.talk import BitcoinTalk
 from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
@@ -72,7 +74,12 @@ def _evm(site: Site) -> Rail:
     return EvmRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
 
 
-RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm})
+def _bitcoin(site: Site) -> Rail:
+    nodes = Nodes(site.urls, BitcoinTalk(Http(site.post), chain_id=site.network.chain_id), site.runtime)
+    return BitcoinRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+
+
+RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "bitcoin": _bitcoin})
 """How to build the rail of each family."""
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOURCES = sorted((ROOT / "src" / "penstock").rglob("*.py"))
-LOCKS = ["requirements.lock", "requirements-test.lock"]
+LOCKS = ["requirements-build.lock", "requirements.lock", "requirements-test.lock"]
 
 
 def committed_files():
@@ -42,11 +42,11 @@ def test_each_locked_package_has_one_version_and_hashes(name):
         assert "--hash=sha256:" in entry, entry[:80]
 
 
-def test_both_locks_agree():
-    product, tests = (
+def test_the_locks_agree():
+    build, product, tests = (
         {line.split("==")[0]: line for line in re.findall(r"^\S+==\S+", (ROOT / name).read_text(), re.MULTILINE)} for name in LOCKS
     )
-    assert product.items() <= tests.items()
+    assert build.items() <= product.items() <= tests.items()
 
 
 def test_the_npm_lock_has_hashes_and_no_addresses():

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Final
 
 from penstock.core.intent import Codec
+from penstock.rails.bitcoin import codec as bitcoin
 from penstock.rails.evm import codec as evm
 
-FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm})
+FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "bitcoin": bitcoin})
 
 KEYED: Final = frozenset(FAMILIES) - {"lightning"}
 """Families whose coins are under keys of ours."""
