@@ -268,6 +268,17 @@ def order_show(order_id: str, as_json: Json = False) -> None:
     emit(run(lambda c: c.show_order(order_id)), as_json, show.timeline)
 
 
+@orders.command("psbt")
+def order_psbt(
+    order_id: str,
+    signed: Annotated[Path | None, typer.Option(help="What an offline signer made of it: checked, and printed ready to send.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The Bitcoin transaction that pays an order, for an offline signer (BIP-174, base64)."""
+    text = signed.read_text("ascii", errors="replace").strip() if signed is not None else ""
+    emit(run(lambda c: c.order_psbt(order_id, text)), as_json, lambda m: show.facts("Transaction", m))
+
+
 @orders.command("cancel")
 def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
     """Fail an order that nothing was bound for; its money is back at once."""

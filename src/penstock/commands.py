@@ -251,6 +251,22 @@ class Commands:
             raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
         return shown
 
+    async def order_psbt(self, text: str, signed: str = "") -> dict[str, Any]:
+        """The order's transaction for an offline signer; or, with what came back from one, the same checked and ready to send."""
+        order = await self._p.timelines.find(text)
+        if order is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        intent = await self._p.database.read(lambda tx: attempts.newest_intent(tx, order.id))
+        if intent is None:
+            raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state} and no transaction was bound for it yet")
+        try:
+            if not signed:
+                return {"chain": intent.chain, "pays_orders": len(intent.payments), "psbt": self._p.signer.export(intent)}
+            checked = self._p.signer.check_export(intent, signed)
+        except ValueError as error:
+            raise Refused(Problem.INVALID_ARGUMENT, str(error)) from error
+        return {"chain": intent.chain, "txid": checked.txid, "hex": checked.raw.hex()}
+
     async def cancel_order(self, text: str, reason: str) -> dict[str, Any]:
         """Fail an order that nothing was bound for."""
         order = await self._p.timelines.find(text)

@@ -103,6 +103,7 @@ class Product:
         self.ids = ids
         self.catalog = load_catalog(settings)
         self.prices, self._price_source = load_prices(settings, self.catalog)
+        self.signer = signer
         self._world = world
         self._next_ids = ids.next
         private = settings.webhooks.allow_private_targets

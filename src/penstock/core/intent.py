@@ -146,6 +146,18 @@ class Codec(Protocol):
         ...
 
 
+class OfflineCodec(Protocol):
+    """A family whose transactions can be signed elsewhere (Bitcoin: BIP-174)."""
+
+    def export_psbt(self, intent: Intent, *, public_key: bytes, fingerprint: str, path: str) -> str:
+        """The unsigned transaction with all that a signer needs to check it. Raises ValueError."""
+        ...
+
+    def import_psbt(self, intent: Intent, text: str) -> Signed:
+        """The signed transaction, exactly what the intent says. Raises ValueError."""
+        ...
+
+
 class Signer(Protocol):
     """Holds the keys. The same intent always gives the same bytes; a second intent for an attempt is refused, and so is a second
     attempt of an order whose first was not buried.
@@ -159,6 +171,14 @@ class Signer(Protocol):
         """Note for ever that these attempts are dead: they are never signed again, and their orders may be. Raises SignRefused for one
         whose bytes may still land by the signer's own clock.
         """
+        ...
+
+    def export(self, intent: Intent) -> str:
+        """The transaction of an intent for an offline signer. Raises ValueError where the family has no such form."""
+        ...
+
+    def check_export(self, intent: Intent, text: str) -> Signed:
+        """What an offline signer made of it, exactly what the intent says. Raises ValueError."""
         ...
 
     async def address(self, chain: str, lane: int) -> str:

@@ -258,6 +258,16 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
     )
 
 
+def newest_intent(tx: Tx, order_id: int) -> Intent | None:
+    """What the newest transaction for an order says; None when none was bound."""
+    row = tx.one(
+        "SELECT version.intent FROM version JOIN attempt_order ON attempt_order.attempt_id = version.attempt_id "
+        "WHERE attempt_order.order_id = :order_id ORDER BY version.attempt_id DESC, version.number DESC LIMIT 1",
+        order_id=order_id,
+    )
+    return Intent.from_json(row["intent"]) if row is not None else None
+
+
 def claim(tx: Tx, *, now_ms: int, limit: int, lease: str, passing_over: Sequence[str] = ()) -> list[Attempt]:
     """Attempts that are due, with their versions, leased to us; none of the networks passed over."""
     # Oldest due first; others skip what we hold.

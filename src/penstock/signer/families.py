@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from penstock.core.intent import Codec
+from penstock.core.intent import Codec, OfflineCodec
 from penstock.rails.bitcoin import codec as bitcoin
 from penstock.rails.evm import codec as evm
 
 FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "bitcoin": bitcoin})
+
+OFFLINE: Final[Mapping[str, OfflineCodec]] = MappingProxyType({"bitcoin": bitcoin})
+"""Families whose transactions an offline signer may take."""
 
 KEYED: Final = frozenset(FAMILIES) - {"lightning"}
 """Families whose coins are under keys of ours."""

@@ -50,6 +50,11 @@ def derive(seed: Seed, codec: Codec, chain_id: int, lane: int) -> LaneKey:
     return LaneKey(node.PrivateKey().Raw().ToBytes())
 
 
+def fingerprint(seed: Seed) -> str:
+    """Of the master key, 8 hex digits: by it an offline signer knows that it holds this seed (BIP-32)."""
+    return str(Bip32Slip10Secp256k1.FromSeed(seed.master()).FingerPrint().ToHex())
+
+
 def check_library() -> None:
     """That signatures come from libsecp256k1 and are deterministic. Raises KeysUnusable; called before the first signature."""
     library = getattr(coincurve.keys, "lib", None)

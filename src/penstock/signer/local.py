@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.core.intent import Codec, Death, Intent, Signed, SignRefused
+from penstock.core.intent import Codec, Death, Intent, OfflineCodec, Signed, SignRefused
 from penstock.core.money import Network, Token, parse_units
 from penstock.runtime import Runtime
-from penstock.signer.families import FAMILIES, KEYED
+from penstock.signer.families import FAMILIES, KEYED, OFFLINE
 from penstock.signer.journal import Journal, JournalBroken
-from penstock.signer.keys import LaneKey, check_library, derive
+from penstock.signer.keys import LaneKey, check_library, derive, fingerprint
 from penstock.signer.seed import Seed
 
 _MAY_DIFFER: Final = ("version", "kind", "terms")
@@ -98,6 +98,22 @@ class AddressesOnly:
         """Whether there is an address of ours on the network; a node that keeps the coins itself has none until its id is set."""
         network = self._allowed.get(chain)
         return network is not None and (bool(network.node) or network.family in KEYED)
+
+    def export(self, intent: Intent) -> str:
+        """The transaction of an intent for an offline signer (Bitcoin: PSBT, base64). Raises ValueError where there is no such form."""
+        key, path = self._key(self._allowed[intent.chain], 0), FAMILIES[intent.family].path(intent.chain_id, 0)
+        return self._offline(intent).export_psbt(intent, public_key=key.public_key, fingerprint=fingerprint(self._seed), path=path)
+
+    def check_export(self, intent: Intent, text: str) -> Signed:
+        """What an offline signer made of it, exactly what the intent says. Raises ValueError."""
+        return self._offline(intent).import_psbt(intent, text)
+
+    @staticmethod
+    def _offline(intent: Intent) -> OfflineCodec:
+        codec = OFFLINE.get(intent.family)
+        if codec is None:
+            raise ValueError(f"transactions of family {intent.family} have no form for an offline signer")
+        return codec
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
         """Always refused."""
