@@ -136,17 +136,17 @@ def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableT
     columns = ("chain", "crypto", "on_chain", "in_books")
     table = [{name: value[name] for name in columns} for value in shown]
     silent = sorted({value["chain"] for value in shown if value["on"] and value["on_chain"] is None})
-    addresses = sorted({value["address"] for value in values})
+    chains_of: dict[str, dict[str, None]] = {}
+    for value in values:
+        chains_of.setdefault(value["address"], {})[value["chain"]] = None
     return Group(
         rows("Treasury", table, empty=NO_NETWORK),
         *(
             Text(f"The nodes of {chain} do not answer as they should; /readyz and the log of serve say why.", style="yellow")
             for chain in silent
         ),
-        *(
-            Text.assemble("Hot address of every EVM network, on or off:\n", address, no_wrap=True, overflow="ignore")
-            for address in addresses
-        ),
+        Text("Hot addresses, of networks on or off:"),
+        *(Text(f"{address}  {', '.join(chains)}", no_wrap=True, overflow="ignore") for address, chains in chains_of.items()),
     )
 
 
