@@ -237,6 +237,12 @@ def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that ar
     emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.treasury(v, every=every))
 
 
+@app.command("open-tokens")
+def open_tokens(chain: str, as_json: Json = False) -> None:
+    """Let the hot address hold a network's tokens, where the network asks for that (XRP Ledger: trust lines); `serve` sends it."""
+    emit({"opening": run(lambda c: c.open_tokens(chain))}, as_json, lambda v: show.rows("On their way", v["opening"], empty=show.ALL_OPEN))
+
+
 @app.command()
 def catalog(as_json: Json = False) -> None:
     """Coins and tokens that can be paid."""

@@ -165,6 +165,18 @@ class Commands:
                 rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
+    async def open_tokens(self, chain: str) -> list[dict[str, Any]]:
+        """Let the hot address of a network hold its tokens, where the network asks for that."""
+        name = chain.upper()
+        if self._p.board.rail(name) is None:
+            raise Refused(Problem.INVALID_ARGUMENT, f"network {name} is not on; `penstock treasury --all` shows all")
+        await self._p.board.refresh_network(name)
+        try:
+            opened = await self._p.treasury.open_tokens(name, self._p.board.estimate)
+        except NodeUnreachable as error:
+            raise Refused(Problem.SERVICE_ERROR, str(error)) from error
+        return [{"chain": name, "crypto": token.coin.symbol, "contract": token.wire_contract} for token in opened]
+
     async def _held(self, network: Network, address: str) -> dict[str, str]:
         """What the hot address holds at the newest final block, by token id; nothing where no node answers."""
         rail = self._p.board.rail(network.chain)

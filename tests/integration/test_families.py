@@ -241,3 +241,31 @@ def test_amounts_on_the_move_are_not_compared(migrated_url):
         assert lane["halted"] == ""
 
     scenario(migrated_url, Batching, body)
+
+
+class Opening(ScriptedRail):
+    """Cannot hold a token before it has said so on the chain."""
+
+    async def unopened(self, address, tokens):
+        return [token for token in tokens if token.coin.symbol == "USDT"]
+
+    def open(self, token, lane, fees, *, attempt_id):
+        return replace(self.bind([], token, lane, fees, attempt_id=attempt_id), kind="open")
+
+
+def test_a_token_is_opened_once_for_no_order_and_costs_only_gas(migrated_url):
+    async def body(r, road):
+        (opened,) = await road.treasury.open_tokens("ETH", road.board.estimate)
+        assert opened.coin.symbol == "USDT"
+        assert await road.treasury.open_tokens("ETH", road.board.estimate) == []
+        road.rail.answer = final
+        await road.follow()
+        await road.follow()
+        assert await rows_of(r, "SELECT slot, state FROM attempt") == [{"slot": 0, "state": "final"}]
+        entries = await rows_of(r, "SELECT posting_kind FROM entry WHERE ref_kind = 'attempt'")
+        assert [row["posting_kind"] for row in entries] == ["gas"]
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        assert [row["slot"] for row in await rows_of(r, "SELECT slot FROM attempt ORDER BY slot")] == [0, 1]
+
+    scenario(migrated_url, Opening, body)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
-Kind = Literal["pay", "cancel"]
+Kind = Literal["pay", "cancel", "open"]
+"""Pay recipients; use the resource up without paying; or let the hot address hold a token (XRP Ledger: a trust line), for no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Codec(Protocol):
         ...
 
     def broken_rules(self, intent: Intent, signed: Signed) -> list[str]:
-        """What in the bytes is not exactly what the intent says: sender, recipients, amounts, contract, network, slot, fee cap,
+        """What in the bytes is not exactly what the intent says: kind, sender, recipients, amounts, contract, network, slot, fee cap,
         expiry, id; empty when all is right. Raises ValueError for bytes that cannot be read.
         """
         ...

@@ -229,7 +229,7 @@ CREATE TABLE version (
     id {INT} PRIMARY KEY,
     attempt_id {INT} NOT NULL REFERENCES attempt (id),
     number {INT} NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('pay', 'cancel')),
+    kind TEXT NOT NULL CHECK (kind IN ('pay', 'cancel', 'open')),
     intent TEXT NOT NULL,
     txid TEXT UNIQUE,
     raw TEXT,

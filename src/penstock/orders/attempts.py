@@ -258,6 +258,25 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
     )
 
 
+def opening(tx: Tx, lane_id: int) -> set[str]:
+    """Tokens that an attempt under way lets the lane hold."""
+    rows = tx.all(
+        "SELECT attempt.token_id FROM attempt JOIN version ON version.attempt_id = attempt.id WHERE attempt.lane_id = :lane_id "
+        "AND attempt.state IN ('bound', 'signed', 'sent', 'included') AND version.kind = 'open'",
+        lane_id=lane_id,
+    )
+    return {row["token_id"] for row in rows}
+
+
+def make_due(tx: Tx, attempt_ids: Sequence[int], now_ms: int) -> None:
+    """Whoever works takes them up at once."""
+    tx.run(
+        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        now_ms=now_ms,
+        k=[{"id": attempt_id} for attempt_id in attempt_ids],
+    )
+
+
 def newest_intent(tx: Tx, order_id: int) -> Intent | None:
     """What the newest transaction for an order says; None when none was bound."""
     row = tx.one(

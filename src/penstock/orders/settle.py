@@ -181,9 +181,10 @@ class Settler:
                 self._succeed(changes, order, txid, self._describe(verdict))
             elif order.txid != txid:
                 changes.paid_by.append({"id": order.id, "txid": txid})
-        token_id, coin_id = orders[0].token_id, orders[0].coin_id
-        paid = sum(order.net for order in orders)
-        changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
+        if orders:  # none where the house only opened a token
+            token_id, coin_id = orders[0].token_id, orders[0].coin_id
+            paid = sum(order.net for order in orders)
+            changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
         changes.retired.append(attempt.id)
 
     def _gas(self, changes: _Changes, row: dict[str, Any], attempt: Attempt, fee: int) -> None:

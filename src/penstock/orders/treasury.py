@@ -20,7 +20,7 @@ from penstock.db import Conflict, Database, Row, Tx
 from penstock.ledger.book import Book, Sheet
 from penstock.orders import attempts
 from penstock.orders.attempts import Lane
-from penstock.rails.base import Holdings, NodeUnreachable, Rail
+from penstock.rails.base import FeeEstimate, Holdings, LaneView, NodeUnreachable, Opens, Rail
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -94,6 +94,36 @@ class Treasury:
         if arrived:
             self.refilled()
         return seen
+
+    async def open_tokens(self, chain: str, estimate: Callable[[Token], FeeEstimate | None]) -> list[Token]:
+        """Bind what lets the hot address hold each token that it cannot hold yet; the workers send it. Raises NodeUnreachable.
+
+        Returns those tokens; none where a chain asks for no such thing, or all are open or on their way.
+        """
+        rail = self._rails[chain]
+        if not isinstance(rail, Opens):
+            return []
+        tokens = [token for token in self._catalog.tokens_on(chain) if token.status == 1 and not token.is_native]
+        wanted = [(token, fees) for token in await rail.unopened(await self.address_of(rail.network), tokens) if (fees := estimate(token))]
+        attempt_ids, version_ids = self._next_ids(len(wanted)), self._next_ids(len(wanted))
+
+        def job(tx: Tx) -> list[Token]:
+            lane = attempts.lane_for_update(tx, chain)
+            if lane is None or lane.halted:
+                return []
+            under_way = attempts.opening(tx, lane.id)
+            fresh = [(token, fees) for token, fees in wanted if token.id not in under_way]
+            views = [LaneView(chain, lane.address, lane.next_slot + place) for place in range(len(fresh))]
+            intents = [
+                rail.open(token, view, fees, attempt_id=attempt_id)
+                for (token, fees), view, attempt_id in zip(fresh, views, attempt_ids, strict=False)
+            ]
+            if intents:
+                attempts.insert(tx, lane, intents, version_ids[: len(intents)], now_ms=self._runtime.now_ms(), lease="")
+                attempts.make_due(tx, [intent.attempt_id for intent in intents], self._runtime.now_ms())
+            return [token for token, _ in fresh]
+
+        return await self._database.write("open", job) if wanted else []
 
     async def _open(self, seen: Look) -> None:
         lane_id, chain, address = self._next_ids(1)[0], seen.chain, seen.address

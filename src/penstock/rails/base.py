@@ -172,6 +172,19 @@ class LooksUp(Protocol):
 
 
 @runtime_checkable
+class Opens(Protocol):
+    """A rail whose hot address must say once which tokens it holds (XRP Ledger: a trust line to the issuer)."""
+
+    async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
+        """Those of the tokens that the address cannot hold yet. Raises NodeUnreachable."""
+        ...
+
+    def open(self, token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
+        """Pure: the intent of kind "open" that lets the lane's address hold the token, without payments."""
+        ...
+
+
+@runtime_checkable
 class Batches(Protocol):
     """A rail whose transactions can pay many orders at once."""
 
