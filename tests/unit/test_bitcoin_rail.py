@@ -138,6 +138,16 @@ def test_the_head_is_what_enough_nodes_have_and_finality_its_depth():
     assert (heads.head, heads.final) == (103, 101)
 
 
+def test_a_node_that_still_downloads_says_nothing_of_a_real_network():
+    still = {"chain": "regtest", "blocks": 5, "initialblockdownload": True}
+    bench = Bench(2, net=network(is_test=False))
+    bench.node.answers["getblockchaininfo"] = still
+    assert bench.run(bench.rail.heads()).head == 100
+    bench = Bench()
+    bench.node.answers["getblockchaininfo"] = still
+    assert bench.run(bench.rail.heads()).head == 5  # regtest says so for ever
+
+
 # Submitting
 
 

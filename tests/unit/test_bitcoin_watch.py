@@ -147,6 +147,15 @@ def test_an_anchor_that_a_stranger_spends_in_the_pools_is_suspicious_too():
     assert bench.observe(FIRST) == Absent()
 
 
+def test_any_coin_of_an_attempt_that_a_stranger_spends_is_noticed():
+    """Without its second coin the transaction is dead, though its anchor lies there unspent."""
+    bench = Bench()
+    bench.add(version_of(intent_of((payment(1_000),), (FIRST.intent.resources[1],), fee_cap=2_000)).raw)
+    bench.observe(FIRST)
+    bench.runtime.seconds += 11
+    assert isinstance(bench.observe(FIRST), Suspicious)
+
+
 def test_a_node_that_could_not_have_found_our_transaction_accuses_nobody():
     bench = Bench()
     bench.holdings()
