@@ -252,6 +252,18 @@ def test_change_counts_when_the_block_of_its_payment_is_final():
     assert held.coins == (Resource(f"{version.txid}:1", 148_000),)
 
 
+def test_a_version_that_lost_its_coins_to_another_long_ago_spends_nothing():
+    bench = Bench()
+    old, raw = funding(200_000)
+    bench.add(raw, height=50)
+    first = version_of(intent_of(coins=(Resource(f"{old}:0", 200_000),)))
+    second = version_of(bench.rail.bump(first.intent, None, version=2))
+    bench.add(second.raw, height=60)
+    bench.node.raws[first.txid] = first.raw
+    bench.node.conflicted.add(first.txid)
+    assert bench.holdings().units == {"btc": 147_500}
+
+
 def test_a_coin_that_only_one_pool_knows_to_be_spent_is_not_free():
     bench = Bench(2)
     old, raw = funding(200_000)
