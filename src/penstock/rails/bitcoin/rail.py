@@ -127,7 +127,10 @@ class BitcoinRail:
     async def _head(self, node: Node) -> int | NodeUnreachable:
         try:
             (answer,) = await self._nodes.ask(node, [Call("getblockchaininfo")])
-            return height(mapping(answer).get("blocks"))
+            chain = mapping(answer)
+            if chain.get("initialblockdownload") is True and not self._network.is_test:
+                return NodeUnreachable(f"{node.name} still downloads old blocks")
+            return height(chain.get("blocks"))
         except NodeUnreachable as error:
             return error
         except ValueError as error:

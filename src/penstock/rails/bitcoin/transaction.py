@@ -36,7 +36,8 @@ PAYMENTS_MAX: Final = 500
 CHANGE_MAX: Final = 8
 WEIGHT_MAX: Final = 400_000
 """Nodes relay no heavier transaction (MAX_STANDARD_TX_WEIGHT)."""
-RAW_BYTES_MAX: Final = WEIGHT_MAX
+RAW_BYTES_MAX: Final = 4_000_000
+"""No block holds a larger transaction; what pays us need not be standard."""
 INPUT_WEIGHT: Final = 4 * 41 + 108
 """A P2WPKH input with the longest signature: 41 bytes, and a witness of 1 + 1 + 72 + 1 + 33."""
 CHANGE_WEIGHT: Final = 4 * 31

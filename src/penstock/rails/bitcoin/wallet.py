@@ -150,16 +150,19 @@ class Wallets:
         path = wallet_path(address)
         calls = [
             Call("listunspent", (1, 9_999_999, [address], True), path),
-            Call("listsinceblock", (hash_, 1, True, False), path),
+            Call("listsinceblock", (hash_, 1, True, False, True), path),  # change too: a cancel has nothing else,
         ]
         unspent, since = await self._nodes.ask(node, calls)
         if any(isinstance(answer, Fault) and answer.code == WALLET_NOT_FOUND for answer in (unspent, since)):
             self._ready.discard((node.name, address))
         since = mapping(_good(since))
+        newer = _entries(since.get("transactions"))
+        # What lost its coins to a block is no spender; what took them is in the list.
+        sends = [entry for entry in newer if entry.get("category") == "send" and not _conflicted(entry)]
         listed = _Listed(
-            unspent=frozenset((block_hash(e.get("txid")), height(e.get("vout"))) for e in _entries(_good(unspent))),
-            since=frozenset(block_hash(e.get("txid")) for e in _entries(since.get("transactions"))),
-            sends=frozenset(block_hash(e.get("txid")) for e in _entries(since.get("transactions")) if e.get("category") == "send"),
+            unspent=frozenset((block_hash(entry.get("txid")), height(entry.get("vout"))) for entry in _entries(_good(unspent))),
+            since=frozenset(block_hash(entry.get("txid")) for entry in newer),
+            sends=frozenset(block_hash(entry.get("txid")) for entry in sends),
         )
         return listed if block_hash(since.get("lastblock")) == block_hash(_good(best)) else None
 
@@ -214,6 +217,13 @@ def _coin(outpoint: tuple[str, int], sources: Mapping[str, Decoded], script: byt
 
 def _outpoints(decoded: Decoded) -> list[tuple[str, int]]:
     return [(spent.txid.hex(), spent.vout) for spent in decoded.transaction.vin]
+
+
+def _conflicted(entry: Mapping[str, Any]) -> bool:
+    confirmations = entry.get("confirmations")
+    if type(confirmations) is not int:
+        raise BadAnswer("no number of confirmations")
+    return confirmations < 0
 
 
 def _entries(value: object) -> Sequence[Mapping[str, Any]]:

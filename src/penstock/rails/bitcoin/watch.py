@@ -1,4 +1,4 @@
-"""What became of an attempt. What is followed is its anchor, the first coin that all of its versions spend; ids only tell which one did it.
+"""What became of an attempt. What is followed are the coins that all of its versions spend; ids only tell which one did it.
 
 Proof of success: enough nodes have one of our versions in the same block, deep enough. Proof of failure: the same of our own cancel. Nothing
 else proves anything: not in the pool, evicted, abandoned and "not found" are Absent, and the same bytes are sent again. A block is found by the
@@ -51,8 +51,8 @@ class Landed:
 class View:
     """One attempt as one node shows it.
 
-    `rate_min` is what its pool takes at least, in satoshi for 1,000 virtual bytes. `spender` is what spends the anchor in its pool, `gone`
-    that a block has spent it (or that it was never there), `searched` that the node would know of any transaction of ours.
+    `rate_min` is what its pool takes at least, in satoshi for 1,000 virtual bytes. `spender` is what spends a coin of ours in its pool, `gone`
+    that a block has spent one (or that it was never there), `searched` that the node would know of any transaction of ours.
     """
 
     head: int
@@ -131,7 +131,7 @@ class Watch:
         return head - first_head >= STUCK_BLOCKS and now - first >= STUCK_S
 
     def _stranger(self, versions: Sequence[VersionView], views: Sequence[View]) -> str:
-        """What spent the anchor and is none of ours, as enough nodes have shown for a while; "" when nothing did."""
+        """What spent a coin of the attempt and is none of ours, as enough nodes have shown for a while; "" when nothing did."""
         anchor = versions[0].intent.resources[0].name
         said = stranger_of(versions, views, needed=self.needed)
         if not said:
@@ -145,18 +145,19 @@ class Watch:
     # Asking one node
 
     async def _look(self, node: Node, items: Sequence[Sequence[VersionView]]) -> list[View | None] | NodeUnreachable:
-        """Whether and by what each anchor is spent; for those that a block has spent, where each version is."""
-        anchors = [outpoint(versions[0].intent.resources[0].name) for versions in items]
-        spent = [{"txid": txid.hex(), "vout": index} for txid, index in anchors]
-        calls = [Call("getblockchaininfo"), Call("getmempoolinfo"), Call("gettxspendingprevout", (spent,))]
-        calls += [Call("gettxout", (txid.hex(), index, False)) for txid, index in anchors]
+        """Whether and by what the coins of each attempt are spent; where a block has spent one, which version did it."""
+        coins = [[outpoint(resource.name) for resource in versions[0].intent.resources] for versions in items]
+        asked = [{"txid": txid.hex(), "vout": index} for of_one in coins for txid, index in of_one]
+        calls = [Call("getblockchaininfo"), Call("getmempoolinfo"), Call("gettxspendingprevout", (asked,))]
+        calls += [Call("gettxout", (coin["txid"], coin["vout"], False)) for coin in asked]
         try:
             answers = await self._nodes.ask(node, calls)
             head, least = height(mapping(answers[0]).get("blocks")), rate(mapping(answers[1]).get("mempoolminfee"))
-            spenders = _spenders(answers[2], spent)
+            shown = zip(_spenders(answers[2], asked), map(_gone, answers[3:]), strict=True)
             views: list[View | None] = []
-            for versions, spender, answer in zip(items, spenders, answers[3:], strict=True):
-                view = View(head, least, gone=_gone(answer), spender=spender)
+            for versions, of_one in zip(items, coins, strict=True):
+                spenders, gone = zip(*(next(shown) for _ in of_one), strict=True)
+                view = View(head, least, gone=any(gone), spender=max(spenders))
                 views.append(await self._search(node, versions, view) if view.gone else view)
             return views
         except NodeUnreachable as error:
@@ -253,7 +254,7 @@ def _blocks(versions: Sequence[VersionView], answers: Sequence[Any]) -> dict[str
 
 
 def stranger_of(versions: Sequence[VersionView], views: Sequence[View], *, needed: int) -> str:
-    """What spends the anchor and is none of our versions, by as many nodes as are needed. Pure."""
+    """What spends a coin of the attempt and is none of our versions, by as many nodes as are needed. Pure."""
     own = {version.txid for version in versions}
     if any(view.landed is not None or view.spender in own for view in views):
         return ""
@@ -281,7 +282,7 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
     newest = versions[-1]
     if stranger:
         anchor = newest.intent.resources[0].name
-        return Suspicious(f"{stranger} spends {anchor}, our coin, and is none of our versions")
+        return Suspicious(f"{stranger} spends a coin of the attempt anchored at {anchor}, and is none of our versions")
     if waited or rate_of(newest) < min(view.rate_min for view in views):
         return Pending(stuck=True)  # also when the pools have thrown it out: at this rate they take it no more
     return Pending() if any(view.spender == newest.txid for view in views) else Absent()
