@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from penstock.catalog import Catalog
+from penstock.devnet.bitcoin import specs as bitcoin
 from penstock.devnet.box import BoxNetwork
 from penstock.devnet.evm import specs as evm
 
-_FAMILIES: Final = (evm.networks_in_boxes,)
+_FAMILIES: Final = (evm.networks_in_boxes, bitcoin.networks_in_boxes)
 
 
 def make_networks(
