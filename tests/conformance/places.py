@@ -1,9 +1,12 @@
 """What differs between the networks that the suite runs on, and nothing else."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import coincurve
 
 from penstock.catalog import Catalog
 from penstock.devnet.boxes import make_networks
@@ -32,6 +35,7 @@ class Place:
     fails_on_chain: Callable[[House], Callable[[], None] | None] | None = None
     expires_s: float | None = None
     mempool: bool = True
+    batches: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     born: Callable[[Callable[[], int]], Any] | None = None
     backend: Callable[[], Any] = contextlib.nullcontext
@@ -96,7 +100,27 @@ ETHEREUM = Place(
     born=deep_ethereum,
 )
 
+
+def bitcoin_recipient(house: House, number: int, value: str) -> tuple[str, str]:
+    from penstock.rails.bitcoin.script import address_of_public_key
+
+    key = coincurve.PrivateKey(hashlib.sha256(f"recipient {number}".encode()).digest())
+    return address_of_public_key(key.public_key.format(compressed=False), house.network.settings["chain_id"]), ""
+
+
+BITCOIN = Place(
+    chain="BTC",
+    pays={"BTC": "0.015"},
+    funds={"BTC": 5 * 10**8},
+    recipient=bitcoin_recipient,
+    wrong_addresses=("bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "bcrt1q"),
+    reorgs=(1, 2, 3, 4, 5, 6),
+    settings={"batch_window_s": 2, "confirmations": 7},
+    batches=True,
+)
+
 PLACES = {
     "ETH": ETHEREUM,
+    "BTC": BITCOIN,
     "anvil": replace(ETHEREUM, born=None, backend=anvil_network),
 }

@@ -67,6 +67,21 @@ def test_many_are_paid_once_each(house, place):
     house.judge()
 
 
+@having(lambda place: place.batches)
+def test_many_share_a_transaction_and_see_what_it_saved_them(house, place):
+    recipients = {f"o{number}": pay(house, place, f"o{number}", number=number) for number in range(12)}
+    orders = [paid(house, place, name, address) for name, address in recipients.items()]
+    assert len({order["txid"] for order in orders}) < len(orders) / 2
+    shared = [order["attempts"][-1] for order in orders if order["attempts"][-1].get("shared_by", 1) > 1]
+    assert all(Decimal(attempt["gas_saved"].split()[0]) > 0 for attempt in shared)
+    by_transaction = {order["txid"]: order["attempts"][-1] for order in orders}
+    for txid, attempt in by_transaction.items():
+        parts = [Decimal(o["attempts"][-1].get("gas_part", o["attempts"][-1]["gas_paid"]).split()[0]) for o in orders if o["txid"] == txid]
+        whole = Decimal(attempt["gas_paid"].split()[0])
+        assert whole - len(parts) * Decimal("0.00000001") < sum(parts) <= whole  # each part is rounded down to a base unit
+    house.judge()
+
+
 def test_the_fee_that_was_quoted_is_the_fee_that_is_charged(house, place):
     symbol, value = place.main, place.pays[place.main]
     token = house.product.catalog.by_symbol(symbol, place.chain)
