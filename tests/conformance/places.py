@@ -115,7 +115,7 @@ BITCOIN = Place(
     recipient=bitcoin_recipient,
     wrong_addresses=("bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "bcrt1q"),
     reorgs=(1, 2, 3, 4, 5, 6),
-    settings={"batch_window_s": 2, "confirmations": 7},
+    settings={"confirmations": 7},
     batches=True,
 )
 

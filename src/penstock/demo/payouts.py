@@ -22,18 +22,20 @@ class Payout:
 
 
 _ETHEREUM: Final = "0x52908400098527886E0F7030069857D2E4169EE7"
+_TAPROOT: Final = "bcrt1ps98avqz3l9z3pg5e0w0w6nnml7h40slfsuw4q9z8wz60m2gsgvks7ngx8y"
 
 PAYOUTS: Final = (
     Payout("Inside the house, no fee", "ETH", "USDT", "25", is_internal=True),
     Payout("On Ethereum, the recipient pays the fee", "ETH", "USDT", "100", _ETHEREUM),
     Payout("On Polygon, the merchant pays the fee", "POLYGON", "USDC", "40", _ETHEREUM, more={"merchant_pays_fee": True}),
     Payout("Ether on Base", "BASE", "ETH", "0.5", _ETHEREUM),
+    Payout("Bitcoin, to a taproot address", "BTC", "BTC", "0.01", _TAPROOT),
 )
 """Addresses of people who are not there: nobody has their keys."""
 
 CHAINS: Final = tuple(dict.fromkeys(payout.chain for payout in PAYOUTS))
-CREDITS: Final[Mapping[str, str]] = MappingProxyType({"USDT": "1000", "USDC": "1000", "ETH": "5"})
+CREDITS: Final[Mapping[str, str]] = MappingProxyType({"USDT": "1000", "USDC": "1000", "ETH": "5", "BTC": "1"})
 """What the merchant has in the books at the start."""
 
-FUNDS: Final[Mapping[str, int]] = MappingProxyType({"ETH": 100, "MATIC": 100})
+FUNDS: Final[Mapping[str, int]] = MappingProxyType({"ETH": 100, "MATIC": 100, "BTC": 10})
 """Whole coins that the faucets put on the hot addresses; 10,000 of what is not named."""

@@ -29,8 +29,8 @@ class BitcoinBox:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The chain id says all."""
-        return {"chain_id": self.chain.spec.chain_id}
+        """Blocks come every second, so orders need not wait long for company."""
+        return {"chain_id": self.chain.spec.chain_id, "batch_window_s": 2}
 
     @property
     def verbs(self) -> Mapping[str, Verb]:
