@@ -294,28 +294,20 @@ class BitcoinChain:
             if empty or not len(self.mempool)
             else self.mempool.pick(at_ms=at_ms, floor=self.block_fee_min, weight_max=self.block_weight, newest_first=newest_first)
         )
-        paid_to = self._faucet.script if script is None else script
-        block = self._assembled(picked, paid_to, at_ms, self._next_time(at_ms))
+        block = self._assembled(picked, self._faucet.script if script is None else script, at_ms)
         try:
-            self._kernel.offer(block.raw)
+            self._kernel.offer(block.raw, block.time)
         except Refused as error:
-            if not error.too_early:
-                raise InvariantBroken(f"Bitcoin Core refuses a block of the box: {error}") from error
-            # The given clock runs ahead of this machine's, which is the kernel's: time stands still until the machine is there.
-            block = self._assembled(picked, paid_to, at_ms, self._next_time(0))
-            self._kernel.offer(block.raw)
+            raise InvariantBroken(f"Bitcoin Core refuses a block of the box: {error}") from error
         if wins and self._kernel.tip != block.hash:
-            raise InvariantBroken(f"Bitcoin Core does not take a block of the box: {self._kernel.verdict[0]}")
+            raise InvariantBroken(f"Bitcoin Core does not take a block of the box: {self._kernel.verdict}")
         self._append(block)
         return block
 
-    def _next_time(self, at_ms: int) -> int:
-        """Unix seconds of the next header: when it was due, but after the median of the last eleven."""
-        return max(self._median_times[-1] + 1, at_ms // 1_000)
-
-    def _assembled(self, picked: Sequence[Entry], script: bytes, at_ms: int, time: int) -> Block:
+    def _assembled(self, picked: Sequence[Entry], script: bytes, at_ms: int) -> Block:
         parent, txs = self.head, [entry.tx for entry in picked]
         height = parent.height + 1
+        time = max(self._median_times[-1] + 1, at_ms // 1_000)  # the rule: after the median of the last eleven
         tag = self._tag + self._branch.to_bytes(4, "big")
         own = blocklib.coinbase(height, script, sum(entry.fee for entry in picked), txs, tag)
         transactions = (own, *txs)
@@ -429,9 +421,10 @@ class BitcoinChain:
         self._kernel.close()
         self._kernel = Kernel()
         for height in range(1, len(self._active)):
-            self._kernel.offer(self._known[self._active[height]].raw)
+            block = self._known[self._active[height]]
+            self._kernel.offer(block.raw, block.time)
         if self._kernel.tip != self.head.hash:
-            raise InvariantBroken(f"Bitcoin Core does not take the chain of the box: {self._kernel.verdict[0]}")
+            raise InvariantBroken(f"Bitcoin Core does not take the chain of the box: {self._kernel.verdict}")
         self._due_ms = self._now_ms() + self.block_ms
 
 
