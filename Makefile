@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
 install: $(VENV)/.installed ## make .venv with the locked packages and the command .venv/bin/penstock
@@ -57,6 +57,14 @@ test: $(VENV)/.tests $(NODES) ## set up all that tests need, run check and every
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest $(PYTEST)
 
+REAL := tests/real_nodes/.venv/.installed
+$(REAL): tools/install-real-nodes tools/make-venv requirements-nodes.lock tests/real_nodes/package-lock.json
+	@tools/install-real-nodes $@ $(PYTHON)
+
+.PHONY: test-nodes
+test-nodes: $(VENV)/.tests $(REAL) ## our Bitcoin and Lightning rails on real nodes: bcoin, Electrum, Litecoin Core
+	@$(BIN)/python -m pytest tests/real_nodes $(PYTEST)
+
 .PHONY: check
 check: $(VENV)/.tests ## lint, format, types, layers, generated documents
 	@$(BIN)/ruff check --quiet .
@@ -83,7 +91,8 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	$(LOCK) $(UPGRADE) --group build -o requirements-build.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --group build -c requirements-build.lock -o requirements.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --group test --group build -c requirements.lock -o requirements-test.lock
+	$(LOCK) $(UPGRADE) --group nodes -o requirements-nodes.lock
 
 .PHONY: clean
 clean: ## remove everything that make made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/nodes/node_modules
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache tests/nodes/node_modules tests/real_nodes/.venv tests/real_nodes/node_modules

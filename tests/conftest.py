@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.not_run",
     "tests.fixtures.databases",
     "tests.fixtures.nodes",
+    "tests.fixtures.real_nodes",
     "tests.fixtures.simulation",
     "tests.fixtures.api",
     "tests.fixtures.commands",

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOURCES = sorted((ROOT / "src" / "penstock").rglob("*.py"))
 LOCKS = ["requirements-build.lock", "requirements.lock", "requirements-test.lock"]
+LOCK_OF_NODES = "requirements-nodes.lock"
+NPM_LOCKS = ["tests/nodes/package-lock.json", "tests/real_nodes/package-lock.json"]
 
 
 def committed_files():
@@ -27,13 +29,13 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, LOCK_OF_NODES])
 def test_a_lock_file_names_no_index(name):
     text = (ROOT / name).read_text()
     assert not re.search(r"://|--(extra-)?index|--find-links|--trusted-host", text)
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, LOCK_OF_NODES])
 def test_each_locked_package_has_one_version_and_hashes(name):
     entries = re.split(r"^(?=[a-z0-9])", (ROOT / name).read_text(), flags=re.MULTILINE)[1:]
     assert entries
@@ -49,12 +51,13 @@ def test_the_locks_agree():
     assert build.items() <= product.items() <= tests.items()
 
 
-def test_the_npm_lock_has_hashes_and_no_addresses():
-    text = (ROOT / "tests/nodes/package-lock.json").read_text()
-    assert "://" not in text
-    packages = {name: package for name, package in json.loads(text)["packages"].items() if name}
+@pytest.mark.parametrize("name", NPM_LOCKS)
+def test_an_npm_lock_has_hashes_and_no_addresses(name):
+    packages = {name: package for name, package in json.loads((ROOT / name).read_text())["packages"].items() if name}
     assert packages
-    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    for package in packages.values():
+        assert package["integrity"].startswith("sha512-")
+        assert "://" not in str({key: value for key, value in package.items() if key != "funding"})
 
 
 def test_no_committed_file_names_the_machine_it_was_written_on():
@@ -82,7 +85,7 @@ def test_the_product_imports_only_what_it_declares():
 def test_each_dependency_has_its_reason():
     reasons = (ROOT / "docs/adr/0002-dependencies.md").read_text()
     groups = PROJECT["dependency-groups"]
-    for line in [*PROJECT["project"]["dependencies"], *groups["test"], *groups["build"]]:
+    for line in [*PROJECT["project"]["dependencies"], *groups["test"], *groups["build"], *groups["nodes"]]:
         name = re.match(r"[A-Za-z0-9._-]+", line)[0]
         assert f"| {name} |" in reasons, f"{name} has no line in docs/adr/0002-dependencies.md"
 
