@@ -159,8 +159,10 @@ class Sender:
 
     def _chooser(self, tx: Tx, rail: Rail | None, lane: Lane | None) -> Chooser | str:
         """Who chooses, or why nothing can be sent on this network."""
-        if rail is None or lane is None:
-            return "the network is off or does not answer"
+        if rail is None:
+            return "the network is off"
+        if lane is None:
+            return "its nodes have not shown the hot address yet, or it was never funded"
         if lane.halted:
             return lane.halted
         found = chooser(tx, self._catalog, rail, lane, in_flight_max=self._in_flight_max(lane.chain))

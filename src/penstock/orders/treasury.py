@@ -85,6 +85,8 @@ class Treasury:
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
         at_ms = self._runtime.now_ms()
         seen = Look(chain, address, at_ms, await rail.holdings(address, tokens))
+        if not seen.held.exists:
+            return seen
         await self._open(seen)
         # Without numbered slots a look waits until everything that may be in its block was observed again: the next one is for later.
         due = seen if seen.held.slots_used is not None else self._waiting.setdefault(chain, seen)
