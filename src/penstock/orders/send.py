@@ -201,13 +201,15 @@ class Sender:
                     store.Move(order, OrderState.HELD, f"{why.value}: {text}", at_ms=now_ms, hold_reason=why.value, due_at_ms=again)
                 )
         store.move(tx, moves, next_ids=ids[: len(moves)])
-        changed = [(o, why) for o, why, _ in held if o.state is OrderState.HELD and o.hold_reason != why.value]
+        changed = [(o, why, text) for o, why, text in held if o.state is OrderState.HELD and o.hold_reason != why.value]
         # Still held, but for another reason.
         tx.run(
             "UPDATE orders SET hold_reason = h.hold_reason, due_at_ms = h.due_at_ms, lease = '' "
             "FROM {ROWS h(id {INT}, hold_reason TEXT, due_at_ms {INT})} WHERE orders.id = h.id AND orders.state = 'held'",
-            h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why in changed],
+            h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why, _ in changed],
         )
+        told = [(order, order.state, f"{why.value}: {text}") for order, why, text in changed]
+        store.tell(tx, told, at_ms=now_ms, next_ids=ids[len(moves) : len(moves) + len(told)])
 
     def _come_back(self, tx: Tx, orders: Sequence[tuple[Order, int]]) -> None:
         # Without room they keep their place in the queue, due since they were accepted; while they gather, until their transaction goes.

@@ -103,17 +103,34 @@ def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> list[Orde
     )
     if moved != len(rows):
         raise LostRace(f"{len(rows) - moved} of {len(rows)} orders had moved already")
-    history = [
-        {"id": i, "order_id": m.order.id, "at_ms": m.at_ms, "before": m.order.state.value, "after": m.after.value, "reason": m.reason}
-        for m, i in zip(moves, next_ids, strict=True)
-    ]
+    _note(
+        tx,
+        [
+            {"id": i, "order_id": m.order.id, "at_ms": m.at_ms, "before": m.order.state.value, "after": m.after.value, "reason": m.reason}
+            for m, i in zip(moves, next_ids, strict=True)
+        ],
+    )
+    return after
+
+
+def tell(tx: Tx, news: Sequence[tuple[Order, OrderState, str]], *, at_ms: int, next_ids: Sequence[int]) -> None:
+    """Why an order stays in its state, where the reason is another one by now."""
+    _note(
+        tx,
+        [
+            {"id": i, "order_id": order.id, "at_ms": at_ms, "before": state.value, "after": state.value, "reason": reason}
+            for (order, state, reason), i in zip(news, next_ids, strict=True)
+        ],
+    )
+
+
+def _note(tx: Tx, history: Sequence[dict[str, Any]]) -> None:
     # What happened, for people.
     tx.run(
         "INSERT INTO order_history (id, order_id, at_ms, before, after, reason) SELECT h.id, h.order_id, h.at_ms, h.before, h.after, h.reason "
         "FROM {ROWS h(id {INT}, order_id {INT}, at_ms {INT}, before TEXT, after TEXT, reason TEXT)}",
-        h=history,
+        h=list(history),
     )
-    return after
 
 
 class LostRace(Exception):

@@ -30,11 +30,12 @@ LOOK_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one lane held, and by our own clock before which moment."""
+    """What one lane held, and between which moments of our own clock that was asked."""
 
     chain: str
     address: str
-    at_ms: int
+    began_ms: int
+    ended_ms: int
     held: Holdings
 
 
@@ -83,8 +84,9 @@ class Treasury:
         rail = self._rails[chain]
         address = await self.address_of(rail.network)
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
-        at_ms = self._runtime.now_ms()
-        seen = Look(chain, address, at_ms, await rail.holdings(address, tokens))
+        began_ms = self._runtime.now_ms()
+        held = await rail.holdings(address, tokens)
+        seen = Look(chain, address, began_ms, self._runtime.now_ms(), held)
         if not seen.held.exists:
             return seen
         await self._open(seen)
@@ -197,12 +199,13 @@ class Treasury:
     def _is_behind(self, tx: Tx, lane: Lane, seen: Look) -> bool:
         """Whether the block may show attempts that our books do not have final yet."""
         if seen.held.clocked:
-            # Live at that moment: what our clock says of its end is not what the chain would say.
+            # Live at some time of the look: what our clock says of its end is not what the chain would say.
             row = tx.one(
-                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :at_ms "
-                "AND (state IN ('bound', 'signed', 'sent', 'included') OR seen_at_ms > :at_ms)",
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :ended_ms "
+                "AND (state IN ('bound', 'signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
                 lane_id=lane.id,
-                at_ms=seen.at_ms,
+                began_ms=seen.began_ms,
+                ended_ms=seen.ended_ms,
             )
         elif seen.held.slots_used is not None:
             row = tx.one(
@@ -214,9 +217,9 @@ class Treasury:
             # Live then and not looked at since, or in a block of the look and not final in the books.
             row = tx.one(
                 "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') "
-                "AND created_at_ms <= :at_ms AND (seen_at_ms IS NULL OR seen_at_ms <= :at_ms OR block <= :block)",
+                "AND created_at_ms <= :ended_ms AND (seen_at_ms IS NULL OR seen_at_ms <= :ended_ms OR block <= :block)",
                 lane_id=lane.id,
-                at_ms=seen.at_ms,
+                ended_ms=seen.ended_ms,
                 block=seen.held.block,
             )
         return row is None or bool(row["n"])
