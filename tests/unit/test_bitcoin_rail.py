@@ -281,11 +281,14 @@ def test_nodes_that_differ_on_the_coins_are_not_believed():
         bench.holdings()
 
 
-def test_a_second_node_need_not_keep_wallets():
-    bench = Bench(2)
+def test_as_many_nodes_as_must_agree_keep_wallets():
+    bench = Bench(3)
     bench.add(funding(200_000)[1], height=50)
     bench.node.has_wallets = False
     assert bench.holdings().units == {"btc": 200_000}
+    bench.nodes[1].has_wallets = False
+    with pytest.raises(NodeUnreachable, match="keeps no wallets"):
+        bench.holdings()
     bench = Bench(2)
     bench.show(has_wallets=False)
     with pytest.raises(NodeUnreachable, match="keeps no wallets"):

@@ -350,7 +350,7 @@ class Nodes:
         node.fault = fault
 
     async def agreed(self, call: Call, check: Callable[[Any], T], *, needed: int) -> T:
-        """A value that cannot differ between honest nodes. Raises NodeUnreachable when they differ or none answers."""
+        """A value that cannot differ between honest nodes, when so many say it. Raises NodeUnreachable when they differ or too few answer."""
         values: list[T] = []
         last = NodeUnreachable("no node answers")
         for node in self.usable():
@@ -372,7 +372,7 @@ class Nodes:
             raise last
         if any(value != values[0] for value in values):
             raise NodeUnreachable(f"the nodes differ on {call.method}")
-        return values[0]
+        raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
 
 
 class Together(Generic[A, B]):

@@ -137,7 +137,7 @@ class BitcoinRail:
             return NodeUnreachable(f"{node.name} gave no usable height: {error}")
 
     async def holdings(self, address: str, tokens: Sequence[Token]) -> Holdings:
-        """At the newest final block, by as many nodes with a wallet as are needed, or those that have one. Raises NodeUnreachable."""
+        """At the newest final block, by as many nodes with a wallet as are needed. Raises NodeUnreachable."""
         block = (await self.heads()).final
         return await self.holdings_at(address, tokens, block)
 
@@ -155,10 +155,10 @@ class BitcoinRail:
                 last = last if purses else error
             except NodeUnreachable as error:
                 last = error
-        if not purses:
-            raise last
         if any(purse.coins != purses[0].coins for purse in purses):
             raise NodeUnreachable("the nodes differ on the coins of the hot address")
+        if len(purses) < self._watch.needed:
+            raise last
         free = frozenset.intersection(*(purse.free for purse in purses))
         units = {token.id: purses[0].units for token in tokens if token.is_native}
         return Holdings(block, units, coins=tuple(sorted(free, key=lambda coin: (-coin.units, coin.name))))

@@ -182,7 +182,7 @@ class EvmRail:
         return await self._watch.observe(versions)
 
     async def holdings(self, address: str, tokens: Sequence[Token]) -> Holdings:
-        """At the newest final block, by as many nodes as are needed, or those that answer. Raises NodeUnreachable."""
+        """At the newest final block, by as many nodes as are needed. Raises NodeUnreachable."""
         final = (await self.heads()).final
         return await self.holdings_at(address, tokens, final)
 
