@@ -286,7 +286,10 @@ def test_as_many_nodes_as_must_agree_keep_wallets():
     bench.add(funding(200_000)[1], height=50)
     bench.node.has_wallets = False
     assert bench.holdings().units == {"btc": 200_000}
-    bench.nodes[1].has_wallets = False
+    bench = Bench(3)
+    bench.add(funding(200_000)[1], height=50)
+    for node in bench.nodes[:2]:
+        node.has_wallets = False
     with pytest.raises(NodeUnreachable, match="keeps no wallets"):
         bench.holdings()
     bench = Bench(2)
