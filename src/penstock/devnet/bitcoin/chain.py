@@ -221,16 +221,19 @@ class BitcoinChain:
         forgotten is what spends the subsidy of an undone block. Raises ValueError when there are not so many blocks.
         """
         self.tick()
-        limit = self.head.height - self.oldest + 1
+        height = self.head.height
+        limit = height if self.oldest == 1 else height - self.oldest - blocklib.MEDIAN_SPAN
         if not 1 <= depth <= limit:
             raise ValueError(f"a fork is from 1 to {limit} blocks deep here")
-        orphans = self._undo_to(self.head.height - depth)
+        orphans = self._undo_to(height - depth)
         self._branch += 1
         now = self._now_ms()
         self.mempool.rebuild(() if transactions == "drop" else orphans, self.tip, at_ms=now)
         reorder = transactions == "reorder"
         for number in range(depth + 1):
             self._make(now, newest_first=reorder, empty=reorder and number == 0, wins=number == depth)
+        oldest = self.oldest
+        self._known = {block_hash: block for block_hash, block in self._known.items() if block.height >= oldest or not block.height}
         return self.head
 
     def forget(self, txid: str) -> bool:
@@ -343,8 +346,13 @@ class BitcoinChain:
         self.mempool.confirmed(block.transactions[1:])
         self._due_ms = block.made_ms + self.block_ms
         if (old := block.height - self.spec.history) > 0:
-            for tx in self._known.pop(self._active[old]).transactions:
-                self._where.pop(tx.txid, None)
+            self._drop(old)
+
+    def _drop(self, height: int) -> None:
+        """Forget what a block held, unless that was done before a fork."""
+        block = self._known.pop(self._active[height], None)
+        for tx in () if block is None else block.transactions:
+            del self._where[tx.txid]
 
     def _undo(self) -> Block:
         block = self._known[self._active.pop()]

@@ -130,8 +130,8 @@ class BitcoinNode:
         return self._dispatch(method, list(params), wallet)
 
     def _dispatch(self, method: str, params: Any, wallet: str | None) -> Any:
-        of_wallets = WalletMethods(self, wallet).methods
-        return rpc.invoke(method, self._methods if method in self._methods else of_wallets, params)
+        functions = self._methods if method in self._methods else WalletMethods(self, wallet).methods
+        return rpc.invoke(method, functions, params)
 
     def _now_s(self) -> int:
         return self.chain.now_ms() // 1_000

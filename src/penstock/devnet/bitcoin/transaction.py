@@ -223,12 +223,12 @@ def address_of(script: bytes) -> str | None:
 
 def script_of(address: str) -> bytes:
     """The output script that an address of this network stands for. Raises ValueError."""
+    given = address.lower() if address.startswith("BCRT1") and address == address.upper() else address
     try:
-        found = address_to_scriptpubkey(address)
+        found = address_to_scriptpubkey(given)
     except (EmbitError, ValueError, IndexError, KeyError, TypeError) as error:
         raise ValueError("Invalid address") from error
-    written = None if found is None else address_of(found.data)
-    if found is None or written not in {address, address.lower()} or (written != address and address != address.upper()):
+    if found is None or address_of(found.data) != given:
         raise ValueError("Invalid address")
     script: bytes = found.data
     return script
