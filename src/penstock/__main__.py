@@ -323,7 +323,10 @@ def devnet(
     from penstock.devnet import boxes, server  # noqa: PLC0415  only this command needs an EVM
 
     def announce(box: server.Box) -> None:
-        found = [{"network": n.name, "url": box.url(n.name), "settings": box.settings(n.name)} for n in box.networks]
+        found = [
+            {"network": n.name, "chain_id": n.settings["chain_id"], "url": box.url(n.name), "settings": box.settings(n.name)}
+            for n in box.networks
+        ]
         emit(
             {"networks": found, "control": f"{box.base_url}/control"},
             as_json,
