@@ -264,6 +264,17 @@ def test_a_version_that_lost_its_coins_to_another_long_ago_spends_nothing():
     assert bench.holdings().units == {"btc": 147_500}
 
 
+def test_a_coin_of_a_payment_that_the_pool_threw_out_is_not_free():
+    bench = Bench()
+    old, raw = funding(200_000)
+    bench.add(raw, height=50)
+    version = version_of(intent_of(coins=(Resource(f"{old}:0", 200_000),)))
+    bench.node.raws[version.txid] = version.raw
+    bench.node.limbo.add(version.txid)
+    held = bench.holdings()
+    assert (held.units, held.coins) == ({"btc": 200_000}, ())
+
+
 def test_a_coin_that_only_one_pool_knows_to_be_spent_is_not_free():
     bench = Bench(2)
     old, raw = funding(200_000)
