@@ -351,6 +351,20 @@ def test_a_real_network_is_not_scanned_from_its_beginning():
     assert bench.node.wallets[f"penstock-{SENDER}"][0]["timestamp"] == 1_767_225_600
 
 
+@pytest.mark.parametrize(("time_s", "good"), [(1_767_225_600 - 7_200, True), (1_767_225_600, False), (None, False)])
+def test_a_pruned_node_is_a_source_only_with_the_blocks_to_look_through(time_s, good):
+    bench = Bench(net=network(is_test=False, watch_from_s=1_767_225_600))
+    bench.node.answers["getblockchaininfo"] = {"chain": "regtest", "blocks": 100, "pruned": True, "pruneheight": 40}
+    bench.node.answers["getblockheader"] = {"time": time_s}
+    if good:
+        assert bench.holdings().units == {"btc": 0}
+        return
+    for _ in range(2):  # and it stays so
+        with pytest.raises(NodeUnreachable, match="is pruned"):
+            bench.holdings()
+    assert bench.node.wallets == {f"penstock-{SENDER}": []}
+
+
 def test_no_secret_of_a_nodes_address_reaches_a_text():
     bench = Bench()
     bench.node.answers["sendrawtransaction"] = Error("refused by https://user:hunter2pass@node1.example/v2/SECRETKEY1")
