@@ -2,19 +2,21 @@
 
 import asyncio
 import dataclasses
+import random
 
 import pytest
 
 from penstock.catalog import Catalog
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
-from penstock.core.intent import Payment
+from penstock.core.intent import Payment, Resource
+from penstock.devnet.box import Arguments
 from penstock.devnet.boxes import make_networks
 from penstock.prove.reach import BoxPost
-from penstock.rails.base import LaneView, NodeUnreachable, Verdict, VersionView
+from penstock.rails.base import LaneView, NodeUnreachable, NotEnough, Verdict, VersionView
 from penstock.rails.bitcoin import codec
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
-from penstock.rails.rpc import Http, Nodes
+from penstock.rails.rpc import Call, Http, Nodes
 from tests.fixtures.bitcoin_bench import KEY, RECIPIENTS, REGTEST, SENDER, STRANGER
 from tests.fixtures.scripted import ManualRuntime
 
@@ -68,6 +70,10 @@ class Town:
 
     def observe(self, *versions):
         return asyncio.run(self.rail.observe(list(versions)))
+
+    def at_least(self, sat_per_kvb):
+        """What the nodes' pools take from now on; what pays less is thrown out."""
+        self.box.verbs["mempool_min"](Arguments({"sat_per_kvb": sat_per_kvb}))
 
     def fault(self, **faults):
         for node in self.box.nodes:
@@ -196,6 +202,36 @@ def test_a_payment_that_the_market_left_behind_is_bumped_and_paid_once(town):
     assert town.submit(first).verdict is not Verdict.ACCEPTED
 
 
+def test_what_a_full_pool_threw_out_is_bumped_over_its_threshold(town):
+    first = signed(town.bind())
+    town.submit(first)
+    town.at_least(20_000)
+    assert town.observe(first) == Pending(stuck=True)
+    assert town.submit(first).verdict is Verdict.UNKNOWN
+    second = town.bump(first, fees=town.estimate())
+    assert town.submit(second).verdict is Verdict.ACCEPTED
+    town.mine(3)
+    assert town.observe(first, second).txid == second.txid
+    assert received(town) == 250_000
+
+
+def test_a_recipients_heavy_child_stops_a_replacement_and_the_first_version_still_pays(town):
+    """Rule 3 of BIP-125: who replaces pays for the children too. The bump is not taken, which proves nothing; the older one lands."""
+    theirs = codec.address(STRANGER.public_key, REGTEST)
+    first = signed(town.bind(Payment(1, theirs, "", 250_000)))
+    town.submit(first)
+    coin = Resource(f"{first.txid}:0", 250_000)
+    child = dataclasses.replace(first.intent, sender=theirs, resources=(coin,), terms={"fee": 9_000, "change": 1}, fee_cap=9_000)
+    child = codec.sign(dataclasses.replace(child, payments=(Payment(2, RECIPIENTS["p2tr"], "", 1_000),)), STRANGER)
+    assert asyncio.run(town.rail.submit(child.raw)).verdict is Verdict.ACCEPTED
+    second = town.bump(first)
+    said = town.submit(second)
+    assert (said.verdict, "insufficient fee" in said.detail) == (Verdict.UNKNOWN, True)
+    assert town.observe(first, second) == Absent()  # not the newest: it is sent again
+    town.mine(3)
+    assert town.observe(first, second).txid == first.txid
+
+
 def test_each_of_twenty_bumps_is_taken_in_place_of_the_one_before(town):
     """C6: a chain of replacements; the nodes take each, and one lands."""
     versions = [signed(town.bind())]
@@ -309,3 +345,113 @@ def test_two_attempts_of_one_lane_share_no_coin_and_both_land(town):
     town.mine(3)
     assert {type(town.observe(one)), type(town.observe(two))} == {Final}
     assert received(town) == 500_000
+
+
+class Story:
+    """C6: an operator's worst month, from one seed. Every coin is accounted for at the end."""
+
+    def __init__(self, seed):
+        self.dice = random.Random(seed)
+        self.town = Town(funds=(COIN // 10, *[3_000_000] * 6))
+        self.attempts = []
+        self.held_at = {}
+        self.paid = 0
+
+    def act(self):
+        actions = [self.pay, self.pay, self.bump, self.bump, self.cancel, self.send, self.send, self.lose, self.mine, self.mine, self.mine]
+        self.dice.choice([*actions, self.fork, self.spike, self.fill])()
+        for versions in self.attempts:
+            assert not isinstance(self.town.observe(*versions), Suspicious)
+
+    def pay(self):
+        owned = {coin.name for versions in self.attempts for coin in versions[0].intent.resources}
+        free = tuple(coin for coin in self.town.holdings().coins if coin.name not in owned)
+        payments = []
+        for _ in range(self.dice.randint(1, 4)):
+            self.paid += 1
+            address = codec.address(type(KEY)((1_000 + self.paid).to_bytes(32, "big")).public_key, REGTEST)
+            payments.append(Payment(self.paid, address, "", self.dice.choice([300, 5_000, 400_000, 2_500_000])))
+        try:
+            self.attempts.append([signed(self.town.bind(*payments, coins=free))])
+        except NotEnough:
+            return
+        self.town.submit(self.attempts[-1][-1])
+
+    def bump(self, *, cancel=False):
+        if not self.attempts:
+            return
+        versions = self.dice.choice(self.attempts)
+        kind = cancel or versions[-1].intent.kind == "cancel"
+        following = self.town.rail.bump(versions[-1].intent, self.town.estimate(), version=len(versions) + 1, cancel=kind)
+        if following is not None and following.fee_cap >= following.terms["fee"]:
+            versions.append(signed(following))
+            self.town.submit(versions[-1])
+
+    def cancel(self):
+        if self.dice.random() < 0.3:
+            self.bump(cancel=True)
+
+    def send(self):
+        if self.attempts:
+            self.town.submit(self.dice.choice(self.dice.choice(self.attempts)))
+
+    def lose(self):
+        if self.attempts:
+            self.town.box.forget(self.dice.choice(self.attempts)[-1].txid)
+
+    def mine(self):
+        self.town.mine()
+        self.held_at[self.hash_at(self.height)] = self.town.box.holding(SENDER)
+        held = self.town.holdings()
+        expected = self.held_at.get(self.hash_at(held.block))
+        assert expected is None or held.units[BTC.id] == expected
+
+    def fork(self):
+        self.town.runtime.seconds += 600
+        self.town.box.fork(self.dice.randint(1, 2), self.dice.choice(["keep", "drop", "reorder"]))
+
+    def spike(self):
+        self.town.box.spike(self.dice.choice([1, 2, 5]))
+
+    def fill(self):
+        self.town.at_least(self.dice.choice([1_000, 3_000, 8_000]))
+
+    @property
+    def height(self):
+        return self.town.box.status()["head"]
+
+    def hash_at(self, height):
+        return asyncio.run(self.town.rail._nodes.agreed(Call("getblockhash", (height,)), str, needed=2))
+
+    def end(self):
+        """Fair weather: everything that was signed comes to rest, and nothing was paid twice or lost."""
+        self.town.box.spike(1)
+        self.town.at_least(1_000)
+        for _ in range(12):
+            for versions in self.attempts:
+                self.town.submit(versions[-1])
+            self.town.mine()
+        for versions in self.attempts:
+            seen = self.town.observe(*versions)
+            assert isinstance(seen, Final | FailedOnChain), seen
+            for payment in versions[0].intent.payments:
+                assert self.town.box.holding(payment.recipient) == (payment.units if isinstance(seen, Final) else 0)
+        assert self.town.holdings().units[BTC.id] == self.town.box.holding(SENDER)
+
+    def conflicts(self):
+        """Versions of one attempt spend the same coins, and attempts share none."""
+        owners = {}
+        for number, versions in enumerate(self.attempts):
+            spent = [codec.decode(version.raw).outpoints() for version in versions]
+            assert all(outpoints == spent[0] for outpoints in spent)
+            assert all(owners.setdefault(name, number) == number for name in spent[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_each_order_is_paid_once_or_not_at_all(seed):
+    story = Story(seed)
+    for _ in range(40):
+        story.act()
+    story.end()
+    story.conflicts()
+    assert story.attempts

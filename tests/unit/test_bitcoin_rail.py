@@ -264,6 +264,17 @@ def test_a_version_that_lost_its_coins_to_another_long_ago_spends_nothing():
     assert bench.holdings().units == {"btc": 147_500}
 
 
+def test_a_coin_of_a_payment_that_the_pool_threw_out_is_not_free():
+    bench = Bench()
+    old, raw = funding(200_000)
+    bench.add(raw, height=50)
+    version = version_of(intent_of(coins=(Resource(f"{old}:0", 200_000),)))
+    bench.node.raws[version.txid] = version.raw
+    bench.node.limbo.add(version.txid)
+    held = bench.holdings()
+    assert (held.units, held.coins) == ({"btc": 200_000}, ())
+
+
 def test_a_coin_that_only_one_pool_knows_to_be_spent_is_not_free():
     bench = Bench(2)
     old, raw = funding(200_000)
@@ -338,6 +349,20 @@ def test_a_real_network_is_not_scanned_from_its_beginning():
     bench = Bench(net=network(is_test=False, watch_from_s=1_767_225_600))
     bench.holdings()
     assert bench.node.wallets[f"penstock-{SENDER}"][0]["timestamp"] == 1_767_225_600
+
+
+@pytest.mark.parametrize(("time_s", "good"), [(1_767_225_600 - 7_200, True), (1_767_225_600, False), (None, False)])
+def test_a_pruned_node_is_a_source_only_with_the_blocks_to_look_through(time_s, good):
+    bench = Bench(net=network(is_test=False, watch_from_s=1_767_225_600))
+    bench.node.answers["getblockchaininfo"] = {"chain": "regtest", "blocks": 100, "pruned": True, "pruneheight": 40}
+    bench.node.answers["getblockheader"] = {"time": time_s}
+    if good:
+        assert bench.holdings().units == {"btc": 0}
+        return
+    for _ in range(2):  # and it stays so
+        with pytest.raises(NodeUnreachable, match="is pruned"):
+            bench.holdings()
+    assert bench.node.wallets == {f"penstock-{SENDER}": []}
 
 
 def test_no_secret_of_a_nodes_address_reaches_a_text():

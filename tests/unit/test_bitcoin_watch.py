@@ -147,10 +147,12 @@ def test_an_anchor_that_a_stranger_spends_in_the_pools_is_suspicious_too():
     assert bench.observe(FIRST) == Absent()
 
 
-def test_any_coin_of_an_attempt_that_a_stranger_spends_is_noticed():
+@pytest.mark.parametrize("block", [None, 99])
+def test_any_coin_of_an_attempt_that_a_stranger_spends_is_noticed(block):
     """Without its second coin the transaction is dead, though its anchor lies there unspent."""
     bench = Bench()
-    bench.add(version_of(intent_of((payment(1_000),), (FIRST.intent.resources[1],), fee_cap=2_000)).raw)
+    bench.holdings()
+    bench.add(version_of(intent_of((payment(1_000),), (FIRST.intent.resources[1],), fee_cap=2_000)).raw, height=block)
     bench.observe(FIRST)
     bench.runtime.seconds += 11
     assert isinstance(bench.observe(FIRST), Suspicious)

@@ -31,6 +31,8 @@ COINS_MAX: Final = 400
 REMEMBERED_MAX: Final = 5_000
 FETCHED_AT_ONCE: Final = 10
 TRIES: Final = 3
+SCAN_MARGIN_S: Final = 7_200
+"""Core looks through blocks from two hours before a descriptor's birth on (TIMESTAMP_WINDOW)."""
 WATCH_FROM_S: Final = 1_767_225_600
 """2026-01-01: no hot address of this software is older."""
 
@@ -126,6 +128,7 @@ class Wallets:
         descriptors = await self._one(node, Call("listdescriptors", path=path))
         if isinstance(descriptors, dict) and f"addr({address})" in str(descriptors.get("descriptors")):
             return
+        await self._check_blocks(node)
         described = mapping(found(await self._one(node, Call("getdescriptorinfo", (f"addr({address})",)))))
         descriptor = described.get("descriptor")
         if not isinstance(descriptor, str) or not descriptor.startswith(f"addr({address})#"):
@@ -135,6 +138,16 @@ class Wallets:
         if not isinstance(results, list) or len(results) != 1 or mapping(results[0]).get("success") is not True:
             said = results.words if isinstance(results, Fault) else str(results)[:160]
             raise BadAnswer(f"it did not take the hot address into its wallet: {said}")
+
+    async def _check_blocks(self, node: Node) -> None:
+        """A pruned node takes a descriptor also when it has not the blocks to look through, and would then know too little for ever."""
+        chain = mapping(found(await self._one(node, Call("getblockchaininfo"))))
+        if chain.get("pruned") is not True:
+            return
+        oldest = block_hash(found(await self._one(node, Call("getblockhash", (height(chain.get("pruneheight")),)))))
+        time_s = mapping(found(await self._one(node, Call("getblockheader", (oldest,))))).get("time")
+        if type(time_s) is not int or time_s > self._since_s - SCAN_MARGIN_S:
+            raise BadAnswer("it is pruned and has not the blocks since watch_from_s of the network, from which coins are looked for")
 
     async def _one(self, node: Node, call: Call) -> Any | Fault:
         (answer,) = await self._nodes.ask(node, [call])
