@@ -1,8 +1,8 @@
 """The Bitcoin network in a box as a state machine: Core's consensus code as judge, and a clock that the test turns."""
 
 import gc
-import re
-from pathlib import Path
+import random
+from contextlib import suppress
 
 import pytest
 
@@ -11,7 +11,9 @@ from penstock.devnet.bitcoin import blocks as blocklib
 from penstock.devnet.bitcoin.box import network_of
 from penstock.devnet.bitcoin.chain import CATCH_UP_MAX, CHAIN_ID, BitcoinChain, ChainSpec
 from penstock.devnet.bitcoin.coins import EarlierCoins
-from penstock.devnet.bitcoin.kernel import FOLDER_PREFIX, BadBytes, Kernel, Refused, first_bad_input
+from penstock.devnet.bitcoin.folder import PREFIX
+from penstock.devnet.bitcoin.kernel import BadBytes, Kernel, Refused, first_bad_input
+from penstock.devnet.bitcoin.policy import Rejected
 from penstock.devnet.bitcoin.specs import networks_in_boxes
 from penstock.devnet.bitcoin.transaction import COIN, address_of, hex_id, read, script_of, sha256d
 from penstock.devnet.box import BadCommand
@@ -443,7 +445,69 @@ def test_several_chains_live_in_one_process_each_with_its_own_clock():
 def test_block_files_go_with_the_box(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     chain = chain_on(Clock())
-    assert [re.match(FOLDER_PREFIX, path.name) is not None for path in Path(tmp_path).iterdir()] == [True]
+    assert [path.name.startswith(PREFIX) for path in tmp_path.iterdir()] == [True]
     del chain
     gc.collect()
-    assert list(Path(tmp_path).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_block_files_of_a_box_that_was_killed_go_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, foreign = tmp_path / f"{PREFIX}killed", tmp_path / f"{PREFIX}foreign"
+    for folder in (killed, foreign):
+        folder.mkdir()
+    (killed / "lock").touch()
+    alive = chain_on(Clock())
+    second = chain_on(Clock())
+    assert (killed.exists(), foreign.exists(), len(list(tmp_path.iterdir()))) == (False, True, 3)
+    alive.mine()
+    assert (alive.head.height, second.head.height) == (201, 200)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_core_agrees_and_no_satoshi_is_made_or_lost(seed):
+    dice = random.Random(seed)
+    town = Town(seed=seed, funds=[COIN] * 4)
+    purses = [ALICE, BOB, CAROL]
+
+    def coins_to_hand(purse):
+        waiting = [
+            (outpoint, coin)
+            for entry in town.chain.mempool
+            for outpoint, coin in outputs_of(entry.tx.raw, entry.tx.txid, purse)
+            if dice.random() < 0.5
+        ]
+        return [*town.coins(purse), *waiting]
+
+    def pay():
+        purse = dice.choice(purses)
+        coins = coins_to_hand(purse)
+        if coins:
+            taken = dice.sample(coins, min(len(coins), dice.randint(1, 3)))
+            held, fee = sum(coin.units for _, coin in taken), dice.choice([150, 500, 2_000, 9_000])
+            if held > 2 * fee + 2_000:
+                with suppress(Rejected):
+                    town.chain.submit(town.pay(dice.choice(purses), (held - fee) // 2, fee=fee, coins=taken, purse=purse))
+
+    def fork():
+        town.box.fork(dice.randint(1, 6), dice.choice(["keep", "drop", "reorder"]))
+
+    def forget():
+        if len(town.chain.mempool):
+            town.box.forget(dice.choice([entry.tx.txid for entry in town.chain.mempool]))
+
+    def undo():
+        block = town.chain.block_at(town.chain.head.height - dice.randint(0, 3))
+        town.chain.invalidate(block)
+        if dice.random() < 0.5:
+            town.mine(dice.randint(1, 3))
+        town.chain.reconsider(block)
+
+    for _ in range(150):
+        dice.choice([pay] * 12 + [town.mine] * 4 + [fork, forget, undo, lambda: town.box.spike(dice.randint(1, 8))])()
+    town.mine()
+    made = sum(blocklib.subsidy(height) for height in range(1, town.chain.head.height + 1))
+    held = sum(coin.units for coin in town.chain.coins)
+    assert held == made, "fees go to the makers of blocks, and nothing else is lost"
+    for entry in town.chain.mempool:
+        assert town.chain.mempool.parents(entry.tx.txid) or all(town.chain.coins.get(one.outpoint) for one in entry.tx.inputs)

@@ -8,6 +8,7 @@ from penstock.devnet.bitcoin import policy
 from penstock.devnet.bitcoin.mempool import RELATIVES_MAX
 from penstock.devnet.bitcoin.policy import Rejected, dust_limit, money
 from penstock.devnet.bitcoin.transaction import read
+from penstock.devnet.bitcoin.twin import twin_of
 from penstock.devnet.control import control
 from tests.fixtures.bitcoin_box import ALICE, BOB, CAROL, COIN, Town, outputs_of
 
@@ -224,6 +225,44 @@ def test_every_bump_of_twenty_wins_and_one_is_mined():
     town.mine()
     assert [txid for txid in sent if town.chain.find(txid)] == [sent[-1]]
     assert town.box.holding(BOB.address) == 10_000
+
+
+# Another signature on the way
+
+
+def test_a_segwit_payment_keeps_its_id_whatever_is_done_to_its_signature():
+    town = Town()
+    raw = town.pay()
+    sent = town.chain.submit(raw).tx
+    child = town.send(coins=outputs_of(raw, sent.txid, ALICE), fee=700)
+    assert control([town.box], {"do": "malleate", "txid": sent.txid}) == {"txid": sent.txid}
+    town.mine()
+    mined = town.chain.head.transactions[1]
+    assert (mined.txid, mined.wtxid != sent.wtxid) == (sent.txid, True)
+    assert town.chain.head.transactions[2].txid == child
+
+
+def test_a_legacy_payment_gets_another_id_and_its_children_are_gone():
+    town = Town()
+    paid = town.chain.submit(to(town, [(ALICE.legacy_script, 50_000)])).tx.txid
+    town.mine()
+    raw = ALICE.spend_legacy((paid, 0), [(BOB.script, 20_000), (ALICE.script, 29_000)])
+    sent = town.chain.submit(raw).tx
+    child = town.send(coins=outputs_of(raw, sent.txid, ALICE), units=1_000, fee=300)
+    twin = town.chain.malleate(sent.txid)
+    assert twin != sent.txid
+    assert waiting(town) == {twin}
+    assert refusal(town, raw).startswith(f"insufficient fee, rejecting replacement {sent.txid}"), "it is a conflict of its twin"
+    town.mine()
+    assert (town.box.holding(BOB.address), town.chain.find(child), town.chain.find(sent.txid)) == (20_000, None, None)
+
+
+def test_there_is_no_twin_of_what_does_not_wait_or_bears_no_such_signature():
+    town = Town()
+    with pytest.raises(ValueError, match="no such transaction waits"):
+        town.chain.malleate("00" * 32)
+    with pytest.raises(ValueError, match="no ECDSA signature"):
+        twin_of(town.chain.head.transactions[0])
 
 
 # Chains of unconfirmed ones

@@ -34,8 +34,13 @@ class BitcoinBox:
 
     @property
     def verbs(self) -> Mapping[str, Verb]:
-        """Full blocks, a full mempool, what nodes ask for relay, and a block that Core's owner would declare invalid."""
-        return {"block_weight": self._block_weight, "mempool_min": self._mempool_min, "relay_fee": self._relay_fee}
+        """Full blocks, a full mempool, what nodes ask for relay, and a twin with another signature."""
+        return {
+            "block_weight": self._block_weight,
+            "mempool_min": self._mempool_min,
+            "relay_fee": self._relay_fee,
+            "malleate": lambda given: {"txid": self.chain.malleate(given.only("txid").text("txid"))},
+        }
 
     def tick(self) -> None:
         """Make the blocks that are due by now."""

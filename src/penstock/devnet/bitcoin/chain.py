@@ -20,6 +20,7 @@ from penstock.devnet.bitcoin.kernel import Kernel, Refused
 from penstock.devnet.bitcoin.mempool import Entry, Mempool, Terms
 from penstock.devnet.bitcoin.policy import BLOCK_WEIGHT_MAX, Tip
 from penstock.devnet.bitcoin.transaction import Coin, Outpoint, Tx, hex_id, read, script_of, sha256d
+from penstock.devnet.bitcoin.twin import twin_of
 from penstock.devnet.box import Keep
 
 CHAIN_ID: Final = 3669344250
@@ -245,6 +246,19 @@ class BitcoinChain:
         if factor < 1:
             raise ValueError("a spike multiplies by 1 or more")
         self.factor = factor
+
+    def malleate(self, txid: str) -> str:
+        """Let blocks find the twin of a waiting transaction in its place; the twin's id. What spends from it goes where the id is new.
+
+        Raises ValueError where it does not wait or has no such signature.
+        """
+        entry = self.mempool.get(txid)
+        if entry is None:
+            raise ValueError("no such transaction waits")
+        twin = twin_of(entry.tx)
+        self.mempool.swap(entry, twin)
+        self._remember(twin)
+        return twin.txid
 
     def set_block_weight(self, weight: int) -> None:
         """How heavy blocks may be from now on. Raises ValueError."""

@@ -26,12 +26,15 @@ class Coins:
     def __len__(self) -> int:
         return len(self._coins)
 
+    def __iter__(self) -> Iterator[Coin]:
+        return iter(self._coins.values())
+
     def get(self, outpoint: Outpoint) -> Coin | None:
         """The coin of this name, if it is unspent."""
         return self._coins.get(outpoint)
 
     def of(self, script: bytes) -> dict[Outpoint, Coin]:
-        """All coins of an output script, oldest first."""
+        """All coins of an output script."""
         return {outpoint: self._coins[outpoint] for outpoint in self._of_script.get(script, ())}
 
     def connect(self, block: Block) -> None:

@@ -7,8 +7,6 @@ https://github.com/bitcoin/bitcoin/blob/master/src/kernel/bitcoinkernel.h
 from __future__ import annotations
 
 import ctypes
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -19,8 +17,7 @@ from pbk.capi.library import BITCOINKERNEL_LIB
 from pbk.script import PrecomputedTransactionData
 from pbk.util.exc import ProcessBlockException
 
-FOLDER_PREFIX: Final = "penstock-devnet-bitcoin-"
-"""Block files of a box lie in the folder for temporary files, some 18 MB each, and go with the box."""
+from penstock.devnet.bitcoin.folder import Folder
 
 _set_clock: Final[Callable[[ctypes.c_int64], Any] | None] = next(
     (found for name in ("_Z11SetMockTimel", "_Z11SetMockTimex") if (found := getattr(BITCOINKERNEL_LIB, name, None)) is not None), None
@@ -70,7 +67,7 @@ class Kernel:
     """One regtest chain in a folder of its own."""
 
     def __init__(self) -> None:
-        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        folder = Folder()
         verdicts: list[str] = []
 
         def checked(_user: Any, _block: Any, state: Any) -> None:
@@ -79,7 +76,7 @@ class Kernel:
         options = pbk.ContextOptions()
         options.set_chainparams(pbk.ChainParameters(pbk.ChainType.REGTEST))
         options.set_validation_interface(pbk.ValidationInterfaceCallbacks(block_checked=checked))
-        place = pbk.ChainstateManagerOptions(pbk.Context(options), folder, folder + "/blocks")
+        place = pbk.ChainstateManagerOptions(pbk.Context(options), str(folder.path), str(folder.path / "blocks"))
         place.set_worker_threads_num(0)
         place.update_block_tree_db_in_memory(block_tree_db_in_memory=True)
         place.update_chainstate_db_in_memory(chainstate_db_in_memory=True)
@@ -127,6 +124,6 @@ class Kernel:
         return self._held["manager"]
 
 
-def _end(held: dict[str, Any], folder: str) -> None:
+def _end(held: dict[str, Any], folder: Folder) -> None:
     held.clear()  # the kernel writes at its end: its folder goes after it
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.remove()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from penstock.devnet.bitcoin import policy
@@ -253,6 +253,14 @@ class Mempool:
         for outpoint, _ in made_by(entry.tx, None):
             del self._made[outpoint]
         return entry
+
+    def swap(self, entry: Entry, twin: Tx) -> None:
+        """Put a transaction that spends and pays the same in another's place, unjudged. Its descendants stay where the id does."""
+        if twin.txid != entry.tx.txid:
+            self.remove(entry.tx.txid)
+            self.keep(replace(entry, tx=twin))
+        else:
+            self._entries[twin.txid] = replace(entry, tx=twin)
 
     def confirmed(self, transactions: Iterable[Tx]) -> None:
         """A block took these: they wait no more, and what conflicts with them is over."""

@@ -153,12 +153,16 @@ def first_height(view: View, timestamp: int) -> int:
 def parse_descriptor(text: str, *, need_checksum: bool, span: tuple[int, int] = (0, RANGE_MAX)) -> Parsed:
     """A descriptor in words of its own. Raises RpcError."""
     body, mark, given = text.partition("#")
+    if "#" in given:
+        raise RpcError(INVALID_ADDRESS_OR_KEY, "Multiple '#' symbols")
     try:
         right = checksum(body)
     except EmbitError as error:
         raise RpcError(INVALID_ADDRESS_OR_KEY, "Invalid characters in payload") from error
     if not mark and need_checksum:
         raise RpcError(INVALID_ADDRESS_OR_KEY, "Missing checksum")
+    if mark and len(given) != len(right):
+        raise RpcError(INVALID_ADDRESS_OR_KEY, f"Expected {len(right)} character checksum, not {len(given)} characters")
     if mark and given != right:
         raise RpcError(INVALID_ADDRESS_OR_KEY, f"Provided checksum '{given}' does not match computed checksum '{right}'")
     if body.startswith(("addr(", "raw(")) and body.endswith(")"):
@@ -170,7 +174,7 @@ def parse_descriptor(text: str, *, need_checksum: bool, span: tuple[int, int] = 
         scripts = tuple((parsed.derive(place) if ranged else parsed).script_pubkey().data for place in places)
         private = any(key.is_private for key in parsed.keys)
     except (EmbitError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
-        raise RpcError(INVALID_ADDRESS_OR_KEY, f"'{body}' is not a valid descriptor function") from error
+        raise RpcError(INVALID_ADDRESS_OR_KEY, f"'{body[:100]}' is not a valid descriptor function") from error
     return Parsed(body, scripts, ranged=ranged, solvable=True, private=private)
 
 
