@@ -74,7 +74,13 @@ def test_a_transfer_of_trx_costs_its_bytes_when_nothing_is_free():
 
 
 @pytest.mark.parametrize(
-    ("resources", "cost"), [({"freeNetLimit": 600}, 0), ({"NetLimit": 600}, 0), ({"freeNetLimit": 600, "freeNetUsed": 400}, None)]
+    ("resources", "cost"),
+    [
+        ({"freeNetLimit": 600}, 0),
+        ({"NetLimit": 600}, 0),
+        ({"freeNetLimit": 600, "freeNetUsed": 400}, None),
+        ({"freeNetLimit": 200, "NetLimit": 200}, None),
+    ],
 )
 def test_bandwidth_that_is_free_or_staked_is_used_whole_or_not_at_all(resources, cost):
     bench = Bench()
@@ -164,6 +170,15 @@ def test_what_could_cost_more_than_the_cap_is_not_affordable(token):
     (fees,) = prepare(bench, token, ALICE)
     assert fees.cost > fees.fee_cap
     assert fees.fee_cap == 200_000
+
+
+@pytest.mark.parametrize(("token", "fee_max"), [(NATIVE, "0.2"), (USDT, "1")])
+def test_what_is_free_now_but_could_cost_more_than_the_cap_is_not_affordable(token, fee_max):
+    bench = Bench(net=network(params=(("fee_max", fee_max),)))
+    bench.node.accounts[ALICE] = {"balance": 1}
+    bench.node.resources = {"EnergyLimit": 10**9, "NetLimit": 10**9}
+    (fees,) = prepare(bench, token, ALICE)
+    assert fees.cost > fees.fee_cap
 
 
 def test_a_fresh_reference_block_and_eight_minutes_from_the_chains_newest_block():
@@ -341,6 +356,10 @@ def test_nodes_that_differ_on_what_is_held_say_nothing():
     with pytest.raises(NodeUnreachable, match="differ"):
         held(bench)
     bench.nodes[1].down = "no answer"
+    bench.runtime.seconds += 120
+    with pytest.raises(NodeUnreachable, match="no answer"):
+        held(bench)  # a single node of two may be blind
+    bench.nodes[1].down, bench.nodes[1].balances = "", {HOT: 10**12}
     bench.runtime.seconds += 120
     assert held(bench).units["usdt"] == 10**12
 

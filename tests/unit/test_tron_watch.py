@@ -142,6 +142,29 @@ def test_a_forged_receipt_of_one_node_stays_without_weight():
     assert bench.observe(version) == Included(version.txid, 101, 0, True)
 
 
+def test_what_only_the_unsolidified_half_of_nodes_says_is_not_final():
+    bench = Bench()
+    version = bench.attempt()
+    bench.chain.run(19)
+    for node in bench.nodes:
+        node.answers["wallet/gettransactioninfobyid"] = {"id": version.txid, "blockNumber": 82} | tx()["info"]
+        node.answers["wallet/gettransactionbyid"] = {"txID": version.txid, "ret": [{"contractRet": "SUCCESS"}]}
+    with pytest.raises(NodeUnreachable):
+        bench.observe(version)
+
+
+def test_a_fork_between_two_questions_is_asked_again():
+    bench = Bench()
+    version = bench.attempt()
+    bench.chain.add(**{version.txid: tx()})
+    bench.chain.run(19)
+    for node in bench.nodes:
+        honest = node.gettransactioninfobyid(True, version.txid)
+        node.answers["walletsolidity/gettransactioninfobyid"] = honest | {"blockNumber": 99}
+    with pytest.raises(NodeUnreachable):
+        bench.observe(version)
+
+
 def test_the_answer_for_another_transaction_is_not_used():
     bench = Bench()
     version, other = bench.attempt(), bench.attempt(attempt_id=5)
@@ -271,12 +294,33 @@ def with_another_parent(answer):
     return answer
 
 
+def one_block_later(answer):
+    return {"block": answer["block"][1:] + answer["block"][-1:]}
+
+
+def with_an_id_of_another_number(answer):
+    block = answer["block"][0]
+    block["blockID"] = "0" * 16 + block["blockID"][16:]
+    return {"block": [block]} if len(answer["block"]) == 1 else answer
+
+
 def with_another_number(answer):
     answer["block"][-1]["block_header"]["raw_data"]["number"] += 1
     return answer
 
 
-@pytest.mark.parametrize("spoil", [without_the_last, with_another_parent, with_another_number, lambda _: {}, lambda _: b"busy"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        without_the_last,
+        one_block_later,
+        with_another_parent,
+        with_another_number,
+        with_an_id_of_another_number,
+        lambda _: {},
+        lambda _: b"busy",
+    ],
+)
 def test_history_with_a_gap_proves_no_death_and_spoils_nothing_else(spoil):
     bench = Bench()
     version, other = bench.attempt(), bench.attempt(attempt_id=7)

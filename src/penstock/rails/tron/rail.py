@@ -7,6 +7,7 @@ TRANSACTION_EXPIRATION_ERROR and every other code but SUCCESS and DUP_TRANSACTIO
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -191,7 +192,7 @@ class TronRail:
         return await self._watch.observe(versions[0])
 
     async def holdings(self, address: str, tokens: Sequence[Token]) -> Holdings:
-        """At one solidified block that as many nodes as are needed agree on, or those that answer. Raises NodeUnreachable."""
+        """At one solidified block that as many nodes as are needed agree on; asked again while it moves. Raises NodeUnreachable."""
         last: NodeUnreachable = NodeUnreachable("no node is configured")
         for tried in range(HOLDINGS_TRIES):
             if tried:
@@ -199,12 +200,15 @@ class TronRail:
             nodes = self._nodes.healthy()[:NODES_ASKED_MAX]
             tasks = [self._runtime.spawn(self._held(node, address, tokens), name="holdings") for node in nodes]
             looks = [await task for task in tasks]
-            found = [look for look in looks if isinstance(look, tuple)]
+            found = Counter(look for look in looks if isinstance(look, tuple))
             faults = [look for look in looks if isinstance(look, NodeUnreachable)]
-            for look in found:
-                if found.count(look) >= min(self._watch.needed, len(looks) - len(faults)):
-                    return Holdings(look[0], dict(look[2]))
-            last = NodeUnreachable("the nodes differ on what the hot address holds") if len(faults) < len(looks) else faults[-1]
+            agreed = [look for look, count in found.items() if count >= self._watch.needed]
+            if len(agreed) == 1:
+                block, _, units = agreed[0]
+                return Holdings(block, dict(units))
+            if len(looks) - len(faults) < self._watch.needed:
+                raise faults[-1]
+            last = NodeUnreachable("the nodes differ on what the hot address holds")
         raise last
 
     async def _held(
