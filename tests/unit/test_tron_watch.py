@@ -298,10 +298,9 @@ def one_block_later(answer):
     return {"block": answer["block"][1:] + answer["block"][-1:]}
 
 
-def with_an_id_of_another_number(answer):
-    block = answer["block"][0]
-    block["blockID"] = "0" * 16 + block["blockID"][16:]
-    return {"block": [block]} if len(answer["block"]) == 1 else answer
+def without_the_first_of_the_window(answer):
+    first = answer["block"][0]["block_header"]["raw_data"]["number"]
+    return {"block": answer["block"][first == 82 :]}
 
 
 def with_another_number(answer):
@@ -316,7 +315,7 @@ def with_another_number(answer):
         one_block_later,
         with_another_parent,
         with_another_number,
-        with_an_id_of_another_number,
+        without_the_first_of_the_window,
         lambda _: {},
         lambda _: b"busy",
     ],
