@@ -41,6 +41,9 @@ from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
 from penstock.rails.rpc import Http, Nodes, Post
+from penstock.rails.tron import codec as tron_codec
+from penstock.rails.tron.rail import TronRail
+from penstock.rails.tron.talk import TronTalk
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
 from penstock.signer.families import KEYED
@@ -74,12 +77,18 @@ def _evm(site: Site) -> Rail:
     return EvmRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
 
 
+def _tron(site: Site) -> Rail:
+    net = site.network
+    nodes = Nodes(site.urls, TronTalk(Http(site.post), site.runtime, chain_id=net.chain_id, genesis=net.genesis), site.runtime)
+    return TronRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+
+
 def _bitcoin(site: Site) -> Rail:
     nodes = Nodes(site.urls, BitcoinTalk(Http(site.post), chain_id=site.network.chain_id), site.runtime)
     return BitcoinRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
 
 
-RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "bitcoin": _bitcoin})
+RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "tron": _tron, "bitcoin": _bitcoin})
 """How to build the rail of each family."""
 
 
@@ -313,7 +322,9 @@ def load_catalog(settings: Settings) -> Catalog:
     return catalog
 
 
-_CONTRACTS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType({"evm": evm_codec.parse_address})
+_CONTRACTS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
+    {"evm": evm_codec.parse_address, "tron": tron_codec.account_bytes}
+)
 """What each family takes for a token's contract; raises ValueError."""
 
 

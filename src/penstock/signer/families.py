@@ -9,8 +9,9 @@ from typing import Final
 from penstock.core.intent import Codec, OfflineCodec
 from penstock.rails.bitcoin import codec as bitcoin
 from penstock.rails.evm import codec as evm
+from penstock.rails.tron import codec as tron
 
-FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "bitcoin": bitcoin})
+FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "tron": tron, "bitcoin": bitcoin})
 
 OFFLINE: Final[Mapping[str, OfflineCodec]] = MappingProxyType({"bitcoin": bitcoin})
 """Families whose transactions an offline signer may take."""

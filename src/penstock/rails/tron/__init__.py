@@ -1,0 +1,1 @@
+"""TRON: TRX and TRC-20."""
