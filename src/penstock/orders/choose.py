@@ -156,7 +156,8 @@ class Chooser:
 
     def _intent(self, orders: Sequence[Order], token: Token, fees: FeeEstimate, choice: Choice, attempt_id: int) -> Intent:
         lane = self._lane
-        view = LaneView(lane.chain, lane.address, lane.next_slot + len(choice.intents), tuple(self._coins))
+        slot, spendable = lane.next_slot + len(choice.intents), dict(self._money.spendable)
+        view = LaneView(lane.chain, lane.address, slot, tuple(self._coins), spendable)
         return self._rail.bind([payment_of(order, token) for order in orders], token, view, fees, attempt_id=attempt_id)
 
     def _token(self, order: Order) -> Token:

@@ -118,12 +118,15 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """A hot address as `bind` sees it. `slot` is the next free one; `coins` are those that no attempt has ever owned."""
+    """A hot address as `bind` sees it. `slot` is the next free one; `coins` are those that no attempt has ever owned. `spendable` is what
+    the books leave it of each token id, live attempts taken off; None where nobody has counted.
+    """
 
     chain: str
     address: str
     slot: int
     coins: tuple[Resource, ...] = ()
+    spendable: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
