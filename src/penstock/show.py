@@ -178,7 +178,7 @@ def devnet(networks: Sequence[Mapping[str, Any]], control: str) -> RenderableTyp
         f"{n['network']} = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in n['settings'].items())} }}" for n in networks
     ]
     shown = [{"network": n["network"], "chain_id": n["chain_id"], "url": n["url"]} for n in networks]
-    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "0x...", "units": str(10**18)}, separators=(",", ":"))
+    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "...", "units": "100000000"}, separators=(",", ":"))
     return _spaced(
         rows("Networks in a box (Ctrl-C ends them)", shown),
         Text("For the penstock.toml of a home of its own:", style="dim"),

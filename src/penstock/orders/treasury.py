@@ -87,8 +87,6 @@ class Treasury:
         began_ms = self._runtime.now_ms()
         held = await rail.holdings(address, tokens)
         seen = Look(chain, address, began_ms, self._runtime.now_ms(), held)
-        if not seen.held.exists:
-            return seen
         await self._open(seen)
         # Without numbered slots a look waits until everything that may be in its block was observed again: the next one is for later.
         due = seen if seen.held.slots_used is not None else self._waiting.setdefault(chain, seen)

@@ -102,8 +102,7 @@ class Holdings:
     them (EVM: nonces); both None elsewhere. `coins` are the single coins, where the chain keeps money in such (Bitcoin): final, and
     not known to be spent, also not by what only waits. `block` may be any number that rises with the chain; entries of `Final`
     observations carry numbers of the same kind. `clocked`: the chain has no such numbers, and `block` is our own clock in milliseconds. `steady` False: amounts are on the move
-    and cannot be compared with books now. `exists` False: the chain does not know the address yet and gives it its first slot only when
-    it is funded (XRP Ledger).
+    and cannot be compared with books now.
     """
 
     block: int
@@ -113,7 +112,6 @@ class Holdings:
     coins: tuple[Resource, ...] = ()
     clocked: bool = False
     steady: bool = True
-    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
