@@ -10,6 +10,7 @@ import coincurve
 
 from penstock.catalog import Catalog
 from penstock.devnet.boxes import make_networks
+from penstock.devnet.control import control
 from penstock.devnet.evm.box import network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
@@ -22,7 +23,8 @@ class Place:
     """One network in a box, and how its people look.
 
     `pays` is an amount of each token, `funds` base units of each for the hot address. `recipient(house, n, value)` is a fresh address
-    with its memo. `received(house, address, symbol)` is the truth about who got what.
+    with its memo. `received(house, address, symbol)` is the truth about who got what;
+    `held_before` is what a recipient has in the beginning.
     """
 
     chain: str
@@ -35,6 +37,7 @@ class Place:
     fails_on_chain: Callable[[House], Callable[[], None] | None] | None = None
     expires_s: float | None = None
     mempool: bool = True
+    held_before: dict[str, int] = field(default_factory=dict)
     batches: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     born: Callable[[Callable[[], int]], Any] | None = None
@@ -74,7 +77,7 @@ class Place:
         from penstock.core.money import plain
 
         token = house.product.catalog.by_symbol(symbol, self.chain)
-        return plain(house.network.holding(address, token.contract), token.decimals)
+        return plain(house.network.holding(address, token.contract) - self.held_before.get(symbol, 0), token.decimals)
 
 
 def evm_recipient(house: House, number: int, value: str) -> tuple[str, str]:
@@ -119,8 +122,33 @@ BITCOIN = Place(
     batches=True,
 )
 
+
+def xrp_recipient(house: House, number: int, value: str) -> tuple[str, str]:
+    tag = str(573_049 + number) if number % 2 else ""
+    # The setting of who demands a tag costs a fee of 20 drops.
+    wish = {"settings": "require_dest", "drops": 1_000_020} if tag else {"drops": 1_000_000}
+    answer = control([house.network], {"do": "account", "name": f"recipient {number}", **wish})
+    return answer["address"], tag
+
+
+def xrp_that_demands_a_tag(house: House) -> str:
+    return control([house.network], {"do": "account", "name": "exchange", "settings": "require_dest"})["address"]
+
+
+XRP = Place(
+    chain="XRP",
+    pays={"XRP": "12.5"},
+    funds={"XRP": 500 * 10**6},
+    recipient=xrp_recipient,
+    wrong_addresses=("rDsbeomae4FXwgQTJp9Rs64Qg9vDiTCdBw", "0x52908400098527886E0F7030069857D2E4169EE7"),
+    needs_memo=xrp_that_demands_a_tag,
+    reorgs=(1,),
+    held_before={"XRP": 1_000_000},
+)
+
 PLACES = {
     "ETH": ETHEREUM,
     "BTC": BITCOIN,
+    "XRP": XRP,
     "anvil": replace(ETHEREUM, born=None, backend=anvil_network),
 }
