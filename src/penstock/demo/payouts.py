@@ -36,9 +36,7 @@ PAYOUTS: Final = (
 """Addresses of people who are not there: nobody has their keys."""
 
 CHAINS: Final = tuple(dict.fromkeys(payout.chain for payout in PAYOUTS))
-CREDITS: Final[Mapping[str, str]] = MappingProxyType(
-    {"USDT": "1000", "USDC": "1000", "ETH": "5", "BTC": "1", "XRP": "100", "TRX": "100", "SATS": "100000"}
-)
+CREDITS: Final[Mapping[str, str]] = MappingProxyType({"USDT": "1000", "USDC": "1000", "ETH": "5", "BTC": "1", "XRP": "100", "TRX": "100"})
 """What the merchant has in the books at the start."""
 
 FUNDS: Final[Mapping[str, int]] = MappingProxyType({"ETH": 100, "MATIC": 100, "BTC": 10})
