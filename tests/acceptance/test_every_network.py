@@ -17,10 +17,12 @@ from tests.fixtures.processes import running, wait_until
 
 @pytest.fixture(scope="module")
 def boxes() -> Iterator[list[BoxChain]]:
-    """`penstock devnet` with all it has."""
+    """`penstock devnet` with every EVM network."""
+    names = [network.chain for network in Catalog.load().networks() if network.family == "evm"]
     with tempfile.TemporaryDirectory(prefix="penstock-box-") as folder:
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "penstock", "devnet", "--listen", "127.0.0.1:0", "--json"]
+        command += [part for name in names for part in ("--only", name)]
         with running(command, log=log, env=base_environment(Path(folder)), cwd=Path(folder)) as process:
             line = wait_until(
                 lambda: next((x for x in log.read_text().splitlines() if x.startswith("{")), None), process=process, log=log, timeout_s=30
