@@ -68,13 +68,23 @@ _BITCOIN_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
         "watch_from_s": (int, 1_767_225_600),
     }
 )
+_LIGHTNING_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
+    {
+        **_COMMON_PARAMS,
+        "fee_limit_sat": (int, 10),
+        "fee_limit_ppm": (int, 10_000),
+        "cltv_limit": (int, 1_008),
+        "pay_timeout_s": (int, 60),
+        "send_window_s": (int, 3_600),
+    }
+)
 FAMILIES: Final[Mapping[str, Mapping[str, tuple[type, Any]]]] = MappingProxyType(
     {
         "evm": _EVM_PARAMS,
         "tron": _COMMON_PARAMS,
         "xrp": _COMMON_PARAMS,
         "bitcoin": _BITCOIN_PARAMS,
-        "lightning": _COMMON_PARAMS,
+        "lightning": _LIGHTNING_PARAMS,
     }
 )
 """Chain families and what each may say of a network, with type and default; None: it must be said."""

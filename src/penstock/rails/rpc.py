@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -65,8 +66,11 @@ class Post(Protocol):
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         first_line: bool = False,
+        tls_cert: str = "",
     ) -> tuple[int, bytes]:
-        """Status and body; with `first_line` the body up to its first line feed, though the answer may never end. Raises PostFailed."""
+        """Status and body; with `first_line` the body up to its first line feed, though the answer may never end. `tls_cert` is the file of
+        the only certificate that the node may show, where it made its own. Raises PostFailed.
+        """
         ...
 
 
@@ -75,6 +79,7 @@ class HttpPost:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._trusted: dict[str, ssl.SSLContext] = {}
 
     async def __call__(
         self,
@@ -85,6 +90,7 @@ class HttpPost:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         first_line: bool = False,
+        tls_cert: str = "",
     ) -> tuple[int, bytes]:
         """Status and body. Raises PostFailed."""
         if self._session is None:
@@ -93,8 +99,9 @@ class HttpPost:
             )
         limits = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
         try:
+            trusted = self._trusting(tls_cert) if tls_cert else True
             async with self._session.request(
-                method, url, data=body or None, headers=headers, timeout=limits, allow_redirects=False
+                method, url, data=body or None, headers=headers, timeout=limits, allow_redirects=False, ssl=trusted
             ) as answer:
                 content = bytearray()
                 async for chunk in answer.content.iter_any():
@@ -109,6 +116,12 @@ class HttpPost:
             raise PostFailed(f"no answer within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise PostFailed(f"the connection failed ({type(error).__name__})") from None
+
+    def _trusting(self, tls_cert: str) -> ssl.SSLContext:
+        """TLS with a node whose certificate is the one in this file. Raises OSError (ssl.SSLError is one)."""
+        if tls_cert not in self._trusted:
+            self._trusted[tls_cert] = ssl.create_default_context(cafile=tls_cert)
+        return self._trusted[tls_cert]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -197,14 +210,16 @@ class Http:
         headers: Mapping[str, str] | None = None,
         first_line: bool = False,
         statuses: Collection[int] = (200,),
+        tls_cert: str = "",
     ) -> Any:
         """What a node answers to a JSON body (None: an empty one) at its address and `path`. Raises NodeUnreachable, also for a status
         that is not one of `statuses`: its words would prove nothing.
         """
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        more = {"tls_cert": tls_cert} if tls_cert else {}
         try:
             status, answer = await self._post(
-                node.address(path), content, self._timeout_s, method=method, headers=headers, first_line=first_line
+                node.address(path), content, self._timeout_s, method=method, headers=headers, first_line=first_line, **more
             )
         except PostFailed as error:
             raise NodeUnreachable(f"{node.name}: {error}") from error
