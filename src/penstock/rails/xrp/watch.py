@@ -130,8 +130,8 @@ class Watch:
                 continue
             stranger = self._stranger(versions[0].txid, views)
             seen = judge(versions, views, needed=self.needed, stranger=stranger, alone=alone)
-            if isinstance(seen, Included):
-                log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
+            if len({view.landed for view in views if view.landed is not None}) > 1:
+                log.warning("attempt.nodes.differ", chain=self._network.chain, txid=versions[-1].txid, nodes=len(views))
             found.append(seen)
         return found
 
