@@ -14,6 +14,7 @@ from penstock.rails.base import (
     MemoRequired,
     NodeUnreachable,
     NotEnough,
+    Opens,
     OwnAddress,
     Prepares,
     Unpayable,
@@ -409,6 +410,23 @@ def test_twenty_versions_outlast_an_outage_of_half_a_day():
     assert [window(version) for version in (1, 2, 3)] == [WINDOW, 2 * WINDOW, 4 * WINDOW]
     assert max(window(version) for version in range(1, 100)) == WINDOW_MAX < 1_000
     assert sum(window(version) for version in range(1, 21)) * 4 > 12 * 3_600
+
+
+# Opening tokens
+
+
+def test_tokens_without_a_trust_line_are_named_and_opened():
+    bench = Bench()
+    assert isinstance(bench.rail, Opens)
+    assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == [RLUSD_TOKEN]
+    bench.nodes[0].line(SENDER, limit="0")
+    assert bench.unopened(SENDER, [RLUSD_TOKEN]) == [RLUSD_TOKEN]
+    bench.nodes[0].line(SENDER)
+    assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == bench.unopened(SENDER, []) == []
+    intent = bench.rail.open(RLUSD_TOKEN, LaneView("XRP", SENDER, 5), bench.estimate(RLUSD_TOKEN), attempt_id=3)
+    assert (intent.kind, intent.payments, intent.contract, intent.terms) == ("open", (), RLUSD, {"fee": 12, "last_ledger": 100 + WINDOW})
+    assert codec.broken_rules(intent, codec.sign(intent, KEY)) == []
+    assert bench.rail.bump(intent, estimate_at(140), version=2).kind == "open"
 
 
 # Submitting

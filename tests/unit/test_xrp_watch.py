@@ -100,6 +100,16 @@ def test_a_token_that_arrived_short_or_as_another_goes_to_a_person(delivered):
     assert isinstance(seen_by(bench, version), Suspicious)
 
 
+def test_a_trust_line_is_done_when_its_ledger_is_validated():
+    bench, (version,) = Bench(), views_of(intent_of(kind="open", contract=RLUSD, payments=()))
+    bench.nodes[0].lands(version)
+    assert seen_by(bench, version) == Included(version.txid, 101, 0, succeeded=True)
+    landed(bench, version)
+    assert seen_by(bench, version) == Final(version.txid, 101, 12)
+    landed(bench, version, result="tecNO_LINE_INSUF_RESERVE")
+    assert isinstance(seen_by(bench, version), FailedOnChain)
+
+
 # Failure
 
 
