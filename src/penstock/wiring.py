@@ -44,6 +44,9 @@ from penstock.rails.rpc import Http, Nodes, Post
 from penstock.rails.tron import codec as tron_codec
 from penstock.rails.tron.rail import TronRail
 from penstock.rails.tron.talk import TronTalk
+from penstock.rails.xrp import codec as xrp_codec
+from penstock.rails.xrp.rail import XrpRail
+from penstock.rails.xrp.talk import XrpTalk
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
 from penstock.signer.families import KEYED
@@ -88,7 +91,12 @@ def _bitcoin(site: Site) -> Rail:
     return BitcoinRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
 
 
-RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "tron": _tron, "bitcoin": _bitcoin})
+def _xrp(site: Site) -> Rail:
+    nodes = Nodes(site.urls, XrpTalk(Http(site.post), site.runtime, chain_id=site.network.chain_id), site.runtime)
+    return XrpRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+
+
+RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "tron": _tron, "bitcoin": _bitcoin, "xrp": _xrp})
 """How to build the rail of each family."""
 
 
@@ -323,7 +331,7 @@ def load_catalog(settings: Settings) -> Catalog:
 
 
 _CONTRACTS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
-    {"evm": evm_codec.parse_address, "tron": tron_codec.account_bytes}
+    {"evm": evm_codec.parse_address, "tron": tron_codec.account_bytes, "xrp": xrp_codec.parse_contract}
 )
 """What each family takes for a token's contract; raises ValueError."""
 
