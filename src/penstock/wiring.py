@@ -40,6 +40,8 @@ from penstock.rails.bitcoin.talk import BitcoinTalk
 from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
+from penstock.rails.lightning.rail import LightningRail
+from penstock.rails.lightning.rail import talk as lightning_talk
 from penstock.rails.rpc import Http, Nodes, Post
 from penstock.rails.tron import codec as tron_codec
 from penstock.rails.tron.rail import TronRail
@@ -96,7 +98,14 @@ def _xrp(site: Site) -> Rail:
     return XrpRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
 
 
-RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType({"evm": _evm, "tron": _tron, "xrp": _xrp, "bitcoin": _bitcoin})
+def _lightning(site: Site) -> Rail:
+    nodes = Nodes(site.urls, lightning_talk(site.post, chain_id=site.network.chain_id, own=site.own), site.runtime)
+    return LightningRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+
+
+RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType(
+    {"evm": _evm, "tron": _tron, "xrp": _xrp, "bitcoin": _bitcoin, "lightning": _lightning}
+)
 """How to build the rail of each family."""
 
 
@@ -192,6 +201,8 @@ class Product:
             network = self.catalog.network(chain)
             if network is None or network.family not in RAILS:
                 raise SettingWrong(f"networks.{chain}: there is no rail for it; `penstock catalog` shows what exists")
+            if not self.has_address(chain):
+                raise SettingWrong(f"networks.{chain}.node_id: the identity of the node that pays is missing (66 hex digits)")
             contracts = tuple(token.contract for token in self.catalog.tokens_on(chain) if token.contract)
             own = await self.treasury.address_of(network)
             fee_max = fee_max_of(self.settings, self.catalog, network)
@@ -349,7 +360,7 @@ def allowed_networks(settings: Settings, catalog: Catalog, *, every: bool = Fals
     found = {}
     for network in catalog.networks():
         wanted = settings.networks.get(network.chain, NetworkSettings())
-        if network.family not in RAILS or not (wanted.rpc_urls or every):
+        if network.family not in RAILS or not (wanted.rpc_urls or every) or not (wanted.node_id or network.family in KEYED):
             continue
         fee_max = fee_max_of(settings, catalog, network)
         found[network.chain] = allow(network, catalog.tokens_on(network.chain), fee_max=fee_max, node=wanted.node_id)

@@ -12,6 +12,7 @@ from Crypto.Hash import keccak
 
 from penstock import catalog as room
 from penstock.catalog import Catalog, CatalogError, derived_coin_id, derived_token_id
+from penstock.rails.xrp import codec as xrp_codec
 
 VECTORS = tomllib.loads((Path(__file__).parents[1] / "vectors" / "catalog_sources.toml").read_text(encoding="utf-8"))
 FILE = tomllib.loads(Path(room.__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
@@ -31,6 +32,7 @@ KNOWN_TOKENS = {
     ("USDT", "BSC"): "92b15088-7973-4813-b0f3-1895588a5df7",
     ("USDT", "POLYGON"): "f137d42c-f3a6-4f23-9402-76f0395d0cfe",
     ("USDT", "TRX"): "0912e09a-d8e2-41d7-a0bc-a25530892988",
+    ("XRP", "XRP"): "fdf0e8b0-ebf5-44f0-a335-21c121b73fc8",
     ("USDC", "POLYGON"): "c6b7c878-8a01-4f7f-8d2e-99a72787b1ac",
     ("USDC.e", "POLYGON"): "8f5433e8-7f75-11ee-81b9-0a6f38bb19bf",
     ("MATIC", "POLYGON"): "85db36af-3282-4501-9357-67da32691ab7",
@@ -94,6 +96,17 @@ def test_every_evm_contract_has_its_checksum_and_every_other_one_too(shipped):
     assert base58check(tron.contract)[0] == 0x41
 
 
+def test_every_token_of_the_xrp_ledger_is_one_that_its_codec_can_pay(shipped):
+    tokens = [token for token in shipped.tokens_on("XRP") if not token.is_native]
+    assert [token.coin.symbol for token in tokens] == ["RLUSD", "USDC"]
+    for token in tokens:
+        code, issuer = token.contract.split(".")
+        assert xrp_codec.parse_contract(token.contract) == xrp_codec.Issued(code, issuer)
+        assert bytes.fromhex(code).rstrip(b"\0") == token.coin.symbol.encode()
+        assert token.decimals == xrp_codec.ISSUED_DECIMALS
+    assert all(token.takes_memo for token in shipped.tokens_on("XRP"))
+
+
 def test_every_genesis_agrees_with_two_sources(shipped):
     assert {vector["network"] for vector in VECTORS["genesis"]} == {*EVM, "BTC", "TRX"}
     for vector in VECTORS["genesis"]:
@@ -113,11 +126,12 @@ def test_ids_nobody_published_are_the_derived_ones_and_no_known_id_is_called_der
         assert (fields["id_from"] == "derived") == (fields["id"] == derived_coin_id(symbol))
         derived += fields["id_from"] == "derived"
     for chain, tokens in FILE["tokens"].items():
-        chain_id = shipped.network(chain).chain_id
+        network = shipped.network(chain)
         for fields in tokens.values():
-            assert (fields["id_from"] == "derived") == (fields["id"] == derived_token_id(chain_id, fields.get("contract")))
+            made = derived_token_id(network.chain_id, fields.get("contract"), family=network.family)
+            assert (fields["id_from"] == "derived") == (fields["id"] == made)
             derived += fields["id_from"] == "derived"
-    assert derived == 18
+    assert derived == 22
 
 
 def test_derived_ids_never_change():
@@ -184,7 +198,7 @@ def test_a_token_id_and_a_coin_id_both_name_the_coin(shipped):
 
 
 def test_ids_that_cannot_be_paid_yet_have_a_meaning_and_nothing_else(shipped):
-    for known in ("bc78e27d-540b-4756-a7fa-69930eca6322", "fdf0e8b0-ebf5-44f0-a335-21c121b73fc8"):
+    for known in ("bc78e27d-540b-4756-a7fa-69930eca6322", "5c48ec51-c8d0-45cc-ace9-1a3860bd0e25"):
         assert shipped.reserved(known)
         assert shipped.token(known) is None
         assert shipped.coin(known) is None

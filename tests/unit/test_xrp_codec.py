@@ -292,6 +292,8 @@ def every_kind():
         "token with tag": intent_of(payment(memo="4294967295"), contract=RLUSD),
         "on the main network": intent_of(chain_id=MAIN),
         "cancel": intent_of(kind="cancel", version=2),
+        "open": intent_of(kind="open", contract=RLUSD, payments=()),
+        "cancel of an open": intent_of(kind="cancel", contract=RLUSD, payments=(), version=2),
     }
 
 
@@ -318,6 +320,13 @@ def test_a_payment_says_exactly_what_the_intent_says_and_nothing_more():
     fields = codec.build(intent_of(payment(memo="7"), contract=RLUSD))
     assert fields["Amount"] == {"currency": RLUSD_CODE, "issuer": ISSUER, "value": "12.500001"}
     assert (fields["Flags"] & 0x00020000, fields["DestinationTag"], fields["LastLedgerSequence"]) == (0, 7, 130)
+
+
+def test_a_token_is_opened_for_as_much_as_is_exact_and_for_nobody_elses_payments():
+    fields = codec.build(intent_of(kind="open", contract=RLUSD, payments=()))
+    assert (fields["TransactionType"], fields["Flags"]) == ("TrustSet", 0x80020000)
+    assert fields["LimitAmount"] == {"currency": RLUSD_CODE, "issuer": ISSUER, "value": "999999999.999999"}
+    assert not {"Destination", "Amount", "DestinationTag"} & set(fields)
 
 
 def test_the_network_is_named_above_1024_and_only_there():
@@ -375,6 +384,23 @@ def test_whatever_a_payment_says_beyond_the_intent_is_found(changes, rule):
     assert rule in codec.broken_rules(intent_of(contract=RLUSD), signed_with(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"LimitAmount": {"currency": RLUSD_CODE, "issuer": ISSUER, "value": "999999999.999998"}}, "limit"),
+        ({"LimitAmount": {"currency": RLUSD_CODE, "issuer": OTHER, "value": "999999999.999999"}}, "limit"),
+        ({"Flags": 0x80000000}, "flags"),
+        ({"QualityIn": 5}, "fields"),
+    ],
+)
+def test_a_trust_line_other_than_the_pinned_one_is_found(changes, rule):
+    intent = intent_of(kind="open", contract=RLUSD, payments=())
+    fields = {**codec.build(intent), "SigningPubKey": compressed(KEY), **changes}
+    fields["TxnSignature"] = keypairs.sign(bytes.fromhex(binarycodec.encode_for_signing(fields)), "00" + KEY._key.secret.hex().upper())
+    raw = bytes.fromhex(binarycodec.encode(fields))
+    assert rule in codec.broken_rules(intent, Signed(1, 1, codec.transaction_id(raw), raw))
+
+
 def test_another_key_than_the_accounts_is_found():
     assert "sender" in codec.broken_rules(intent_of(contract=RLUSD), signed_with(key_of(4)))
 
@@ -389,10 +415,11 @@ def test_another_key_than_the_accounts_is_found():
         {"payments": (payment(memo="007"),)}, {"payments": (payment(memo="4294967296"),)}, {"payments": (payment(recipient=SENDER),)},
         {"payments": (payment(recipient="X7AcgcsBL6XDcUb289X4mJ8djcdyKaB5hJDWMArnXr61cqZ"),)}, {"payments": (payment(), payment())},
         {"contract": RLUSD, "payments": (payment(10**15),)}, {"contract": RLUSD, "payments": (payment(0),)}, {"contract": "RLUSD"},
+        {"kind": "open", "payments": ()}, {"kind": "open", "contract": RLUSD}, {"kind": "cancel", "payments": (payment(), payment())},
     ],
 )  # fmt: skip
 def test_an_intent_that_is_not_this_familys_is_never_signed(changes):
-    with pytest.raises(ValueError, match=r"XRP|terms|fee|sequence|last_ledger|classic|tag|token|currency"):
+    with pytest.raises(ValueError, match=r"XRP|payments|terms|fee|sequence|last_ledger|classic|tag|token|currency"):
         codec.sign(intent_of(**changes), KEY)
 
 

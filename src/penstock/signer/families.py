@@ -9,10 +9,11 @@ from typing import Final
 from penstock.core.intent import Codec, OfflineCodec
 from penstock.rails.bitcoin import codec as bitcoin
 from penstock.rails.evm import codec as evm
+from penstock.rails.lightning import codec as lightning
 from penstock.rails.tron import codec as tron
 from penstock.rails.xrp import codec as xrp
 
-FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "tron": tron, "xrp": xrp, "bitcoin": bitcoin})
+FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "tron": tron, "xrp": xrp, "bitcoin": bitcoin, "lightning": lightning})
 
 OFFLINE: Final[Mapping[str, OfflineCodec]] = MappingProxyType({"bitcoin": bitcoin})
 """Families whose transactions an offline signer may take."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from penstock.core.event import Observation
-from penstock.core.intent import Intent, Payment
+from penstock.core.intent import Intent, Kind, Payment
 from penstock.core.money import Network, Token, parse_units, plain
 from penstock.rails.base import (
     Destination,
@@ -46,7 +47,7 @@ https://xrpl.org/docs/references/protocol/transactions/transaction-results
 
 
 class XrpRail:
-    """`rails.base.Rail` for one network of the family; also `Prepares` and `LooksUp`.
+    """`rails.base.Rail` for one network of the family; also `Prepares`, `LooksUp` and `Opens`.
 
     `own` are the hot addresses of this house (at least one), `contracts` every token of the catalogue here ("CODE.rISSUER"): neither they
     nor issuers are destinations. `fee_max` is the most that one transaction may cost, in drops; without it the catalogue's.
@@ -125,17 +126,37 @@ class XrpRail:
             raise ValueError("a transaction of the XRP Ledger carries exactly one payment")
         if (wrong := unusable(token)) is not None:
             raise wrong
-        net, terms = self._network, dict(fees.terms)
+        network, terms = self._network, dict(fees.terms)
         reserve = terms.pop("reserve", 0)
         if lane.spendable is not None:
             needed = fees.fee_cap + (payments[0].units if token.is_native else 0) + reserve
-            if (lacking := needed - lane.spendable.get(net.native_token_id, 0)) > 0:
+            if (lacking := needed - lane.spendable.get(network.native_token_id, 0)) > 0:
                 short, kept = plain(lacking, XRP_DECIMALS), plain(reserve, XRP_DECIMALS)
-                raise NotEnough(f"the treasury lacks {short} XRP on {net.chain}, where the account itself must keep {kept} XRP")
+                raise NotEnough(f"the treasury lacks {short} XRP on {network.chain}, where the account itself must keep {kept} XRP")
+        return self._intent("pay", payments, token, lane, terms, fees.fee_cap, attempt_id)
+
+    async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
+        """Tokens for which the address has no trust line with room. Raises NodeUnreachable."""
+        issued = {token.id: codec.parse_contract(token.contract) for token in tokens if token.contract is not None}
+        calls = [line_call(address, one) for one in issued.values()]
+        checks = [partial(line_of, address, one, codec.ISSUED_DECIMALS) for one in issued.values()]
+        lines = await self._nodes.read_many(calls, checks) if calls else []
+        found = dict(zip(issued, lines, strict=True))
+        return [token for token in tokens if token.id in found and ((line := found[token.id]) is None or not line.units_max)]
+
+    def open(self, token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
+        """Pure: a trust line to the token's issuer, on the lane's sequence."""
+        terms = {name: number for name, number in fees.terms.items() if name != "reserve"}
+        return self._intent("open", (), token, lane, terms, fees.fee_cap, attempt_id)
+
+    def _intent(
+        self, kind: Kind, payments: Sequence[Payment], token: Token, lane: LaneView, terms: dict[str, int], fee_cap: int, attempt_id: int
+    ) -> Intent:
+        net = self._network
         return Intent(
             attempt_id=attempt_id,
             version=1,
-            kind="pay",
+            kind=kind,
             chain=net.chain,
             family=net.family,
             chain_id=net.chain_id,
@@ -145,7 +166,7 @@ class XrpRail:
             contract=token.contract,
             payments=tuple(payments),
             terms=terms,
-            fee_cap=fees.fee_cap,
+            fee_cap=fee_cap,
         )
 
     def bump(self, intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool = False) -> Intent | None:

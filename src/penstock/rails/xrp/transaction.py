@@ -1,4 +1,4 @@
-"""The bytes of the XRP Ledger: payments and our own cancels, signed with secp256k1, read again as a stranger would. Pure.
+"""The bytes of the XRP Ledger: payments, trust lines and our own cancels, signed with secp256k1, read again as a stranger would. Pure.
 
 Serialisation is xrpl-py's, signatures are libsecp256k1's through the Key. Amounts are drops (10^-6 XRP) or, of issued tokens,
 10^-6 of the token: with at most 15 digits, which the ledger holds exactly. https://xrpl.org/docs/references/protocol/binary-format
@@ -34,9 +34,12 @@ RAW_BYTES_MAX: Final = 4096
 """Ours have some 250 bytes."""
 
 FULLY_CANONICAL: Final = 0x80000000
-"""tfFullyCanonicalSig, the only flag we set: on a sidechain too, nobody can give our bytes another id."""
+"""tfFullyCanonicalSig, the only flag of a payment: on a sidechain too, nobody can give our bytes another id."""
+SET_NO_RIPPLE: Final = 0x00020000
+"""tfSetNoRipple of a trust line: nobody else's payments pass through our balance. Of a payment the same bit would mean a partial one."""
 
 _ID_PREFIX: Final = b"TXN\x00"
+_TYPES: Final = {"pay": "Payment", "cancel": "AccountSet", "open": "TrustSet"}
 _COMMON: Final = frozenset(
     {"TransactionType", "Account", "Flags", "Sequence", "Fee", "LastLedgerSequence", "SigningPubKey", "TxnSignature"}
 )
@@ -71,20 +74,23 @@ def transaction_id(raw: bytes) -> str:
 def build(intent: Intent) -> dict[str, Any]:
     """The one transaction that this intent means, unsigned, in the ledger's JSON form.
 
-    `terms`: fee (drops) and last_ledger (LastLedgerSequence). Cancel: an AccountSet that sets nothing, which uses the sequence up. A payment
-    has no paths, no SendMax and no flag but the canonical one: it delivers exactly what it says, or nothing. Raises ValueError.
+    `terms`: fee (drops) and last_ledger (LastLedgerSequence). A payment has no paths, no SendMax and no flag but the canonical one: it delivers
+    exactly what it says, or nothing. Cancel: an AccountSet that sets nothing, which uses the sequence up. Open: a trust line to the token's
+    issuer, for as much as we count exactly. Raises ValueError.
     """
     _check(intent)
     fields: dict[str, Any] = {
-        "TransactionType": "Payment" if intent.kind == "pay" else "AccountSet",
+        "TransactionType": _TYPES[intent.kind],
         "Account": intent.sender,
-        "Flags": FULLY_CANONICAL,
+        "Flags": FULLY_CANONICAL | (SET_NO_RIPPLE if intent.kind == "open" else 0),
         "Sequence": intent.slot,
         "Fee": str(intent.terms["fee"]),
         "LastLedgerSequence": intent.terms["last_ledger"],
     }
     if intent.chain_id >= NETWORK_ID_FIELD_MIN:
         fields["NetworkID"] = intent.chain_id
+    if intent.kind == "open":
+        fields["LimitAmount"] = amount(intent.contract, ISSUED_UNITS_MAX)
     if intent.kind == "pay":
         payment = intent.payments[0]
         fields["Destination"] = payment.recipient
@@ -95,8 +101,8 @@ def build(intent: Intent) -> dict[str, Any]:
 
 
 def _check(intent: Intent) -> None:
-    if intent.family != FAMILY or intent.kind not in ("pay", "cancel") or len(intent.payments) != 1 or intent.resources:
-        raise ValueError("a transaction of the XRP Ledger pays or cancels one payment of the family xrp")
+    if intent.family != FAMILY or intent.kind not in _TYPES or intent.resources:
+        raise ValueError("a transaction of the XRP Ledger pays, cancels or opens a token in the family xrp")
     if not 0 <= intent.chain_id <= INDEX_MAX or not 1 <= intent.slot <= INDEX_MAX:
         raise ValueError("network id and sequence have 32 bits, and a sequence is 1 or more: tickets are not used")
     terms = dict(intent.terms)
@@ -106,11 +112,17 @@ def _check(intent: Intent) -> None:
         raise ValueError(f"the fee is {terms['fee']} drops, and its cap {intent.fee_cap}")
     if not 1 <= terms["last_ledger"] <= INDEX_MAX:
         raise ValueError("last_ledger is a ledger index: without it nothing would ever expire")
-    payment = intent.payments[0]
-    if not is_classic(intent.sender) or not is_classic(payment.recipient) or payment.recipient == intent.sender:
-        raise ValueError("sender and recipient are two classic addresses")
-    if payment.memo and (str(_number(payment.memo)) != payment.memo or int(payment.memo) > TAG_MAX):
-        raise ValueError("the memo is a destination tag in plain digits")
+    if not is_classic(intent.sender):
+        raise ValueError("the sender is a classic address")
+    if len(intent.payments) not in {"pay": (1,), "cancel": (0, 1), "open": (0,)}[intent.kind]:
+        raise ValueError(f"{len(intent.payments)} payments in a transaction of the XRP Ledger of kind {intent.kind}")
+    if intent.kind == "open" and intent.contract is None:
+        raise ValueError("XRP needs no trust line")
+    for payment in intent.payments:
+        if not is_classic(payment.recipient) or payment.recipient == intent.sender:
+            raise ValueError("the recipient is a classic address, and not the sender's")
+        if payment.memo and (str(_number(payment.memo)) != payment.memo or int(payment.memo) > TAG_MAX):
+            raise ValueError("the memo is a destination tag in plain digits")
 
 
 def _number(text: str) -> int:
@@ -172,7 +184,7 @@ def _digest(fields: Mapping[str, Any]) -> bytes:
 
 
 def decode_signed(raw: bytes) -> Decoded:
-    """A payment or AccountSet signed by one secp256k1 key, in the only bytes that it has. Raises InvalidTransaction."""
+    """A transaction of our kinds signed by one secp256k1 key, in the only bytes that it has. Raises InvalidTransaction."""
     if not 0 < len(raw) <= RAW_BYTES_MAX:
         raise InvalidTransaction(f"a transaction has 1 to {RAW_BYTES_MAX} bytes here")
     try:
@@ -183,8 +195,8 @@ def decode_signed(raw: bytes) -> Decoded:
         raise InvalidTransaction("the bytes are no serialised transaction") from error
     if again != raw:
         raise InvalidTransaction("the bytes are not in canonical form")
-    if fields.get("TransactionType") not in ("Payment", "AccountSet") or "Signers" in fields:
-        raise InvalidTransaction("it is no payment or cancel with one signature")
+    if fields.get("TransactionType") not in _TYPES.values() or "Signers" in fields:
+        raise InvalidTransaction("it is no transaction of our kinds with one signature")
     try:
         public_key = coincurve.PublicKey(bytes.fromhex(str(fields.get("SigningPubKey"))))
         # libsecp256k1 takes only low s: what it verifies is canonical.
@@ -203,23 +215,35 @@ def network_fits(fields: Mapping[str, Any], chain_id: int) -> bool:
 
 def broken_rules(intent: Intent, signed: Signed) -> list[str]:
     """What in the bytes is not what the intent says. Raises InvalidTransaction for bytes that cannot be read."""
-    found, payment = decode_signed(signed.raw), intent.payments[0]
-    it = found.fields
-    pays = intent.kind == "pay"
-    names = _COMMON | ({"Destination", "Amount"} if pays else set()) | ({"DestinationTag"} if pays and payment.memo else set())
+    found = decode_signed(signed.raw)
+    it, (kind, flags, names, content) = found.fields, _meant(intent, found.fields)
     rules = {
         "transaction id": found.txid == signed.txid,
         "sender": it.get("Account") == intent.sender == found.signer,
-        "kind": it.get("TransactionType") == ("Payment" if pays else "AccountSet"),
-        "fields": set(it) - {"NetworkID"} == names,
-        "flags": it.get("Flags") == FULLY_CANONICAL,
+        "kind": it.get("TransactionType") == kind,
+        "fields": set(it) - {"NetworkID"} == _COMMON | names,
+        "flags": it.get("Flags") == flags,
         "network id": network_fits(it, intent.chain_id),
         "sequence": it.get("Sequence") == intent.slot and intent.slot > 0,
-        "recipient": not pays or it.get("Destination") == payment.recipient,
-        "tag": not pays or str(it.get("DestinationTag", "")) == payment.memo,
-        "amount": not pays or units_of(intent.contract, it.get("Amount")) == payment.units,
         "fee cap": 0 < _number(str(it.get("Fee"))) <= intent.fee_cap,
         "fee": it.get("Fee") == str(intent.terms.get("fee")),
         "expiry": it.get("LastLedgerSequence") == intent.terms.get("last_ledger"),
+        **content,
     }
     return [name for name, holds in rules.items() if not holds]
+
+
+def _meant(intent: Intent, it: Mapping[str, Any]) -> tuple[str, int, set[str], dict[str, bool]]:
+    """Type, flags, further fields, and the rules of each kind, written down apart from `build`."""
+    if intent.kind == "cancel":
+        return "AccountSet", FULLY_CANONICAL, set(), {}
+    if intent.kind == "open":
+        limit = {"limit": units_of(intent.contract, it.get("LimitAmount")) == ISSUED_UNITS_MAX and intent.contract is not None}
+        return "TrustSet", FULLY_CANONICAL | SET_NO_RIPPLE, {"LimitAmount"}, limit
+    payment = intent.payments[0]
+    content = {
+        "recipient": it.get("Destination") == payment.recipient,
+        "tag": str(it.get("DestinationTag", "")) == payment.memo,
+        "amount": units_of(intent.contract, it.get("Amount")) == payment.units,
+    }
+    return "Payment", FULLY_CANONICAL, {"Destination", "Amount"} | ({"DestinationTag"} if payment.memo else set()), content

@@ -57,12 +57,12 @@ TAKES_WHAT_IS_LEFT: Final = "tecINSUFF_FEE"
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A version in a validated ledger, as one node has it."""
+    """A version in a validated ledger, as one node has it; `done`: it did exactly what it says."""
 
     txid: str
     ledger: int
     result: str
-    paid: bool
+    done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Watch:
                 continue
             stranger = self._stranger(versions[0].txid, views)
             seen = judge(versions, views, needed=self.needed, stranger=stranger, alone=alone)
-            if isinstance(seen, Included):
-                log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
+            if len({view.landed for view in views if view.landed is not None}) > 1:
+                log.warning("attempt.nodes.differ", chain=self._network.chain, txid=versions[-1].txid, nodes=len(views))
             found.append(seen)
         return found
 
@@ -209,8 +209,10 @@ def _landed(version: VersionView, it: Validated) -> Landed:
     intent = version.intent
     if it.ledger > intent.terms["last_ledger"]:
         raise BadAnswer("a ledger after the transaction's last one")
-    paid = it.result == "tesSUCCESS" and units_of(intent.contract, it.delivered) == intent.payments[0].units
-    return Landed(version.txid, it.ledger, it.result, paid and intent.kind == "pay")
+    done = it.result == "tesSUCCESS" and intent.kind != "cancel"
+    if intent.kind == "pay":
+        done = done and units_of(intent.contract, it.delivered) == intent.payments[0].units
+    return Landed(version.txid, it.ledger, it.result, done)
 
 
 def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int, stranger: bool, alone: bool) -> Observation:
@@ -221,7 +223,7 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         if len(groups) == 1 and count >= needed:
             return _verdict(versions, landed)
         # Depth 0: validated by the word of fewer nodes than are needed, or of nodes that differ.
-        return Included(landed.txid, landed.ledger, 0, landed.paid)
+        return Included(landed.txid, landed.ledger, 0, landed.done)
     newest = versions[-1].intent
     if stranger:
         return Suspicious(f"sequence {newest.slot} of {newest.sender} was used by a transaction that is none of ours")
@@ -257,6 +259,6 @@ def _verdict(versions: Sequence[VersionView], landed: Landed) -> Observation:
         return FailedOnChain(landed.txid, landed.ledger, fee, "our own cancel used the sequence")
     if landed.result != "tesSUCCESS":
         return FailedOnChain(landed.txid, landed.ledger, fee, f"the ledger refused it: {landed.result}")
-    if not landed.paid:
+    if not landed.done:
         return Suspicious(f"{landed.txid} succeeded in validated ledger {landed.ledger} and did not deliver exactly its amount")
     return FinalOnChain(landed.txid, landed.ledger, fee)
