@@ -9,6 +9,7 @@ from typing import Any
 import coincurve
 
 from penstock.catalog import Catalog
+from penstock.commands import Commands
 from penstock.devnet.boxes import make_networks
 from penstock.devnet.control import control
 from penstock.devnet.evm.box import network_of
@@ -66,10 +67,15 @@ class Place:
         """Funding, merchant and first estimates."""
         house.run(house.set_up(dict.fromkeys(self.pays, "1000")))
         hot = house.run(house.hot())
-        for symbol, units in self.funds.items():
-            token = house.product.catalog.by_symbol(symbol, self.chain)
-            house.network.fund(hot, units, token.contract)
-        house.wait(20)
+        for native in (True, False):
+            for symbol, units in self.funds.items():
+                token = house.product.catalog.by_symbol(symbol, self.chain)
+                if token.is_native is native:
+                    house.network.fund(hot, units, token.contract)
+            house.wait(10)
+            house.run(house.product.treasury.refresh())
+            house.run(Commands(house.product).open_tokens(self.chain))
+            house.wait(10)
         house.run(house.product.treasury.refresh())
 
     def received(self, house: House, address: str, symbol: str) -> str:
@@ -125,9 +131,10 @@ BITCOIN = Place(
 
 def xrp_recipient(house: House, number: int, value: str) -> tuple[str, str]:
     tag = str(573_049 + number) if number % 2 else ""
-    # The setting of who demands a tag costs a fee of 20 drops.
-    wish = {"settings": "require_dest", "drops": 1_000_020} if tag else {"drops": 1_000_000}
-    answer = control([house.network], {"do": "account", "name": f"recipient {number}", **wish})
+    # A trust line costs a fee of 20 drops, and so does the setting of who demands a tag.
+    wish = {"settings": "require_dest", "drops": 1_200_040} if tag else {"drops": 1_200_020}
+    token = house.product.catalog.by_symbol("RLUSD", "XRP")
+    answer = control([house.network], {"do": "account", "name": f"recipient {number}", "trusts": token.contract, **wish})
     return answer["address"], tag
 
 
@@ -137,13 +144,13 @@ def xrp_that_demands_a_tag(house: House) -> str:
 
 XRP = Place(
     chain="XRP",
-    pays={"XRP": "12.5"},
-    funds={"XRP": 500 * 10**6},
+    pays={"XRP": "12.5", "RLUSD": "3.25"},
+    funds={"XRP": 500 * 10**6, "RLUSD": 100 * 10**6},
     recipient=xrp_recipient,
     wrong_addresses=("rDsbeomae4FXwgQTJp9Rs64Qg9vDiTCdBw", "0x52908400098527886E0F7030069857D2E4169EE7"),
     needs_memo=xrp_that_demands_a_tag,
     reorgs=(1,),
-    held_before={"XRP": 1_000_000},
+    held_before={"XRP": 1_200_000},
 )
 
 PLACES = {
