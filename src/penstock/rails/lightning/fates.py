@@ -13,7 +13,7 @@ from typing import Final
 REMEMBERED_MAX: Final = 20_000
 QUIET_S: Final = 20.0
 """More than twice as long as a call to a node may take."""
-QUIET_UNSURE_S: Final = 120.0
+QUIET_UNSURE_S: Final = 600.0
 """Where a call of ours went unanswered, or another process may have made it: it may lie with the node longer than we waited."""
 
 
