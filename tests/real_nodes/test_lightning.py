@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from penstock.rails.lightning import codec
-from penstock.rails.lightning.rail import LightningRail, talk
 
 from penstock.core.event import Absent, FailedOnChain, Final, Pending, Suspicious
 from penstock.core.intent import Payment
 from penstock.core.money import Coin, Network, Token
 from penstock.rails.base import LaneView, NodeUnreachable, Unpayable, Verdict, VersionView, WrongNetwork
+from penstock.rails.lightning import codec
+from penstock.rails.lightning.rail import LightningRail, talk
 from penstock.rails.rpc import HttpPost, Nodes
 from penstock.runtime import SystemRuntime
 from tests.fixtures.real_nodes import CHANNEL_SAT, until
