@@ -289,9 +289,18 @@ def _checked(settings: Settings) -> Settings:
     for chain, network in settings.networks.items():
         if network.fee_max:
             _amount(network.fee_max, f"networks.{chain}.fee_max")
-        if any(not url.startswith(("http://", "https://")) for url in network.rpc_urls):
-            raise SettingWrong(f"networks.{chain}.rpc_urls must begin with http:// or https://")
+        _check_urls(chain, network)
     return settings
+
+
+def _check_urls(chain: str, network: NetworkSettings) -> None:
+    """A Lightning node's address names its program too, and its identity has to be pinned (`rails.lightning.talk`)."""
+    programs = tuple(f"{program}+{scheme}" for program in ("lnd", "electrum") for scheme in ("https://", "http://"))
+    if not network.node_id and any(url.startswith(programs) for url in network.rpc_urls):
+        raise SettingWrong(f"networks.{chain}.node_id is missing: the identity public key of the node that pays")
+    wanted = programs if network.node_id else ("http://", "https://")
+    if any(not url.startswith(wanted) for url in network.rpc_urls):
+        raise SettingWrong(f"networks.{chain}.rpc_urls must begin with {' or '.join(wanted)}")
 
 
 def _amount(text: str, where: str) -> None:

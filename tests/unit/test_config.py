@@ -155,6 +155,8 @@ WRONG_FILES = [
         "networks.ETH.rpc_url is not a setting; [networks.ETH] has batch_max, batch_window_s, block_ms, chain_id, confirmations",
     ),
     ("[networks.ETH]\nrpc_urls = ['node:8545']", "networks.ETH.rpc_urls must begin with http:// or https://"),
+    ("[networks.LIGHTNING]\nrpc_urls = ['lnd+https://node']", "networks.LIGHTNING.node_id is missing"),
+    ("[networks.LIGHTNING]\nnode_id = '02'\nrpc_urls = ['https://node']", "networks.LIGHTNING.rpc_urls must begin with lnd+https:// or "),
     ("[networks.ETH]\nfee_max = 0.1", "networks.ETH.fee_max must be a text"),
     ("[networks.ETH]\nfee_max = 'a lot'", 'networks.ETH.fee_max must be a plain decimal text, such as "12.5"'),
     ("[networks.ETH]\nchain_id = 1\n[networks.eth]\nchain_id = 2", "[networks.ETH] is there twice"),
