@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -39,7 +40,13 @@ def code_of(contract: str) -> bytes:
 
 
 def _slot(contract: str, variable: str) -> int:
-    return int(_compiled()[contract]["slots"][variable])
+    return slots_of(contract)[variable]
+
+
+def slots_of(contract: str) -> Mapping[str, int]:
+    """Where one of our contracts keeps each of its variables."""
+    slots: Mapping[str, int] = _compiled()[contract]["slots"]
+    return slots
 
 
 def balance_slot(token: bytes, owner: bytes) -> Slot:
@@ -54,11 +61,11 @@ def place_token(draft: Draft, address: bytes, token: BoxToken, *, owner: bytes) 
     draft.slots[balance_slot(address, owner)] = supply
     draft.slots[address, _slot("PlainToken", "totalSupply")] = supply
     draft.slots[address, _slot("PlainToken", "decimals")] = token.decimals
-    draft.slots[address, _slot("PlainToken", "symbol")] = _short_text(token.symbol)
-    draft.slots[address, _slot("PlainToken", "name")] = _short_text(f"{token.symbol} of a devnet")
+    draft.slots[address, _slot("PlainToken", "symbol")] = short_text(token.symbol)
+    draft.slots[address, _slot("PlainToken", "name")] = short_text(f"{token.symbol} of a devnet")
 
 
-def _short_text(text: str) -> int:
+def short_text(text: str) -> int:
     """Solidity's form of a string of up to 31 bytes: the bytes, then twice their number in the last one."""
     data = text.encode()[:31]
     return int.from_bytes(data.ljust(31, b"\0") + bytes([2 * len(data)]), "big")

@@ -126,6 +126,12 @@ def execute(view: StateView, block: BlockContext, call: Call) -> Outcome:
     return replace(outcome, gas_used=max(outcome.gas_used, floor), gas_peak=max(outcome.gas_peak, floor))
 
 
+def run_code(view: StateView, block: BlockContext, call: Call) -> Outcome:
+    """Run a call for a network that charges for instructions alone: no intrinsic gas, no floor, no refund. The state stays as it is."""
+    outcome = _interpret(view, block, call, 0)
+    return replace(outcome, gas_used=outcome.gas_peak)
+
+
 def _transfer(view: StateView, call: Call, gas_used: int) -> Outcome:
     changed: dict[bytes, Account] = {}
     if call.value and call.to is not None and call.to != call.sender:
