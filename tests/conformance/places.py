@@ -15,6 +15,7 @@ from penstock.devnet.control import control
 from penstock.devnet.evm.box import network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
+from penstock.rails.lightning import codec as lightning
 from tests.conformance.anvil import anvil_network
 from tests.fixtures.house import House, house_on
 
@@ -25,7 +26,8 @@ class Place:
 
     `pays` is an amount of each token, `funds` base units of each for the hot address. `recipient(house, n, value)` is a fresh address
     with its memo. `received(house, address, symbol)` is the truth about who got what;
-    `held_before` is what a recipient has in the beginning.
+    `held_before` is what a recipient has in the beginning. `own_node`: the coins are the node's, so there is one node behind every address,
+    and what it loses of its own records is for a person.
     """
 
     chain: str
@@ -38,9 +40,11 @@ class Place:
     fails_on_chain: Callable[[House], Callable[[], None] | None] | None = None
     expires_s: float | None = None
     mempool: bool = True
+    own_node: bool = False
     held_before: dict[str, int] = field(default_factory=dict)
     batches: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    truth: Callable[[House, str], int] | None = None
     born: Callable[[Callable[[], int]], Any] | None = None
     backend: Callable[[], Any] = contextlib.nullcontext
 
@@ -65,7 +69,7 @@ class Place:
 
     def open(self, house: House) -> None:
         """Funding, merchant and first estimates."""
-        house.run(house.set_up(dict.fromkeys(self.pays, "1000")))
+        house.run(house.set_up(dict.fromkeys(self.pays, "1000000")))
         hot = house.run(house.hot())
         for native in (True, False):
             for symbol, units in self.funds.items():
@@ -83,6 +87,8 @@ class Place:
         from penstock.core.money import plain
 
         token = house.product.catalog.by_symbol(symbol, self.chain)
+        if self.truth is not None:
+            return plain(self.truth(house, address), token.decimals)
         return plain(house.network.holding(address, token.contract) - self.held_before.get(symbol, 0), token.decimals)
 
 
@@ -129,6 +135,27 @@ BITCOIN = Place(
 )
 
 
+def tron_recipient(house: House, number: int, value: str) -> tuple[str, str]:
+    from penstock.rails.tron import codec
+
+    key = coincurve.PrivateKey(hashlib.sha256(f"recipient {number}".encode()).digest())
+    return codec.address(key.public_key.format(compressed=False), house.network.settings["chain_id"]), ""
+
+
+TRON = Place(
+    chain="TRX",
+    pays={"USDT": "12.5", "TRX": "3"},
+    funds={"USDT": 500 * 10**6, "TRX": 5_000 * 10**6},
+    recipient=tron_recipient,
+    wrong_addresses=(
+        "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6u",
+        "0x52908400098527886E0F7030069857D2E4169EE7",
+        "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t",
+    ),
+    reorgs=(1, 2, 3),
+)
+
+
 def xrp_recipient(house: House, number: int, value: str) -> tuple[str, str]:
     tag = str(573_049 + number) if number % 2 else ""
     # A trust line costs a fee of 20 drops, and so does the setting of who demands a tag.
@@ -153,9 +180,39 @@ XRP = Place(
     held_before={"XRP": 1_200_000},
 )
 
+
+def invoice(house: House, number: int, value: str) -> tuple[str, str]:
+    made = control([house.network], {"do": "invoice", "units": int(value) * 1_000 if number % 2 else 0, "expiry_s": 100_000})
+    return made["invoice"], ""
+
+
+def paid_invoice(house: House, text: str) -> int:
+    return int(
+        control([house.network], {"do": "settled", "payment_hash": lightning.parse(text, house.network.settings["chain_id"]).payment_hash})[
+            "received"
+        ]
+    )
+
+
+LIGHTNING = Place(
+    chain="LIGHTNING",
+    pays={"SATS": "1234"},
+    funds={"SATS": 500_000_000},
+    recipient=invoice,
+    wrong_addresses=(
+        "lnbc1",
+        "lntb1pvjluezpp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqypqdpl2pkx2ctnv5sxxmmwwd5kgetjypeh2ursdae8g6twvus8g6rfwvs8qun0dfjkxaq",
+    ),
+    truth=paid_invoice,
+    mempool=False,
+    own_node=True,
+)
+
 PLACES = {
     "ETH": ETHEREUM,
     "BTC": BITCOIN,
+    "TRX": TRON,
     "XRP": XRP,
+    "LIGHTNING": LIGHTNING,
     "anvil": replace(ETHEREUM, born=None, backend=anvil_network),
 }

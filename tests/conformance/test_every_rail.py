@@ -134,6 +134,7 @@ def test_a_reply_that_is_lost_after_the_node_accepted_changes_nothing(house, pla
     house.judge()
 
 
+@having(lambda place: not place.own_node)
 def test_what_a_node_takes_and_loses_is_sent_again(house, place):
     for node in house.network.nodes:
         node.faults.drop = 1
@@ -217,6 +218,7 @@ def test_a_node_that_is_far_behind_settles_nothing_alone(house, place):
     house.judge()
 
 
+@having(lambda place: not place.own_node)
 def test_a_node_of_another_network_is_not_used_and_one_alone_decides_nothing(house, place):
     house.network.nodes[0].faults.chain_id = 1
     house.restart()

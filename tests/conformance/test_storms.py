@@ -39,7 +39,8 @@ class Storm:
 
     async def _strike(self, network, node):
         chance = self.chance
-        match chance.choice(("drop", "break", "slow", "twice", "down", "lag", "blind", "fork", "spike", "forget", "calm")):
+        losses = () if self.place.own_node else ("drop", "blind", "forget")
+        match chance.choice(("break", "slow", "twice", "down", "lag", "fork", "spike", "calm", *losses)):
             case "drop":
                 node.faults.drop = chance.randint(1, 3)
             case "break":

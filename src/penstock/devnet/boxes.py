@@ -10,9 +10,16 @@ from penstock.devnet.bitcoin import specs as bitcoin
 from penstock.devnet.box import BoxNetwork
 from penstock.devnet.evm import specs as evm
 from penstock.devnet.lightning import specs as lightning
+from penstock.devnet.tron import specs as tron
 from penstock.devnet.xrp import specs as xrp
 
-_FAMILIES: Final = (evm.networks_in_boxes, bitcoin.networks_in_boxes, xrp.networks_in_boxes, lightning.networks_in_boxes)
+_FAMILIES: Final = (
+    evm.networks_in_boxes,
+    tron.networks_in_boxes,
+    xrp.networks_in_boxes,
+    bitcoin.networks_in_boxes,
+    lightning.networks_in_boxes,
+)
 
 
 def make_networks(

@@ -80,7 +80,7 @@ class Choice:
         if problem.for_ever:
             self.hopeless.append((order, str(problem)))
         else:
-            self.held.append((order, HoldReason.POLICY, str(problem)))
+            self.held.append((order, HoldReason.LIQUIDITY if problem.short else HoldReason.POLICY, str(problem)))
 
 
 class Chooser:

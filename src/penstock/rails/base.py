@@ -43,12 +43,13 @@ class WrongNetwork(NodeUnreachable):
 class Unpayable(Exception):
     """A payment that cannot be made now, though the destination is well formed; the text says why. Nothing was bound or sent.
 
-    `for_ever`: nothing that may change will make it payable (an invoice that expired).
+    `for_ever`: nothing that may change will make it payable (an invoice that expired). `short`: coins are what is missing.
     """
 
-    def __init__(self, text: str, *, for_ever: bool = False) -> None:
+    def __init__(self, text: str, *, for_ever: bool = False, short: bool = False) -> None:
         super().__init__(text)
         self.for_ever = for_ever
+        self.short = short
 
 
 class NotEnough(Exception):

@@ -148,7 +148,8 @@ class LightningRail:
         cap = max(limit, floor)
         if payment.units + cap > left:
             return Unpayable(
-                f"the node's channels can send {max(0, left) // MSAT} satoshi now, and this takes {(payment.units + cap) // MSAT}"
+                f"the node's channels can send {max(0, left) // MSAT} satoshi now, and this takes {(payment.units + cap) // MSAT}",
+                short=True,
             )
         send_by_ms = min(now_ms + self._param("send_window_s", 3_600) * 1000, (invoice.expires_s - EXPIRY_MARGIN_S // 2) * 1000)
         return FeeEstimate(fees.token_id, 0, cap, self._terms(cap, send_by_ms), fees.at_ms, fees.holds_until_ms)
