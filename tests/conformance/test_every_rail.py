@@ -45,7 +45,7 @@ def paid(house, place, name, address, symbol=None, value=None):
     """It succeeded with one event, and exactly once and to the last unit it arrived."""
     symbol = symbol or place.main
     order = house.run(house.until(name, "succeeded", "failed", "quarantined"))
-    assert order["state"] == "succeeded", order
+    assert order["state"] == "succeeded", order["states"]
     assert place.received(house, address, symbol) == (value or place.pays[symbol])
     house.wait(5)
     assert len(set(house.events[name])) == 1

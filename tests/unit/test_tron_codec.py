@@ -7,6 +7,7 @@ from pathlib import Path
 import base58
 import pytest
 from bip_utils import Bip32Slip10Secp256k1, Bip39SeedGenerator, TrxAddrDecoder
+from Crypto.Hash import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -423,3 +424,8 @@ def test_exactly_the_transfer_that_was_meant_is_counted():
 )
 def test_anything_else_is_not_the_transfer(changes):
     assert codec.exact_transfer_count([log(**changes)], USDT, HOT, ALICE, 5_000_000) == 0
+
+
+def test_the_events_topic_is_the_hash_of_its_signature():
+    """A typing error here was found by TRON's box, which computes it: every payment of a token went to a person."""
+    assert keccak.new(digest_bits=256, data=b"Transfer(address,address,uint256)").hexdigest() == codec.TRANSFER_TOPIC

@@ -35,7 +35,7 @@ RAW_BYTES_MAX: Final = 4096
 RESULT_BYTES: Final = 64
 """What nodes count for a result on top of a transaction's own bytes. https://developers.tron.network/docs/resource-model"""
 
-TRANSFER_TOPIC: Final = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55aaef523b3ef"
+TRANSFER_TOPIC: Final = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 """First topic of Transfer(address,address,uint256). https://github.com/tronprotocol/tips/blob/master/tip-20.md"""
 
 NATIVE_TERMS: Final = frozenset({"ref_block", "ref_block_hash", "expiration", "net_fee_max"})
