@@ -423,6 +423,8 @@ def test_twenty_versions_outlast_an_outage_of_half_a_day():
 def test_tokens_without_a_trust_line_are_named_and_opened():
     bench = Bench()
     assert isinstance(bench.rail, Opens)
+    assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == []  # its issuer is unknown here: a trust line would cost a fee for nothing
+    bench.every(lambda node: node.accounts.update({ISSUER: account_data(ISSUER)}))
     assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == [RLUSD_TOKEN]
     bench.nodes[0].line(SENDER, limit="0")
     assert bench.unopened(SENDER, [RLUSD_TOKEN]) == [RLUSD_TOKEN]
