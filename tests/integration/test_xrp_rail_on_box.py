@@ -1,7 +1,9 @@
 """The XRP Ledger's rail against the network in a box, in process: written by others from the same public documentation."""
 
 import asyncio
+import contextlib
 import dataclasses
+import random
 
 import pytest
 
@@ -434,3 +436,111 @@ def test_the_catalogues_tokens_are_those_of_the_box(town):
     assert {token.contract for token in CATALOG.tokens_on("XRP") if token.contract} == {
         token["contract"] for token in town.box.status()["tokens"].values()
     }
+
+
+# C5: whatever nodes do, one sequence pays once
+
+
+class Weather:
+    """Faults that come and go, by dice."""
+
+    def __init__(self, town, dice):
+        self.town = town
+        self.dice = dice
+        self.deeds = [self.lose, self.hide, self.lag, self.gap, self.forget, self.dear, self.fork, self.break_off, self.wait, self.twice]
+
+    def act(self):
+        self.dice.choice(self.deeds)()
+
+    def node(self):
+        return self.dice.choice(self.town.box.nodes).faults
+
+    def lose(self):
+        self.node().drop = self.dice.randrange(4)
+
+    def hide(self):
+        self.node().blind = self.dice.random() < 0.4
+
+    def lag(self):
+        self.node().lag = self.dice.choice([0, 0, 1, 2, 40])
+
+    def gap(self):
+        self.node().gap = self.dice.choice([0, 0, 5, 50])
+
+    def twice(self):
+        self.node().duplicate = 2
+
+    def break_off(self):
+        node = self.node()
+        node.break_after, node.breakage = 1, self.dice.choice(["500", "503", "reset"])
+
+    def forget(self):
+        for txid in list(self.town.box.chain._waiting):
+            self.town.box.forget(txid)
+
+    def dear(self):
+        self.town.box.spike(self.dice.choice([1, 2, 8, 60]))
+
+    def fork(self):
+        with contextlib.suppress(ValueError):
+            self.town.box.fork(1, self.dice.choice(["keep", "drop", "reorder"]))
+
+    def wait(self):
+        self.town.mine(self.dice.choice([1, 2, 5, WINDOW + 2]))
+
+    def clear(self):
+        for node in self.town.box.nodes:
+            node.faults = type(node.faults)()
+        self.town.runtime.seconds += 60
+
+
+def follow(town, dice, versions):
+    """What the order room does after one look."""
+    try:
+        seen = town.observe(*versions)
+        match seen:
+            case Absent() | Included():
+                town.submit(versions[-1])
+            case Pending(stuck=True):
+                following = town.rail.bump(versions[-1].intent, town.estimate(), version=len(versions) + 1)
+                if following is not None and len(versions) < 20:
+                    versions.append(signed(following))
+                    town.submit(dice.choice(versions))  # also bytes that are older than the newest
+            case _:
+                pass
+    except NodeUnreachable:
+        return None
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_whatever_the_nodes_do_one_sequence_pays_exactly_once(seed):
+    dice = random.Random(seed)
+    town = Town()
+    before, weather = town.holdings(XRP), Weather(town, dice)
+    versions, seen = [town.pay()], None
+    for _ in range(40):
+        weather.act()
+        town.mine(dice.randrange(3))
+        if dice.random() < 0.1:
+            town.rail = town.born()
+        seen = follow(town, dice, versions)
+        if isinstance(seen, Final):
+            break
+        assert not isinstance(seen, FailedOnChain)
+    weather.clear()
+    for _ in range(200):
+        if isinstance(seen, Final):
+            break
+        seen = follow(town, dice, versions)
+        town.mine()
+    assert isinstance(seen, Final)
+    town.mine(3)
+    after = town.holdings(XRP)
+    assert town.box.holding(RECIPIENT) == 12_500_001
+    assert before.units[XRP.id] - after.units[XRP.id] == 12_500_001 + seen.fee
+    assert after.slots_used == before.slots_used + 1
+    assert {version.intent.slot for version in versions} == {before.slots_used}
+    town.submit(dice.choice(versions))
+    town.mine(3)
+    assert town.box.holding(RECIPIENT) == 12_500_001

@@ -479,6 +479,17 @@ def test_the_other_signature_of_the_same_transaction_is_not_taken():
         codec.decode_signed(bytes.fromhex(binarycodec.encode(fields)))
 
 
+def test_the_same_fields_in_another_order_are_not_taken():
+    """They decode to the same transaction and verify, but have another id."""
+    raw = codec.sign(intent_of(), KEY).raw
+    network, flags, sequence = raw[3:8], raw[8:13], raw[13:18]
+    assert (network[0], flags[0], sequence[0]) == (0x21, 0x22, 0x24)
+    twin = raw[:3] + network + sequence + flags + raw[18:]
+    assert binarycodec.decode(twin.hex()) == binarycodec.decode(raw.hex())
+    with pytest.raises(codec.InvalidTransaction, match="canonical form"):
+        codec.decode_signed(twin)
+
+
 def test_bytes_that_are_far_too_long_are_not_even_read():
     with pytest.raises(codec.InvalidTransaction, match="bytes"):
         codec.decode_signed(b"\x12" * 5_000)

@@ -391,6 +391,11 @@ def test_a_version_that_may_still_wait_is_followed_by_one_that_queues_prefer():
     assert bumped(intent_of(fee=12), estimate_at(110, fee=900), version=2, cancel=False).terms["fee"] == 900
 
 
+def test_in_its_very_last_ledger_a_version_counts_as_one_that_may_wait():
+    assert bumped(intent_of(fee=12), estimate_at(130), version=2, cancel=False).terms["fee"] == 16
+    assert bumped(intent_of(fee=12), estimate_at(131), version=2, cancel=False).terms["fee"] == 12
+
+
 def test_a_bump_needs_a_fresh_look_and_room_under_the_cap():
     assert bumped(intent_of(), None, version=2, cancel=False) is None
     assert bumped(intent_of(fee=4_500), estimate_at(110), version=2, cancel=False) is None
@@ -418,6 +423,8 @@ def test_twenty_versions_outlast_an_outage_of_half_a_day():
 def test_tokens_without_a_trust_line_are_named_and_opened():
     bench = Bench()
     assert isinstance(bench.rail, Opens)
+    assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == []  # its issuer is unknown here: a trust line would cost a fee for nothing
+    bench.every(lambda node: node.accounts.update({ISSUER: account_data(ISSUER)}))
     assert bench.unopened(SENDER, [XRP_TOKEN, RLUSD_TOKEN]) == [RLUSD_TOKEN]
     bench.nodes[0].line(SENDER, limit="0")
     assert bench.unopened(SENDER, [RLUSD_TOKEN]) == [RLUSD_TOKEN]
@@ -500,6 +507,7 @@ def test_only_our_own_reading_refuses_bytes():
 def test_many_are_given_to_a_node_one_after_another_lowest_sequence_first():
     bench = Bench()
     raws = [raw_of(slot=slot) for slot in range(5, 30)]
+    bench.stalls = list(range(30))
 
     async def work():
         tasks = [bench.runtime.spawn(bench.rail.submit(raw), name="submit") for raw in raws]
@@ -619,6 +627,13 @@ def test_an_error_is_shown_without_the_nodes_address_or_key():
         bench.estimate(XRP_TOKEN)
     assert "SECRETKEY1" not in str(failed.value)
     assert "example" not in str(failed.value)
+
+
+def test_what_an_open_ledger_says_of_an_account_is_not_believed():
+    bench = Bench(XrpNode())
+    bench.nodes[0].answers["account_info"] = {"account_data": account_data(RECIPIENT), "ledger_index": 100, "validated": False}
+    with pytest.raises(NodeUnreachable, match="not validated"):
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
 
 
 def test_an_account_other_than_the_one_asked_for_is_not_believed():

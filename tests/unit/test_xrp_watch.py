@@ -208,6 +208,31 @@ def test_a_ledger_gap_means_wait():
     assert seen_by(bench, version) == Pending()
 
 
+@pytest.mark.parametrize("complete", ["100-130", "1-140", "5,7-9,32-200", "1-99,100-131,140"])
+def test_a_node_that_keeps_every_ledger_proves_it_though_one_is_empty(complete):
+    """rippled says searched_all false of ranges with an empty ledger: https://github.com/XRPLF/rippled/issues/3750"""
+    bench, (version,) = Bench(), views_of(intent_of())
+    for node in at(bench, 140).nodes:
+        node.searches_all, node.complete = False, complete
+    assert seen_by(bench, version) == Pending(stuck=True)
+
+
+@pytest.mark.parametrize("complete", ["empty", "101-140", "1-129", "1-115,117-140", "100", "1-50,60-99,131-140"])
+def test_a_node_that_lacks_one_ledger_of_its_life_proves_nothing(complete):
+    bench, (version,) = Bench(), views_of(intent_of())
+    for node in at(bench, 140).nodes:
+        node.searches_all, node.complete = False, complete
+    assert seen_by(bench, version) == Pending()
+
+
+@pytest.mark.parametrize("complete", ["", "1-", "a-b", "1--2", "1-2,", 5, None, "1," * 6_000 + "1", "99999999999"])
+def test_ranges_that_are_none_make_a_node_unusable(complete):
+    bench, (version,) = Bench(XrpNode()), views_of(intent_of())
+    bench.nodes[0].answers["server_info"] = {"info": {"network_id": 7300144, "complete_ledgers": complete}}
+    with pytest.raises(NodeUnreachable):
+        seen_by(bench, version)
+
+
 def test_a_node_that_is_behind_does_not_prove_an_expiry():
     bench, (version,) = Bench(), views_of(intent_of())
     at(bench, 140).nodes[1].tip = 125

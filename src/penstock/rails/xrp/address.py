@@ -24,7 +24,6 @@ from xrpl.core.addresscodec import (
 from penstock.rails.base import InvalidDestination
 
 TAG_MAX: Final = 2**32 - 1
-ACCOUNT_ID_BYTES: Final = 20
 
 NOBODYS: Final = {
     "rrrrrrrrrrrrrrrrrrrrrhoLvTp": "ACCOUNT_ZERO",
@@ -72,8 +71,7 @@ def is_classic(text: str) -> bool:
     if _CLASSIC.fullmatch(text) is None:
         return False
     try:
-        account_id = decode_classic_address(text)
-        return len(account_id) == ACCOUNT_ID_BYTES and encode_classic_address(account_id) == text
+        return encode_classic_address(decode_classic_address(text)) == text
     except (ValueError, XRPLException):
         return False
 

@@ -16,6 +16,7 @@ from penstock.rails.xrp.talk import NO_ACCOUNT, NO_TRANSACTION
 
 LINES_MAX: Final = 400
 """Trust lines between two accounts that one answer may hold (the method's own limit)."""
+RANGES_TEXT_MAX: Final = 10_000
 RESERVE_MAX: Final = 1_000 * 10**6
 """Drops; the base reserve was 200 XRP once, and 1 XRP since December 2024."""
 
@@ -35,6 +36,7 @@ PAR: Final = 10**9
 
 _DROPS: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DECIMAL: Final = re.compile(r"(-?)([0-9]{1,40})(?:\.([0-9]{1,40}))?(?:[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
+_RANGES: Final = re.compile(r"[0-9]{1,10}(?:-[0-9]{1,10})?(?:,[0-9]{1,10}(?:-[0-9]{1,10})?)*", re.ASCII)
 _HASH: Final = re.compile(r"[0-9A-F]{64}", re.ASCII)
 _RESULT: Final = re.compile(r"te[a-z][A-Z0-9_]{1,40}", re.ASCII)
 
@@ -97,6 +99,7 @@ class Tip:
 
 
 TIP_CALL: Final = Call("ledger", ({"ledger_index": "validated"},))
+INFO_CALL: Final = Call("server_info", ({},))
 FEE_CALL: Final = Call("fee", ({},))
 STATE_CALL: Final = Call("server_state", ({"ledger_index": "current"},))
 """Clio hands it on to rippled with this parameter, which rippled ignores."""
@@ -108,6 +111,20 @@ def tip_of(answer: object) -> Tip:
     if said.get("validated") is not True:
         raise BadAnswer("its newest ledger is not validated")
     return Tip(index(said.get("ledger_index")), hash256(said.get("ledger_hash")))
+
+
+def ranges_of(answer: object) -> tuple[tuple[int, int], ...]:
+    """First and last of each row of ledgers that a node keeps whole, of `server_info`; none where it has only begun."""
+    said = mapping(mapping(answer).get("info")).get("complete_ledgers")
+    if said == "empty":
+        return ()
+    if not isinstance(said, str) or len(said) > RANGES_TEXT_MAX or _RANGES.fullmatch(said) is None:
+        raise BadAnswer("no ranges of ledgers")
+    found = []
+    for part in said.split(","):
+        first, _, last = part.partition("-")
+        found.append((int(first), int(last or first)))
+    return tuple(found)
 
 
 def open_fee_of(answer: object) -> int:
@@ -254,7 +271,7 @@ def deposit_of(answer: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A node knows no such transaction; `searched`: it has every ledger of the range that was asked for, and none holds it."""
+    """A node knows no such transaction; `searched`: it says itself that it has searched every ledger of the range that was asked for."""
 
     searched: bool
 

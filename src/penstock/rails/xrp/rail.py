@@ -7,7 +7,7 @@ and every tel, tem, tef and ter code of `submit` but those that say that the nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -136,13 +136,16 @@ class XrpRail:
         return self._intent("pay", payments, token, lane, terms, fees.fee_cap, attempt_id)
 
     async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
-        """Tokens for which the address has no trust line with room. Raises NodeUnreachable."""
-        issued = {token.id: codec.parse_contract(token.contract) for token in tokens if token.contract is not None}
-        calls = [line_call(address, one) for one in issued.values()]
-        checks = [partial(line_of, address, one, codec.ISSUED_DECIMALS) for one in issued.values()]
-        lines = await self._nodes.read_many(calls, checks) if calls else []
-        found = dict(zip(issued, lines, strict=True))
-        return [token for token in tokens if token.id in found and ((line := found[token.id]) is None or not line.units_max)]
+        """Tokens for which the address has no trust line with room; none whose issuer this network does not know. Raises NodeUnreachable."""
+        issued = [(token, codec.parse_contract(token.contract)) for token in tokens if token.contract is not None]
+        if not issued:
+            return []
+        calls = [line_call(address, one) for _, one in issued] + [account_call(one.issuer) for _, one in issued]
+        checks: list[Callable[[object], object]] = [partial(line_of, address, one, codec.ISSUED_DECIMALS) for _, one in issued]
+        checks += [partial(account_of, one.issuer) for _, one in issued]
+        found = await self._nodes.read_many(calls, checks)
+        rows = zip(issued, found[: len(issued)], found[len(issued) :], strict=True)
+        return [token for (token, _), line, issuer in rows if issuer is not None and (line is None or not line.units_max)]
 
     def open(self, token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
         """Pure: a trust line to the token's issuer, on the lane's sequence."""

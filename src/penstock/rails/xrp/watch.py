@@ -3,8 +3,9 @@
 Proof of success: every needed node has the transaction in a validated ledger with tesSUCCESS, and it delivered exactly the amount.
 Proof of failure: the same with a tec code, which took the fee and moved nothing.
 Proof that a version expired: every needed node has validated past its last ledger and the account's sequence is still unused there; and it
-has every ledger in which the version could be, and none holds it (or it remembers the version as one that no ledger took). Then a new
-version takes the same sequence; of an attempt itself there is no death.
+has every ledger in which the version could be, and none holds it (or it remembers the version as one that no ledger took). That it has
+them all it says by `searched_all` or by `complete_ledgers`: rippled denies the first where one of the ledgers is empty
+(https://github.com/XRPLF/rippled/issues/3750). Then a new version takes the same sequence; of an attempt itself there is no death.
 https://xrpl.org/docs/concepts/transactions/reliable-transaction-submission
 """
 
@@ -21,9 +22,10 @@ from penstock.core.event import Absent, FailedOnChain, Included, Observation, Pe
 from penstock.core.event import Final as FinalOnChain
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
-from penstock.rails.rpc import BadAnswer, Fault, Node, Nodes, Together
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together
 from penstock.rails.xrp.answers import (
     FEE_CALL,
+    INFO_CALL,
     TIP_CALL,
     Account,
     Missing,
@@ -33,6 +35,7 @@ from penstock.rails.xrp.answers import (
     account_call,
     account_of,
     open_fee_of,
+    ranges_of,
     tip_of,
     transaction_call,
     transaction_of,
@@ -53,6 +56,19 @@ STUCK_LEDGERS: Final = 3
 
 TAKES_WHAT_IS_LEFT: Final = "tecINSUFF_FEE"
 """The only result whose fee is not the one that the transaction names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tips:
+    """What one node says of itself: its newest validated ledger, the price of its open one, and the rows of ledgers that it keeps."""
+
+    validated: int
+    open_fee: int
+    complete: tuple[tuple[int, int], ...] = ()
+
+    def has(self, first: int, last: int) -> bool:
+        """Whether it keeps all of these ledgers."""
+        return any(low <= first and last <= high for low, high in self.complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +166,9 @@ class Watch:
         senders = sorted({versions[0].intent.sender for versions in items})
         asked = [_call(version) for versions in items for version in versions]
         try:
-            first = await self._nodes.ask(node, [TIP_CALL, FEE_CALL, *map(account_call, senders)])
-            tip, open_fee = tip_of(_answered(first[0])), open_fee_of(_answered(first[1]))
-            accounts = {sender: account_of(sender, _answered(answer)) for sender, answer in zip(senders, first[2:], strict=True)}
+            first = [_answered(a) for a in await self._nodes.ask(node, [TIP_CALL, FEE_CALL, INFO_CALL, *map(account_call, senders)])]
+            tips = Tips(tip_of(first[0]).index, open_fee_of(first[1]), ranges_of(first[2]))
+            accounts = {sender: account_of(sender, answer) for sender, answer in zip(senders, first[3:], strict=True)}
             rest = iter(await self._nodes.ask(node, asked))
         except NodeUnreachable as error:
             return error
@@ -161,10 +177,10 @@ class Watch:
         views: list[View | None] = []
         for versions in items:
             answers = [next(rest) for _ in versions]
-            views.append(self._view(versions, answers, View(tip.index, open_fee), accounts[versions[0].intent.sender]))
+            views.append(self._view(versions, answers, tips, accounts[versions[0].intent.sender]))
         return views
 
-    def _view(self, versions: Sequence[VersionView], answers: Sequence[Any], tips: View, account: Account | None) -> View | None:
+    def _view(self, versions: Sequence[VersionView], answers: Sequence[Any], tips: Tips, account: Account | None) -> View | None:
         """None: what this node says of this attempt is unusable."""
         try:
             return view_of(versions, answers, tips, account)
@@ -179,12 +195,20 @@ def _answered(answer: Any) -> Any:
     return answer
 
 
-def _call(version: VersionView) -> Any:
-    first = max(1, born(version.intent))
-    return transaction_call(version.txid, first, version.intent.terms["last_ledger"])
+def _life(version: VersionView) -> tuple[int, int]:
+    """The ledgers in which a version could be."""
+    return max(1, born(version.intent)), version.intent.terms["last_ledger"]
 
 
-def view_of(versions: Sequence[VersionView], answers: Sequence[Any], tips: View, account: Account | None) -> View:
+def _call(version: VersionView) -> Call:
+    return transaction_call(version.txid, *_life(version))
+
+
+def _kept(version: VersionView, tips: Tips) -> bool:
+    return tips.has(*_life(version))
+
+
+def view_of(versions: Sequence[VersionView], answers: Sequence[Any], tips: Tips, account: Account | None) -> View:
     """What one node says of one attempt, from its answers to `tx` for each version. Raises BadAnswer. Pure."""
     found = [(version, transaction_of(version.txid, _answered(answer))) for version, answer in zip(versions, answers, strict=True)]
     landed = [_landed(version, it) for version, it in found if isinstance(it, Validated)]
@@ -193,7 +217,7 @@ def view_of(versions: Sequence[VersionView], answers: Sequence[Any], tips: View,
     if account is None:
         raise BadAnswer("it does not know the hot address")
     slot, last_ledger = versions[0].intent.slot, max(version.intent.terms["last_ledger"] for version in versions)
-    nowhere = all(isinstance(it, Waiting) or (isinstance(it, Missing) and it.searched) for _, it in found)
+    nowhere = all(isinstance(it, Waiting) or (isinstance(it, Missing) and (it.searched or _kept(version, tips))) for version, it in found)
     return View(
         validated=tips.validated,
         open_fee=tips.open_fee,
