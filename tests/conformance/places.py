@@ -26,7 +26,8 @@ class Place:
 
     `pays` is an amount of each token, `funds` base units of each for the hot address. `recipient(house, n, value)` is a fresh address
     with its memo. `received(house, address, symbol)` is the truth about who got what;
-    `held_before` is what a recipient has in the beginning. `own_node`: the coins are the node's, so there is one node behind every address,
+    `held_before` is what a recipient has in the beginning. `bumps` False: a transaction has one version, and a price
+    that rises after it was made lets it fail. `own_node`: the coins are the node's, so there is one node behind every address,
     and what it loses of its own records is for a person.
     """
 
@@ -41,6 +42,7 @@ class Place:
     expires_s: float | None = None
     mempool: bool = True
     own_node: bool = False
+    bumps: bool = True
     held_before: dict[str, int] = field(default_factory=dict)
     batches: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +155,7 @@ TRON = Place(
         "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t",
     ),
     reorgs=(1, 2, 3),
+    bumps=False,
 )
 
 

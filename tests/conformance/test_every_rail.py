@@ -165,6 +165,7 @@ def test_what_falls_out_of_the_mempool_is_sent_again(house, place):
     house.judge()
 
 
+@having(lambda place: place.bumps)
 def test_a_price_that_rises_is_met_on_the_same_resource(house, place):
     house.network.set_block_time(0)
     address = pay(house, place)

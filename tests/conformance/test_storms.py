@@ -40,7 +40,8 @@ class Storm:
     async def _strike(self, network, node):
         chance = self.chance
         losses = () if self.place.own_node else ("drop", "blind", "forget")
-        match chance.choice(("break", "slow", "twice", "down", "lag", "fork", "spike", "calm", *losses)):
+        prices = ("spike",) if self.place.bumps else ()
+        match chance.choice(("break", "slow", "twice", "down", "lag", "fork", "calm", *prices, *losses)):
             case "drop":
                 node.faults.drop = chance.randint(1, 3)
             case "break":

@@ -80,7 +80,10 @@ class Fees:
         return self._fitted(token, Payment(0, _PROBE, "", 10**12), self._sender, market, need)
 
     async def for_recipients(self, payments: Sequence[Payment], token: Token, sender: str) -> list[FeeEstimate | Unpayable]:
-        """An estimate for each payment, with a fresh reference block and what its own recipient needs. Raises NodeUnreachable."""
+        """An estimate for each payment, with a fresh reference block, today's prices and what its own recipient needs. Raises
+        NodeUnreachable.
+        """
+        self._prices = None  # a transaction has one version: what it may cost is decided here
         market = await self._market(sender)
         needs = await (self._native(payments) if token.contract is None else self._calls(payments, token.contract, sender))
         return [

@@ -207,7 +207,7 @@ class TronRail:
                 block, _, units = agreed[0]
                 return Holdings(block, dict(units))
             if len(looks) - len(faults) < self._watch.needed:
-                raise faults[-1]
+                raise faults[-1] if faults else NodeUnreachable("fewer nodes answer than must agree on what the hot address holds")
             last = NodeUnreachable("the nodes differ on what the hot address holds")
         raise last
 
