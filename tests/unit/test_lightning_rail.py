@@ -594,6 +594,15 @@ def test_what_electrum_does_not_say_clearly_proves_nothing(at_electrum, version,
         at_electrum.observe(version)
 
 
+@pytest.mark.parametrize(("state", "kind"), [("REDEEMED", FailedOnChain), ("CLOSED", Pending), ("FORCE_CLOSING", Pending)])
+def test_a_closed_channel_counts_until_it_is_swept(at_electrum, version, state, kind):
+    """It keeps the numbers of its last day for ever."""
+    closed = ELECTRUM_CHANNEL | {"state": state, "local_unsettled_sent": 1_000}
+    at_electrum.show(get_invoice={"status": 5}, list_channels=[ELECTRUM_CHANNEL, closed])
+    assert type(at_electrum.failed(version)) is kind
+    assert at_electrum.holdings().steady == (kind is FailedOnChain)
+
+
 def test_electrum_never_heard_of_it_only_in_its_own_words(at_electrum, version):
     assert at_electrum.observe(version) == Absent()
 
