@@ -9,6 +9,7 @@ from penstock.core.intent import Payment
 from penstock.core.money import Coin, Network, Token
 from penstock.rails.base import LaneView, NodeUnreachable, Unpayable, Verdict, VersionView, WrongNetwork
 from penstock.rails.lightning import codec
+from penstock.rails.lightning.fates import QUIET_UNSURE_S
 from penstock.rails.lightning.rail import LightningRail, talk
 from penstock.rails.rpc import HttpPost, Nodes
 from penstock.runtime import SystemRuntime
@@ -91,7 +92,7 @@ class House:
     async def certainly_failed(self, version):
         """The rail waits before it believes a failure; then it does."""
         assert await self.rail.observe([version]) == Pending()
-        self.runtime.ahead_s += 200
+        self.runtime.ahead_s += QUIET_UNSURE_S
         seen = await self.rail.observe([version])
         assert (type(seen), seen.txid, seen.fee) == (FailedOnChain, version.txid, 0), seen
 

@@ -162,7 +162,7 @@ class LightningNode:
 
     def _track(self, place: str) -> dict[str, Any]:
         try:
-            payment_hash = base64.urlsafe_b64decode(place).hex()
+            payment_hash = base64.b64decode(place, altchars=b"-_", validate=True).hex()
         except (binascii.Error, ValueError) as error:
             raise Refused(INVALID_ARGUMENT, "type mismatch, parameter: payment_hash") from error
         payment = None if self.faults.blind else self._world.payments.get(payment_hash)

@@ -94,7 +94,9 @@ class Electrum:
         return Purse(owned, sendable, steady, height, FEE_FLOOR_MSAT, FEE_FLOOR_PPM, opens=False)
 
     async def _channels(self, node: Node) -> list[Mapping[str, Any]]:
-        return [channel for channel in items(_good(await self._ask(node, "list_channels"))) if channel.get("type") == "CHANNEL"]
+        """Without backups, and without channels that are closed and swept: their last numbers stay, and nothing can settle there."""
+        listed = items(_good(await self._ask(node, "list_channels")))
+        return [channel for channel in listed if channel.get("type") == "CHANNEL" and channel.get("state") != "REDEEMED"]
 
     async def _history(self, node: Node) -> list[Mapping[str, Any]]:
         return items(_good(await self._ask(node, "lightning_history")), ROWS_MAX)
