@@ -107,6 +107,11 @@ class TronChain:
         return self._blocks[self._height]
 
     @property
+    def genesis(self) -> Block:
+        """The first block; never forgotten."""
+        return self._blocks[0]
+
+    @property
     def solid(self) -> int:
         """Height of the newest block that can never be undone."""
         return self._solid
@@ -114,12 +119,7 @@ class TronChain:
     @property
     def genesis_ms(self) -> int:
         """When the network began."""
-        return self._blocks[0].time_ms
-
-    @property
-    def resource_slot(self) -> int:
-        """By which the use of bandwidth and energy fades."""
-        return (self.head.time_ms - self.genesis_ms) // SLOT_MS
+        return self.genesis.time_ms
 
     def block(self, number: int) -> Block | None:
         """The block at this height, if it is there and still remembered."""
@@ -347,7 +347,7 @@ class TronChain:
             time_ms=time_ms,
             head_ms=head.time_ms,
             next_slot_ms=head.time_ms + self._slot_ms,
-            slot=(head.time_ms - self._blocks[0].time_ms) // SLOT_MS,
+            slot=(head.time_ms - self.genesis_ms) // SLOT_MS,
             witness=self._witness(number).account,
             chain_id=self.spec.chain_id,
             prices=self.prices,

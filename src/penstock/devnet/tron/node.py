@@ -155,10 +155,7 @@ class TronNode:
         return -1 if block is None else block.number
 
     def _genesis_id(self) -> bytes:
-        genesis = self.chain.block(0)
-        if genesis is None:
-            raise AssertionError("every chain has block 0")
-        return genesis.id[:28] + (self.faults.chain_id or self.chain.spec.chain_id).to_bytes(4, "big")
+        return self.chain.genesis.id[:28] + (self.faults.chain_id or self.chain.spec.chain_id).to_bytes(4, "big")
 
     def _show(self, number: int, asked: Asked, *, detail: bool = True) -> dict[str, Any]:
         block = self._found(number, asked)
@@ -166,8 +163,6 @@ class TronNode:
             return {}
         if number == 0:
             block = replace(block, id=self._genesis_id())
-        elif number == 1:
-            block = replace(block, parent=self._genesis_id())
         return render.block(block, visible=asked.visible, detail=detail and not self.faults.omit)
 
     def _block(self, asked: Asked) -> dict[str, Any]:
