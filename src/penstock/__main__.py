@@ -282,7 +282,7 @@ def order_psbt(
 ) -> None:
     """The Bitcoin transaction that pays an order, for an offline signer (BIP-174, base64)."""
     text = signed.read_text("ascii", errors="replace").strip() if signed is not None else ""
-    emit(run(lambda c: c.order_psbt(order_id, text)), as_json, lambda m: show.facts("Transaction", m))
+    emit(run(lambda c: c.order_psbt(order_id, text)), as_json, lambda m: show.copied(m["psbt"] if "psbt" in m else m["hex"]))
 
 
 @orders.command("cancel")
