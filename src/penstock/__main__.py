@@ -282,7 +282,11 @@ def order_psbt(
 ) -> None:
     """The Bitcoin transaction that pays an order, for an offline signer (BIP-174, base64)."""
     text = signed.read_text("ascii", errors="replace").strip() if signed is not None else ""
-    emit(run(lambda c: c.order_psbt(order_id, text)), as_json, lambda m: show.copied(m["psbt"] if "psbt" in m else m["hex"]))
+    found = run(lambda c: c.order_psbt(order_id, text))
+    if as_json:
+        emit(found, as_json=True, table=str)
+    else:
+        typer.echo(found["hex"] if signed is not None else found["psbt"])  # in one piece: it goes into another program
 
 
 @orders.command("cancel")

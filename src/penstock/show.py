@@ -131,11 +131,6 @@ def orders(values: Sequence[Mapping[str, Any]]) -> RenderableType:
     return rows("Orders", shown, spare=("net_receivable", "created_at_ms"))
 
 
-def copied(text: str) -> RenderableType:
-    """What goes into another program: in one piece, without a frame."""
-    return Text(text, no_wrap=True, overflow="ignore")
-
-
 def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableType:
     """What the hot addresses hold; networks that are off only on demand. Networks of a family share one address."""
     shown = [value for value in values if every or value["on"] or value["in_books"] != "0"]
