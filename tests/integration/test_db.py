@@ -437,7 +437,8 @@ def found_schema(tx):
         listed = tx.all(
             "SELECT c.relname AS t, a.attname AS c, format_type(a.atttypid, a.atttypmod) AS kind, a.attnotnull AS needed "
             "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
-            "WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped"
+            "WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped "
+            "ORDER BY c.relname, a.attnum"
         )
         for row in listed:
             columns.setdefault(row["t"], {})[row["c"]] = (words[row["kind"]], not row["needed"])
