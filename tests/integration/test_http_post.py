@@ -85,19 +85,22 @@ def test_the_real_port_says_when_nobody_listens():
 
 
 def test_the_first_line_of_an_answer_that_never_ends_is_enough():
-    async def endless(request):
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        await answer.write(b'{"result":')
-        await answer.write(b'{}}\n{"result"')
-        await asyncio.sleep(3)
-
     async def main():
+        enough = asyncio.Event()
+
+        async def endless(request):
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            await answer.write(b'{"result":')
+            await answer.write(b'{}}\n{"result"')
+            await enough.wait()
+
         runner, url = await serve(endless)
         post = HttpPost()
         try:
-            return await post(url, b"{}", 2.0, first_line=True)
+            return await post(url, b"{}", 5.0, first_line=True)
         finally:
+            enough.set()
             await post.close()
             await runner.cleanup()
 

@@ -135,6 +135,8 @@ def test_an_invoice_for_any_amount_has_none(place):
     assert bolt11.decode(place.do("invoice")["invoice"]).amount_msat is None
     with pytest.raises(BadCommand, match="memo"):
         place.do("invoice", memo="x" * 201)
+    with pytest.raises(BadCommand, match="up to"):
+        place.do("invoice", units=10**14)
     with pytest.raises(BadCommand, match="expiry"):
         place.do("invoice", expiry_s=0)
     with pytest.raises(BadCommand, match="no invoice with this hash"):

@@ -159,14 +159,22 @@ def test_an_amount_that_is_not_canonical_is_refused_even_when_it_is_signed(amoun
             codec.parse(resigned(text, f"lnbcrt{amount}") if amount.isascii() and " " not in amount else f"lnbcrt{amount}1qqq", REGTEST)
 
 
+@pytest.mark.parametrize(("amount", "bitcoins"), [("1000", 1_000), ("2625000", 2_625_000), ("21000000", 21_000_000)])
+def test_large_amounts_are_read_by_integers(amount, bitcoins):
+    assert codec.parse(resigned(invoice(), f"lnbcrt{amount}"), REGTEST).amount_msat == bitcoins * 10**11
+    with pytest.raises(InvalidDestination):
+        codec.parse(resigned(invoice(), "lnbcrt21000001"), REGTEST)
+
+
 @settings(max_examples=40)
 @given(
     number=st.integers(1, 10**6),
-    sat=st.one_of(st.none(), st.integers(1, 21 * 10**14)),
+    sat=st.one_of(st.none(), st.integers(1, 10**11 - 1)),
     cltv=st.integers(1, 576),
     expiry=st.integers(1, 2**31),
 )
 def test_what_a_wallet_encodes_is_what_is_read(number, sat, cltv, expiry):
+    """Below 1,000 bitcoins: from there on the package writes a thousandth of what it was told."""
     read = codec.parse(invoice(number, sat, cltv=cltv, expiry_s=expiry, at_s=1_790_000_000), REGTEST)
     assert (read.payment_hash, read.amount_msat) == (hash_of(number), None if sat is None else sat * 1000)
     assert (read.payee, read.cltv_final, read.expires_s) == (VECTORS["payee"], cltv, 1_790_000_000 + expiry)

@@ -15,6 +15,8 @@ from bolt11.models.features import Feature, FeatureExtra
 EXPIRY_S: Final = 3_600
 CLTV_FINAL: Final = 80
 MEMO_MAX: Final = 200
+AMOUNT_MSAT_MAX: Final = 10**14 - 1
+"""Below 1,000 bitcoins: from there on the package writes round amounts a thousand times too small."""
 _FEATURES: Final[Mapping[Feature | FeatureExtra, FeatureState]] = {
     Feature.var_onion_optin: FeatureState.required,
     Feature.payment_secret: FeatureState.required,
@@ -62,6 +64,8 @@ class Recipient:
         """A new invoice; 0 asks for any amount. Raises ValueError."""
         if len(memo) > MEMO_MAX or not 1 <= expiry_s <= 2**31:
             raise ValueError(f"a memo has up to {MEMO_MAX} characters and an expiry from 1 second on")
+        if not 0 <= amount_msat <= AMOUNT_MSAT_MAX:
+            raise ValueError(f"an invoice is over up to {AMOUNT_MSAT_MAX} millisatoshi")
         number = len(self._asked)
         preimage = self._secret(f"preimage {number}")
         payment_hash = hashlib.sha256(preimage).hexdigest()
