@@ -31,8 +31,9 @@ from penstock.rails.bitcoin.fees import Fees
 from penstock.rails.bitcoin.talk import block_hash, height
 from penstock.rails.bitcoin.transaction import PAYMENTS_MAX
 from penstock.rails.bitcoin.wallet import NoWallet, Purse, Wallets
-from penstock.rails.bitcoin.watch import NODES_ASKED_MAX, REMEMBERED_MAX, Watch
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, mapping
+from penstock.rails.bitcoin.watch import NODES_ASKED_MAX, Watch
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, mapping
+from penstock.rails.submitter import Submitter
 from penstock.runtime import Runtime
 
 SUBMITS_AT_ONCE: Final = 20
@@ -74,8 +75,14 @@ class BitcoinRail:
         self._fees = Fees(network, nodes, runtime, fee_max=self.fee_max)
         self._watch = Watch(network, nodes, runtime)
         self._wallets = Wallets(network, nodes)
-        self._submit = Together(runtime, self._submit_all, name=f"submit-{network.chain}", most=SUBMITS_AT_ONCE)
-        self._submitted: dict[str, None] = {}
+        self._submit = Submitter(
+            nodes,
+            runtime,
+            name=f"submit-{network.chain}",
+            call=lambda raw: Call("sendrawtransaction", (raw.hex(),)),
+            verdict=verdict_of,
+            at_once=SUBMITS_AT_ONCE,
+        )
 
     @property
     def network(self) -> Network:
@@ -176,36 +183,10 @@ class BitcoinRail:
     async def submit(self, raw: bytes) -> Submission:
         """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone."""
         try:
-            codec.decode_signed(raw)
+            found = codec.decode_signed(raw)
         except codec.InvalidTransaction as error:
             return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
-        try:
-            return await self._submit(raw)
-        except NodeUnreachable as error:
-            return Submission(Verdict.UNKNOWN, str(error))
-
-    async def _submit_all(self, raws: list[bytes]) -> list[Submission | NodeUnreachable]:
-        txids = [codec.decode(raw).txid for raw in raws]
-        again = {txid for txid in txids if txid in self._submitted}
-        said: dict[str, Submission] = {}
-        healthy = self._nodes.healthy()
-        for node in self._nodes.usable():
-            left = [i for i, txid in enumerate(txids) if not _accepted(said.get(txid)) or (txid in again and node in healthy)]
-            if not left:
-                continue
-            answers: Sequence[object]
-            try:
-                answers = await self._nodes.ask(node, [Call("sendrawtransaction", (raws[i].hex(),)) for i in left])
-            except NodeUnreachable as error:
-                answers = [error] * len(left)
-            for i, answer in zip(left, answers, strict=True):
-                if not _accepted(said.get(txids[i])):
-                    said[txids[i]] = verdict_of(node, answer, txids[i])
-        for txid in txids:
-            self._submitted[txid] = None
-        while len(self._submitted) > REMEMBERED_MAX:
-            self._submitted.pop(next(iter(self._submitted)))
-        return [said[txid] for txid in txids]
+        return await self._submit(found.txid, raw)
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""
@@ -216,8 +197,6 @@ class BitcoinRail:
 
 def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     """A node's answer to bytes with this id, mapped whole. Its words are never proof that the bytes cannot land."""
-    if isinstance(answer, NodeUnreachable):
-        return Submission(Verdict.UNKNOWN, str(answer))
     if isinstance(answer, Fault):
         known = answer.code == ALREADY_IN_CHAIN or any(words in answer.words.lower() for words in _ALREADY)
         return Submission(Verdict.ACCEPTED if known else Verdict.UNKNOWN, f"{node.name}: {answer.words}")
@@ -228,7 +207,3 @@ def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     if named != txid:
         return Submission(Verdict.UNKNOWN, f"{node.name} named another transaction id, {named}; ours counts")
     return Submission(Verdict.ACCEPTED)
-
-
-def _accepted(said: Submission | None) -> bool:
-    return said is not None and said.verdict is Verdict.ACCEPTED

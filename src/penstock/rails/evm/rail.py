@@ -27,8 +27,9 @@ from penstock.rails.base import (
 )
 from penstock.rails.evm import codec
 from penstock.rails.evm.fees import Fees, bumped
-from penstock.rails.evm.watch import NODES_ASKED_MAX, REMEMBERED_MAX, Tips, Watch
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, hash32, quantity
+from penstock.rails.evm.watch import NODES_ASKED_MAX, Tips, Watch
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, hash32, quantity
+from penstock.rails.submitter import Submitter
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -64,8 +65,14 @@ class EvmRail:
         self.fee_max = parse_units(str(network.param("fee_max", "0")), LEDGER_DECIMALS) if fee_max is None else fee_max
         self._fees = Fees(network, nodes, runtime, sender=codec.checksum(own[0]), fee_max=self.fee_max)
         self._watch = Watch(network, nodes, runtime)
-        self._submit = Together(runtime, self._submit_all, name=f"submit-{network.chain}", most=SUBMITS_AT_ONCE)
-        self._submitted: dict[str, None] = {}
+        self._submit = Submitter(
+            nodes,
+            runtime,
+            name=f"submit-{network.chain}",
+            call=lambda raw: Call("eth_sendRawTransaction", ("0x" + raw.hex(),)),
+            verdict=verdict_of,
+            at_once=SUBMITS_AT_ONCE,
+        )
 
     @property
     def network(self) -> Network:
@@ -144,36 +151,10 @@ class EvmRail:
     async def submit(self, raw: bytes) -> Submission:
         """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone."""
         try:
-            codec.decode(raw, self._network.chain_id)
+            found = codec.decode(raw, self._network.chain_id)
         except codec.InvalidTransaction as error:
             return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
-        try:
-            return await self._submit(raw)
-        except NodeUnreachable as error:
-            return Submission(Verdict.UNKNOWN, str(error))
-
-    async def _submit_all(self, raws: list[bytes]) -> list[Submission | NodeUnreachable]:
-        txids = [codec.transaction_id(raw) for raw in raws]
-        again = {txid for txid in txids if txid in self._submitted}
-        said: dict[str, Submission] = {}
-        healthy = self._nodes.healthy()
-        for node in self._nodes.usable():
-            left = [i for i, txid in enumerate(txids) if not _accepted(said.get(txid)) or (txid in again and node in healthy)]
-            if not left:
-                continue
-            calls = [Call("eth_sendRawTransaction", ("0x" + raws[i].hex(),)) for i in left]
-            try:
-                answers = await self._nodes.ask(node, calls)
-            except NodeUnreachable as error:
-                answers = [error] * len(left)
-            for i, answer in zip(left, answers, strict=True):
-                if not _accepted(said.get(txids[i])):
-                    said[txids[i]] = verdict_of(node, answer, txids[i])
-        for txid in txids:
-            self._submitted[txid] = None
-        while len(self._submitted) > REMEMBERED_MAX:
-            self._submitted.pop(next(iter(self._submitted)))
-        return [said[txid] for txid in txids]
+        return await self._submit(found.txid, raw)
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""
@@ -209,8 +190,6 @@ class EvmRail:
 
 def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     """A node's answer to bytes with this id, mapped whole. Its words are never proof that the bytes cannot land."""
-    if isinstance(answer, NodeUnreachable):
-        return Submission(Verdict.UNKNOWN, str(answer))
     if isinstance(answer, Fault):
         known = any(words in answer.words.lower() for words in _ALREADY)
         return Submission(Verdict.ACCEPTED if known else Verdict.UNKNOWN, f"{node.name}: {answer.words}")
@@ -221,10 +200,6 @@ def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     if named != txid:
         return Submission(Verdict.UNKNOWN, f"{node.name} named another transaction id, {named}; ours counts")
     return Submission(Verdict.ACCEPTED)
-
-
-def _accepted(said: Submission | None) -> bool:
-    return said is not None and said.verdict is Verdict.ACCEPTED
 
 
 def _nonces(answer: object) -> int:

@@ -29,13 +29,15 @@ from penstock.rails.base import (
     VersionView,
 )
 from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, clean, mapping
+from penstock.rails.submitter import Submitter
 from penstock.rails.tron import codec
 from penstock.rails.tron.answers import Called, balance_of, called_of, hash_of
 from penstock.rails.tron.fees import Fees, balance_call
-from penstock.rails.tron.watch import HEAD_CALLS, NODES_ASKED_MAX, REMEMBERED_MAX, Tips, Watch, needed_tips, tips_of
+from penstock.rails.tron.watch import HEAD_CALLS, NODES_ASKED_MAX, Tips, Watch, needed_tips, tips_of
 from penstock.runtime import Runtime
 
 DECIMALS: Final = 6
+SUBMITS_AT_ONCE: Final = 8
 HOLDINGS_TRIES: Final = 6
 HOLDINGS_WAIT_S: Final = 0.5
 
@@ -86,7 +88,14 @@ class TronRail:
         self.fee_max = parse_units(str(network.param("fee_max", "0")), DECIMALS) if fee_max is None else fee_max
         self._fees = Fees(network, nodes, runtime, sender=codec.parse_address(own[0]), fee_max=self.fee_max)
         self._watch = Watch(network, nodes, runtime)
-        self._submitted: dict[str, None] = {}
+        self._submit = Submitter(
+            nodes,
+            runtime,
+            name=f"submit-{network.chain}",
+            call=lambda raw: Call("wallet/broadcasthex", ({"transaction": raw.hex()},)),
+            verdict=verdict_of,
+            at_once=SUBMITS_AT_ONCE,
+        )
 
     @property
     def network(self) -> Network:
@@ -161,29 +170,10 @@ class TronRail:
     async def submit(self, raw: bytes) -> Submission:
         """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone."""
         try:
-            txid = codec.decode(raw).txid
+            found = codec.decode(raw)
         except codec.InvalidTransaction as error:
             return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
-        again = txid in self._submitted
-        self._remember(txid)
-        said = Submission(Verdict.UNKNOWN, "no node was asked")
-        healthy = self._nodes.healthy()
-        for node in self._nodes.usable():
-            if said.verdict is Verdict.ACCEPTED and not (again and node in healthy):
-                continue
-            try:
-                (answer,) = await self._nodes.ask(node, [Call("wallet/broadcasthex", ({"transaction": raw.hex()},))])
-                now = verdict_of(node, answer, txid)
-            except NodeUnreachable as error:
-                now = Submission(Verdict.UNKNOWN, str(error))
-            if said.verdict is not Verdict.ACCEPTED:
-                said = now
-        return said
-
-    def _remember(self, txid: str) -> None:
-        self._submitted[txid] = None
-        while len(self._submitted) > REMEMBERED_MAX:
-            self._submitted.pop(next(iter(self._submitted)))
+        return await self._submit(found.txid, raw)
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""

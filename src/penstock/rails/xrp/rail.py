@@ -30,12 +30,13 @@ from penstock.rails.base import (
     Verdict,
     VersionView,
 )
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes
+from penstock.rails.submitter import Submitter
 from penstock.rails.xrp import codec
 from penstock.rails.xrp.answers import account_call, account_of, line_call, line_of, result_of
 from penstock.rails.xrp.fees import Fees, bumped
 from penstock.rails.xrp.recipients import XRP_DECIMALS, Recipients, unusable
-from penstock.rails.xrp.watch import REMEMBERED_MAX, Watch
+from penstock.rails.xrp.watch import Watch
 from penstock.runtime import Runtime
 
 SUBMITS_AT_ONCE: Final = 20
@@ -72,8 +73,14 @@ class XrpRail:
         self._watch = Watch(network, nodes, runtime)
         self._fees = Fees(nodes, runtime, sender=own[0], fee_max=self.fee_max, validated=self._watch.tip)
         self._recipients = Recipients(nodes, runtime, sender=own[0])
-        self._submit = Together(runtime, self._submit_all, name=f"submit-{network.chain}", most=SUBMITS_AT_ONCE)
-        self._submitted: dict[str, None] = {}
+        self._submit = Submitter(
+            nodes,
+            runtime,
+            name=f"submit-{network.chain}",
+            call=lambda raw: Call("submit", ({"tx_blob": raw.hex().upper()},)),
+            verdict=verdict_of,
+            at_once=SUBMITS_AT_ONCE,
+        )
 
     @property
     def network(self) -> Network:
@@ -186,33 +193,7 @@ class XrpRail:
             return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
         if not codec.network_fits(found.fields, self._network.chain_id):
             return Submission(Verdict.REFUSED, f"these bytes are for another network than {self._network.chain}")
-        try:
-            return await self._submit(raw)
-        except NodeUnreachable as error:
-            return Submission(Verdict.UNKNOWN, str(error))
-
-    async def _submit_all(self, raws: list[bytes]) -> list[Submission | NodeUnreachable]:
-        txids = [codec.transaction_id(raw) for raw in raws]
-        again = {txid for txid in txids if txid in self._submitted}
-        said: dict[str, Submission] = {}
-        healthy = self._nodes.healthy()
-        for node in self._nodes.usable():
-            left = [i for i, txid in enumerate(txids) if not _accepted(said.get(txid)) or (txid in again and node in healthy)]
-            if not left:
-                continue
-            answers: Sequence[object]
-            try:
-                answers = await self._nodes.ask(node, [Call("submit", ({"tx_blob": raws[i].hex().upper()},)) for i in left])
-            except NodeUnreachable as error:
-                answers = [error] * len(left)
-            for i, answer in zip(left, answers, strict=True):
-                if not _accepted(said.get(txids[i])):
-                    said[txids[i]] = verdict_of(node, answer, txids[i])
-        for txid in txids:
-            self._submitted[txid] = None
-        while len(self._submitted) > REMEMBERED_MAX:
-            self._submitted.pop(next(iter(self._submitted)))
-        return [said[txid] for txid in txids]
+        return await self._submit(found.txid, raw)
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""
@@ -253,8 +234,6 @@ class XrpRail:
 
 def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     """A node's answer to bytes with this id, mapped whole. Its words are never proof that the bytes cannot land."""
-    if isinstance(answer, NodeUnreachable):
-        return Submission(Verdict.UNKNOWN, str(answer))
     if isinstance(answer, Fault):
         return Submission(Verdict.UNKNOWN, f"{node.name}: {answer.words}")
     try:
@@ -266,7 +245,3 @@ def verdict_of(node: Node, answer: object, txid: str) -> Submission:
     # A tec code here is a forecast for the open ledger, which has taken the transaction.
     taken = result in _TAKEN or result.startswith("tec")
     return Submission(Verdict.ACCEPTED if taken else Verdict.UNKNOWN, "" if result == "tesSUCCESS" else f"{node.name}: {result}")
-
-
-def _accepted(said: Submission | None) -> bool:
-    return said is not None and said.verdict is Verdict.ACCEPTED
