@@ -92,6 +92,12 @@ class AnvilNetwork:
         answer: dict[str, Any] = post_json(self._chain.url, call)
         return answer
 
+    def code(self, address: str) -> str:
+        return str(self._chain.rpc("eth_getCode", address, "latest"))
+
+    def set_code(self, address: str, code: str) -> None:
+        self._chain.rpc("anvil_setCode", address, code)
+
     def tick(self) -> None:
         due = 0
         while self._block_ms and self._due_ms <= self._now_ms():

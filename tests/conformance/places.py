@@ -15,8 +15,9 @@ from penstock.devnet.control import control
 from penstock.devnet.evm.box import network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
+from penstock.devnet.xrp.chain import address_of
 from penstock.rails.lightning import codec as lightning
-from tests.conformance.anvil import anvil_network
+from tests.conformance.anvil import AnvilNetwork, anvil_network
 from tests.fixtures.house import House, house_on
 
 
@@ -26,6 +27,8 @@ class Place:
 
     `pays` is an amount of each token, `funds` base units of each for the hot address. `recipient(house, n, value)` is a fresh address
     with its memo. `received(house, address, symbol)` is the truth about who got what;
+    `fails` lets a payment of a token to an address fail on chain
+    after it was given to the nodes, and may give back what mends that. `expires` is what follows when a transaction has expired: another "version" or another "attempt".
     `held_before` is what a recipient has in the beginning. `bumps` False: a transaction has one version, and a price
     that rises after it was made lets it fail. `own_node`: the coins are the node's, so there is one node behind every address,
     and what it loses of its own records is for a person.
@@ -38,8 +41,8 @@ class Place:
     wrong_addresses: tuple[str, ...]
     needs_memo: Callable[[House], str] | None = None
     reorgs: tuple[int, ...] = ()
-    fails_on_chain: Callable[[House], Callable[[], None] | None] | None = None
-    expires_s: float | None = None
+    fails: Callable[[House, str, str], Callable[[], None] | None] | None = None
+    expires: str = ""
     mempool: bool = True
     own_node: bool = False
     bumps: bool = True
@@ -100,6 +103,23 @@ def evm_recipient(house: House, number: int, value: str) -> tuple[str, str]:
     return codec.checksum("0x" + codec.keccak256(f"recipient {number}".encode())[12:].hex()), ""
 
 
+REVERTS = bytes.fromhex("5f5ffd")
+
+
+def broken_token(house: House, symbol: str, address: str) -> Callable[[], None]:
+    """The token's code reverts whatever is asked of it, for a while."""
+    del address
+    contract = house.product.catalog.by_symbol(symbol, house.chain).contract
+    if isinstance(house.network, AnvilNetwork):
+        code = house.network.code(contract)
+        house.network.set_code(contract, "0x" + REVERTS.hex())
+        return lambda: house.network.set_code(contract, code)
+    chain, account = house.network.chain, bytes.fromhex(contract[2:])
+    whole = chain._world.accounts.newest(account)
+    chain._world.accounts.write(chain.head.number, {account: whole._replace(code=REVERTS)})
+    return lambda: chain._world.accounts.write(chain.head.number, {account: whole})
+
+
 def deep_ethereum(now_ms: Callable[[], int]) -> Any:
     """Its finality is so far behind that forks of depth 6 can be."""
     spec = next(spec for spec in specs(Catalog.load()) if spec.name == "ETH")
@@ -114,6 +134,7 @@ ETHEREUM = Place(
     wrong_addresses=("0x1234", "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", "0xdAC17F958D2ee523a2206206994597C13D831ec8"),
     reorgs=(1, 2, 3, 4, 5, 6),
     settings={"confirmations": 7},
+    fails=broken_token,
     born=deep_ethereum,
 )
 
@@ -137,6 +158,13 @@ BITCOIN = Place(
 )
 
 
+def paused(house: House, symbol: str, address: str) -> None:
+    """The token's owner stops all transfers."""
+    del address
+    token = house.product.catalog.by_symbol(symbol, "TRX")
+    control([house.network], {"do": "behave", "contract": token.contract, "behaviour": "paused"})
+
+
 def tron_recipient(house: House, number: int, value: str) -> tuple[str, str]:
     from penstock.rails.tron import codec
 
@@ -156,6 +184,8 @@ TRON = Place(
     ),
     reorgs=(1, 2, 3),
     bumps=False,
+    fails=paused,
+    expires="attempt",
 )
 
 
@@ -166,6 +196,15 @@ def xrp_recipient(house: House, number: int, value: str) -> tuple[str, str]:
     token = house.product.catalog.by_symbol("RLUSD", "XRP")
     answer = control([house.network], {"do": "account", "name": f"recipient {number}", "trusts": token.contract, **wish})
     return answer["address"], tag
+
+
+def closed(house: House, symbol: str, address: str) -> None:
+    """The recipient takes no deposits any more."""
+    del symbol
+    for number in range(3):
+        key = coincurve.PrivateKey(hashlib.sha256(f"somebody called recipient {number}".encode()).digest())
+        if address_of(key.public_key.format()) == address:
+            house.network.chain.send(key, {"TransactionType": "AccountSet", "SetFlag": 9})
 
 
 def xrp_that_demands_a_tag(house: House) -> str:
@@ -181,12 +220,20 @@ XRP = Place(
     needs_memo=xrp_that_demands_a_tag,
     reorgs=(1,),
     held_before={"XRP": 1_200_000},
+    fails=closed,
+    expires="version",
 )
 
 
 def invoice(house: House, number: int, value: str) -> tuple[str, str]:
     made = control([house.network], {"do": "invoice", "units": int(value) * 1_000 if number % 2 else 0, "expiry_s": 100_000})
     return made["invoice"], ""
+
+
+def offline(house: House, symbol: str, address: str) -> None:
+    """The recipient's node refuses what arrives."""
+    del symbol, address
+    control([house.network], {"do": "fail", "count": 1000, "reason": "INCORRECT_PAYMENT_DETAILS"})
 
 
 def paid_invoice(house: House, text: str) -> int:
@@ -207,6 +254,7 @@ LIGHTNING = Place(
         "lntb1pvjluezpp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqypqdpl2pkx2ctnv5sxxmmwwd5kgetjypeh2ursdae8g6twvus8g6rfwvs8qun0dfjkxaq",
     ),
     truth=paid_invoice,
+    fails=offline,
     mempool=False,
     own_node=True,
 )

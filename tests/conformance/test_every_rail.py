@@ -219,6 +219,45 @@ def test_a_node_that_is_far_behind_settles_nothing_alone(house, place):
     house.judge()
 
 
+@having(lambda place: place.fails)
+def test_what_fails_on_chain_for_good_fails_the_order_and_gives_the_money_back(house, place):
+    token = house.product.catalog.by_symbol(place.main, place.chain)
+    before = balance(house, token)
+    for node in house.network.nodes:
+        node.faults.delay_ms = 6_000
+    house.network.set_block_time(0)
+    mend = place.fails(house, place.main, "") if place.own_node else None
+    address = pay(house, place)
+    if not place.own_node:
+        house.run(house.until("a", "sending"))
+        house.wait(2)
+        mend = place.fails(house, place.main, address)
+    house.network.set_block_time(1_000)
+    order = house.run(house.until("a", "failed", "succeeded", "quarantined"))
+    assert (order["state"], order["status"]) == ("failed", "Failed"), order["states"]
+    if mend is not None:
+        mend()
+    assert Decimal(place.received(house, address, place.main)) <= 0
+    assert balance(house, token) == before
+    house.judge()
+
+
+@having(lambda place: not place.own_node)
+def test_what_no_node_passes_on_for_a_quarter_of_an_hour_is_paid_once_at_last(house, place):
+    for node in house.network.nodes:
+        node.faults.drop = 10**6
+    address = pay(house, place)
+    house.wait(900)
+    for node in house.network.nodes:
+        node.faults.drop = 0
+    attempts = paid(house, place, "a", address)["attempts"]
+    if place.expires == "attempt":
+        assert [attempt["state"] for attempt in attempts][-2:] == ["dead", "final"]
+    elif place.expires == "version":
+        assert len(attempts) == 1 and len(attempts[0]["versions"]) > 1
+    house.judge()
+
+
 @having(lambda place: not place.own_node)
 def test_a_node_of_another_network_is_not_used_and_one_alone_decides_nothing(house, place):
     house.network.nodes[0].faults.chain_id = 1
