@@ -14,6 +14,8 @@ from penstock.rails.lightning import fates
 from tests.fixtures.lightning_town import SATS, Town
 
 SCENARIOS = 100
+FOUND = (1024, 1803, 2409)
+"""Seeds that once released what was paid later."""
 STEPS = 40
 DAY_S = 86_400
 WAITS_S = (0.02, 0.5, 3, 10, 30, 120, 700, 4_000, DAY_S, 3 * DAY_S)
@@ -156,7 +158,7 @@ def live(seed):
 
 @pytest.mark.slow
 def test_no_payment_is_released_while_a_part_of_it_may_settle_and_none_is_paid_twice():
-    lives = [live(seed) for seed in range(SCENARIOS)]
+    lives = [live(seed) for seed in (*range(SCENARIOS), *FOUND)]
     kinds = [type(seen) for life in lives for seen in life.decided.values()]
     assert kinds.count(Final) > 4 * SCENARIOS
     assert kinds.count(FailedOnChain) > SCENARIOS
