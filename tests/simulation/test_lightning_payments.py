@@ -81,8 +81,16 @@ class Life:
             return
         self.all.append(version)
         self.open[version.txid] = version
-        if self.dice.randrange(5):  # else the process died before it
-            self.town.submit(version)
+        match self.dice.randrange(6):
+            case 0:
+                pass  # the process died before it was sent
+            case 1:  # the call lies somewhere for minutes, and the next try fails
+                self.town.fault(node="all", delay_ms=self.dice.randrange(1_000, 500_000))
+                self.town.submit(version)
+                self.town.fault(node="all", delay_ms=0)
+                self.town.do("fail")
+            case _:
+                self.town.submit(version)
 
     def follow(self, version):
         try:
