@@ -165,6 +165,23 @@ def test_a_call_that_lies_somewhere_for_minutes_keeps_a_failure_from_being_final
     assert town.settled(version)[0] == 1
 
 
+def test_a_call_without_an_answer_is_not_made_again_by_another_address_at_once(town):
+    """Both would arrive, and only one of them would be waited for: found by the seeds of C7."""
+    version = town.version(town.invoice())
+    town.fault(node=0, delay_ms=60_000)
+    town.do("fail", reason="TIMEOUT")
+    assert town.submit(version).verdict is Verdict.UNKNOWN
+    assert sum(path.endswith("/v2/router/send") for path in town.asked) == 1
+    assert town.observe(version) == Absent()
+    assert town.submit(version).verdict is Verdict.ACCEPTED, "by the other address, and it fails"
+    seen = Pending()
+    for _ in range(6):
+        assert not isinstance(seen, FailedOnChain)
+        town.later(20)
+        seen = town.observe(version)
+    assert isinstance(seen, Final), "by the call that was late"
+
+
 def test_a_node_that_calls_failed_what_is_in_flight_is_not_believed(town):
     for hidden in (False, True):
         town.do("hold")

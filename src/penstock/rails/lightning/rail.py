@@ -236,7 +236,9 @@ class LightningRail:
             return Submission(Verdict.UNKNOWN, "its time to be sent is over")
         memory.sent += 1
         memory.unanswered += 1
-        said = await self._nodes.read(Call(SEND, (order,)), _is(Submission))
+        # To one address alone, the one that just answered: a call that stays without an answer there may still arrive, and has to be counted.
+        (answer,) = await self._nodes.ask(self._nodes.usable()[0], [Call(SEND, (order,))])
+        said = _is(Submission)(answer)
         if said.verdict is Verdict.ACCEPTED:
             memory.known = True
             memory.unanswered -= 1
