@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import coincurve
@@ -16,11 +16,11 @@ from coincurve.ecdsa import cdata_to_der, deserialize_compact
 from xrpl.core import binarycodec
 
 from penstock.devnet.box import Keep
-from penstock.devnet.xrp.amounts import ISSUED_SCALE, Amount
+from penstock.devnet.xrp.amounts import ISSUED_SCALE, Amount, with_transfer_fee
 from penstock.devnet.xrp.engine import admit, apply
 from penstock.devnet.xrp.ledgers import RIPPLE_EPOCH_S, Applied, Ledger, make, sealed
 from penstock.devnet.xrp.lines import new_line, put
-from penstock.devnet.xrp.preflight import NETWORK_ID_NAMED, preflight
+from penstock.devnet.xrp.preflight import NETWORK_ID_NAMED, RATE_MAX, preflight
 from penstock.devnet.xrp.queue import BASE_FEE, Queue, Room, fee_at, level_of, open_level
 from penstock.devnet.xrp.state import DEFAULT_RIPPLE, Account, Draft, Line, Side, State, TrustLine, View, line_between
 from penstock.devnet.xrp.transactions import Transaction, address_of, half_sha512, read
@@ -239,8 +239,11 @@ class XrpChain:
         self._decrees.append((None, decree))
 
     def pay(self, address: str, amount: Amount) -> str:
-        """From the faucet, by a real transaction; its id. Raises ValueError."""
-        return self.send(self._key, {"TransactionType": "Payment", "Destination": address, "Amount": amount.json()})
+        """From the faucet, by a real transaction; its id. Whatever the issuer takes comes on top. Raises ValueError."""
+        fields: dict[str, Any] = {"TransactionType": "Payment", "Destination": address, "Amount": amount.json()}
+        if amount.currency:
+            fields["SendMax"] = replace(amount, units=with_transfer_fee(amount.units, RATE_MAX)).json()
+        return self.send(self._key, fields)
 
     def send(self, key: coincurve.PrivateKey, fields: Mapping[str, Any]) -> str:
         """Sign with a key of this box and submit; the id. Raises ValueError with the code of a refusal."""
@@ -312,7 +315,8 @@ class XrpChain:
         """Offer what came too early and is due now, as long as that lets more of it in."""
         entered = True
         while entered and (due := self.queue.due(self._draft)):
-            entered = any([self._offer(transaction).startswith(("tes", "tec")) for transaction in due])
+            codes = [self._offer(transaction) for transaction in due]
+            entered = any(code.startswith(("tes", "tec")) for code in codes)
 
     def _arrive(self, now_ms: int) -> None:
         """Offer what was delayed until now."""
