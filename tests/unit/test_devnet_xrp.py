@@ -326,6 +326,14 @@ def test_issuers_have_rules_of_their_own(order, code):
     assert landed_code(box, pay_token(box, "1", ISSUER)) == "tesSUCCESS"  # a frozen token may still go home
 
 
+def test_who_holds_a_token_already_needs_no_authorisation_for_more():
+    box = holder(funded())
+    carol = somebody(box, "carol", trusts=CONTRACT)
+    assert landed_code(box, pay_token(box, "1", carol)) == "tesSUCCESS"
+    control([box], {"do": "issuer", "contract": CONTRACT, "settings": "default_ripple require_auth"})
+    assert landed_code(box, pay_token(box, "1", carol)) == "tesSUCCESS"
+
+
 def test_no_more_arrives_than_the_recipient_trusts_for():
     box = holder(funded())
     key = key_of("dora")
@@ -341,14 +349,15 @@ def test_no_more_arrives_than_the_recipient_trusts_for():
 
 def test_a_trust_line_is_owned_and_costs_a_reserve_from_the_third_thing_on():
     box = funded(drops=1_200_000)
-    account = box.chain.current.account
     assert act(box, "TrustSet", LimitAmount=token("1000")) == "tesSUCCESS"
-    assert account(ALICE).owner_count == 1
+    assert box.chain.current.account(ALICE).owner_count == 1
     assert act(box, "TrustSet", LimitAmount={**token("1"), "currency": "EUR"}) == "tesSUCCESS"
     assert act(box, "TrustSet", LimitAmount={**token("1"), "currency": "GBP"}) == "tecNO_LINE_INSUF_RESERVE"
     assert act(box, "TrustSet", LimitAmount={**token("0"), "currency": "JPY"}) == "tecNO_LINE_REDUNDANT"
+    assert act(box, "TrustSet", LimitAmount=token("0")) == "tesSUCCESS"
+    assert box.chain.current.account(ALICE).owner_count == 2  # rippling is not as the account has it by default
     assert act(box, "TrustSet", LimitAmount=token("0"), Flags=0x00020000) == "tesSUCCESS"
-    assert account(ALICE).owner_count == 1
+    assert box.chain.current.account(ALICE).owner_count == 1
 
 
 @pytest.mark.parametrize(
@@ -394,7 +403,7 @@ def test_a_ticket_takes_the_place_of_a_sequence_once():
     assert (account.sequence, account.tickets, account.owner_count) == (before + 3, {before + 1, before + 2}, 2)
     used = pay(box, Sequence=0, TicketSequence=before + 2)
     assert landed_code(box, used) == "tesSUCCESS"
-    assert sequence(box) == before + 3
+    assert (sequence(box), box.chain.current.account(ALICE).owner_count) == (before + 3, 1)
     assert code_of(box, used) == "tefNO_TICKET"
     assert code_of(box, pay(box, 21_000_000, Sequence=0, TicketSequence=before + 2)) == "tefNO_TICKET"
     assert act(box, "TicketCreate", TicketCount=250) == "tecDIR_FULL"

@@ -221,6 +221,7 @@ def test_where_validation_is_slow_forks_go_deeper(depth, fate):
     assert box.chain.ledgers[head].hash != before
     arrived = 0 if fate == "drop" else sum(1_000_000 + number for number in range(depth))
     assert (box.holding(BOB), sequence(box) - first) == (arrived, 0 if fate == "drop" else depth)
+    assert [one.transaction.raw for one in box.chain.of_account(BOB)] == ([] if fate == "drop" else raws)
     for raw in raws:
         code_of(box, raw)
     box.mine(7)
@@ -265,6 +266,10 @@ def test_hashes_link_and_close_times_never_fall():
     assert all(later.parent == earlier.hash for earlier, later in pairwise(ledgers))
     assert all(later.close_time >= earlier.close_time for earlier, later in pairwise(ledgers))
     assert len({ledger.hash for ledger in ledgers}) == len(ledgers)
+    last = ledgers[-1].close_time
+    clock.now -= 60_000
+    box.mine()
+    assert box.chain.ledgers[box.chain.closed].close_time == last
 
 
 def test_the_same_seed_and_clock_give_the_same_ledgers():

@@ -469,6 +469,13 @@ def test_what_reaches_the_network_twice_is_there_once():
     assert (box.holding(BOB), liar.faults.duplicate) == (20_000_000, 0)
 
 
+def test_what_is_lost_is_lost_however_often_it_was_to_arrive():
+    box = funded()
+    liar, _ = faulty(box, drop=1, duplicate=1)
+    ask(liar, "submit", tx_blob=pay(box).hex())
+    assert (box.chain.waiting_count, liar.faults.duplicate) == (0, 1)
+
+
 def test_a_delayed_submission_is_not_seen_before_it_arrives():
     clock = Clock()
     box = funded(clock)
@@ -505,6 +512,12 @@ def test_a_node_that_lags_has_old_ledgers_and_knows_it():
         assert ask(liar, "account_info", account=ALICE, ledger_index=where)["account_data"]["Balance"] == "100000000"
     assert ask(liar, "account_info", account=ALICE, ledger_index=box.chain.validated)["error"] == "lgrNotFound"
     assert ask(liar, "account_tx", account=BOB, ledger_index_min=-1)["transactions"] == []
+    opened = pay(box)
+    code_of(box, opened)
+    box.spike(64)
+    code_of(box, pay(box))
+    assert [ask(node, "tx", transaction=transaction_id(opened))["status"] for node in (liar, honest)] == ["error", "success"]
+    assert [ask(node, "account_info", account=ALICE, queue=True)["queue_data"]["txn_count"] for node in (liar, honest)] == [0, 1]
 
 
 def test_a_node_with_a_gap_cannot_search_it_and_says_so():

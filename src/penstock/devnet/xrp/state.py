@@ -100,11 +100,8 @@ class History(Generic[K, V]):
         return row[place - 1][1] if row and place else None
 
     def write(self, key: K, index: int, value: V | None) -> None:
-        """The value from this ledger on."""
-        row = self._rows.setdefault(key, [])
-        if row and row[-1][0] == index:
-            row.pop()
-        row.append((index, value))
+        """The value from this ledger on, which is newer than every one before."""
+        self._rows.setdefault(key, []).append((index, value))
 
     def undo(self, index: int) -> None:
         """Forget everything from this ledger on."""
