@@ -477,7 +477,7 @@ class Weather:
         node.break_after, node.breakage = 1, self.dice.choice(["500", "503", "reset"])
 
     def forget(self):
-        for txid in list(self.town.box.chain._waiting):
+        for txid in self.town.box.chain.waiting:
             self.town.box.forget(txid)
 
     def dear(self):

@@ -1,6 +1,7 @@
 """The XRP Ledger in a box: what a transaction does to the ledger, and the code it ends with."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,18 @@ def test_bytes_that_no_node_takes_are_no_transaction(wrong):
     }[wrong]()
     with pytest.raises(Unreadable):
         box.chain.submit(made)
+
+
+def test_whatever_bytes_are_changed_no_other_transaction_comes_of_it():
+    box = funded()
+    raw, dice = pay(box), random.Random(1)
+    for _ in range(300):
+        changed = bytearray(raw)
+        place = dice.randrange(len(raw))
+        changed[place] ^= dice.randrange(1, 256)
+        with pytest.raises(Unreadable):
+            box.chain.submit(bytes(changed))
+    assert box.chain.waiting == []
 
 
 def test_both_kinds_of_keys_sign():

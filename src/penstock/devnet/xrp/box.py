@@ -69,7 +69,7 @@ class XrpBox:
             "open_ledger_fee": str(chain.open_fee),
             "minimum_fee": str(chain.minimum_fee),
             "validation_lag": chain.validation_lag,
-            "waiting": chain.waiting_count,
+            "waiting": len(chain.waiting),
             "faucet": chain.faucet,
             "tokens": {token.currency: {"contract": name, "decimals": token.decimals} for name, token in chain.spec.tokens.items()},
         }

@@ -128,9 +128,9 @@ class XrpChain:
         return len(self._open)
 
     @property
-    def waiting_count(self) -> int:
-        """Transactions that no closed ledger holds yet."""
-        return len(self._open) + len(self.queue) + self.queue.held + len(self._delayed)
+    def waiting(self) -> list[str]:
+        """Ids of transactions that no closed ledger holds yet."""
+        return [*self._open, *(one.txid for one in self.queue.every()), *(one.txid for _, one in self._delayed)]
 
     @property
     def open_level(self) -> int:

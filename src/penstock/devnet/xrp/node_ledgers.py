@@ -5,6 +5,7 @@ https://xrpl.org/docs/references/http-websocket-apis/public-api-methods/ledger-m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ from penstock.devnet.xrp.state import View, line_between
 if TYPE_CHECKING:
     from penstock.devnet.xrp.node import XrpNode
 
+_CURRENCY: Final = re.compile(r"[0-9A-F]{40}|[!-~]{3}", re.ASCII)
 _Found = tuple[str, str, dict[str, Any] | None]
 """Type, id and fields of an entry; None where there is none."""
 
@@ -99,7 +101,7 @@ def _entry(view: View, params: Params) -> _Found:
 
 def _line(view: View, params: Params) -> _Found:
     accounts, currency = params.get("accounts"), params.get("currency")
-    if not isinstance(accounts, list) or len(accounts) != 2 or not isinstance(currency, str):
+    if not isinstance(accounts, list) or len(accounts) != 2 or not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
         raise invalid("Invalid field 'ripple_state'.")
     pair = {"one": accounts[0], "other": accounts[1]}
     key = line_between(address_in(pair, "one"), address_in(pair, "other"), currency)

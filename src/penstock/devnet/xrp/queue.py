@@ -60,11 +60,6 @@ class Queue:
     def __len__(self) -> int:
         return self._size
 
-    @property
-    def held(self) -> int:
-        """How many are kept until their sequence is due."""
-        return len(self._held)
-
     def of(self, account: str) -> list[Transaction]:
         """What an account has queued, in order."""
         return [one for _, one in sorted(self._by_account.get(account, {}).items())]
