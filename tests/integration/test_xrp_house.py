@@ -139,7 +139,7 @@ def test_a_second_instance_with_our_key_stops_the_lane_and_pays_nothing_twice(ho
     house.network.set_block_time(0)
     accepted(house, "a", "XRP", "5", account(house, "a"))
     house.wait(3)
-    for txid in list(chain._waiting):
+    for txid in chain.waiting:
         house.network.forget(txid)
     chain.submit(codec.sign(stolen, key).raw)
     house.network.mine(2)

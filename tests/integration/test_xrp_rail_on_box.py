@@ -306,10 +306,12 @@ def test_a_price_above_the_cap_waits_without_a_new_version(town):
 
 
 def test_a_cancel_uses_the_sequence_up_and_pays_nobody(town):
+    """While the payment is only queued: what the open ledger has taken cannot be replaced there."""
     first = town.pay()
-    cancel = town.bump(first, cancel=True)
+    town.box.spike(64)
     town.submit(first)
-    town.submit(cancel)
+    cancel = town.bump(first, cancel=True)
+    assert town.submit(cancel).verdict is Verdict.ACCEPTED
     town.mine(2)
     seen = town.observe(first, cancel)
     assert (type(seen), seen.txid) == (FailedOnChain, cancel.txid)
@@ -475,7 +477,7 @@ class Weather:
         node.break_after, node.breakage = 1, self.dice.choice(["500", "503", "reset"])
 
     def forget(self):
-        for txid in list(self.town.box.chain._waiting):
+        for txid in self.town.box.chain.waiting:
             self.town.box.forget(txid)
 
     def dear(self):
