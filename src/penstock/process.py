@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -16,6 +17,7 @@ import structlog
 import uvicorn
 
 from penstock.config import Settings, SettingWrong
+from penstock.core import seal
 from penstock.core.intent import Signer
 from penstock.core.party import Secret
 from penstock.db import open_database
@@ -47,6 +49,10 @@ listen = "127.0.0.1:8080"
 """
 
 
+SEAL_FILE: Final = "seal.json"
+SEAL_CONTEXT: Final = "order seal:1"
+
+
 class NotInitialised(Exception):
     """The home folder has no keys yet."""
 
@@ -63,6 +69,7 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         passphrase = Secret(asked) if asked else settings.passphrase
         vault = Vault.create(home, runtime, passphrase=passphrase, key_file=key_file or passphrase is None)
         seed = create_seed(home, vault, runtime)
+        vault.keep(home / SEAL_FILE, runtime.random_bytes(seal.KEY_BYTES), SEAL_CONTEXT)
         database = open_database(runtime, settings.database_url)
         applied = await database.migrate()
         await database.close()
@@ -73,6 +80,13 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         return {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
     finally:
         runtime.close()
+
+
+def load_seal(home: Path, vault: Vault) -> seal.OrderSeal:
+    """What orders are sealed with when they are accepted. Raises NotInitialised or VaultError."""
+    if not (home / SEAL_FILE).exists():
+        raise NotInitialised(f"{home} has no key to seal orders with; run `penstock init`, which makes what is missing")
+    return seal.OrderSeal(vault.kept(home / SEAL_FILE, SEAL_CONTEXT))
 
 
 async def migrate(settings: Settings) -> list[str]:
@@ -97,6 +111,7 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         stack.callback(runtime.close)
         vault = Vault.open(settings.home, runtime, passphrase=settings.passphrase)
         seed = load_seed(settings.home, vault)
+        order_seal = load_seal(settings.home, vault)
         database = open_database(runtime, settings.database_url)
         stack.push_async_callback(database.close)
         await database.migrate()
@@ -110,8 +125,8 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         if signing:
             journal = FileJournal(settings.home)
             stack.callback(journal.close)
-            signer = LocalSigner(seed, journal, runtime, allowed)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer)
+            signer = LocalSigner(seed, journal, runtime, allowed, order_seal)
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer, order_seal)
         await product.connect()
         yield product
 

@@ -103,6 +103,19 @@ class Vault:
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise VaultError(f"the sealed text of {context} does not open: it was altered, or sealed elsewhere") from error
 
+    def keep(self, path: Path, secret: bytes, context: str) -> None:
+        """Seal a secret into a file of its own, once: one that is there stays as it is."""
+        text = json.dumps({"version": 1, "sealed": self.seal(secret, context)}, indent=2) + "\n"
+        write_once(path, text.encode(), self._runtime)
+
+    def kept(self, path: Path, context: str) -> bytes:
+        """The secret of such a file. Raises VaultError when it is damaged, or sealed for another vault or context."""
+        try:
+            sealed = json.loads(read_private(path))["sealed"]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise VaultError(f"{path.name} is damaged; put it back from a backup") from error
+        return self.open_sealed(str(sealed), context)
+
     def __repr__(self) -> str:
         return "Vault(***)"
 

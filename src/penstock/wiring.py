@@ -16,6 +16,7 @@ from penstock.catalog import Catalog
 from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
 from penstock.core.money import Network, parse_units
+from penstock.core.seal import OrderSeal
 from penstock.db import Database, Tx
 from penstock.directory import Directory
 from penstock.http.app import App, build_app
@@ -122,7 +123,9 @@ class World:
 class Product:
     """The wired rooms of one process."""
 
-    def __init__(self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer) -> None:
+    def __init__(
+        self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer, seal: OrderSeal
+    ) -> None:
         self.settings = settings
         self.runtime = world.runtime
         self.database = database
@@ -146,7 +149,13 @@ class Product:
             withdrawals=settings.policy.withdrawals,
         )
         self.accept = Accept(
-            catalog=self.catalog, board=self.board, accounts=self.directory, intake=self.intake, policy=policy, next_ids=self._next_ids
+            catalog=self.catalog,
+            board=self.board,
+            accounts=self.directory,
+            intake=self.intake,
+            policy=policy,
+            next_ids=self._next_ids,
+            seal=seal,
         )
         self.store = OrderStore(database)
         self.timelines = Timelines(database, self.catalog)

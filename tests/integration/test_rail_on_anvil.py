@@ -23,6 +23,7 @@ from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.not_run import not_run
 from tests.fixtures.scripted import nodes_of
+from tests.fixtures.seals import SEAL, sealed
 
 RECIPIENT = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 CONTRACT = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
@@ -43,7 +44,7 @@ class House:
         self.nodes = nodes_of([url], self.post, runtime, chain_id=net.chain_id)
         self.journal = FileJournal(home)
         seed = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
-        self.signer = LocalSigner(seed, self.journal, runtime, {"ETH": allow(net, [NATIVE, USDT])})
+        self.signer = LocalSigner(seed, self.journal, runtime, {"ETH": allow(net, [NATIVE, USDT])}, SEAL)
         self.address = next(iter(self.signer._senders["ETH"]))
         self.rail = EvmRail(net, self.nodes, runtime, own=[self.address], contracts=[CONTRACT])
 
@@ -72,6 +73,7 @@ class House:
         return (await self.rail.holdings_at(address, [token], block)).units[token.id]
 
     async def signed(self, intent):
+        intent = sealed(intent)
         (signed,) = await self.signer.sign([intent])
         return VersionView(signed.version, signed.txid, signed.raw, intent)
 
@@ -229,7 +231,7 @@ def test_many_payments_share_questions(on_anvil):
     async def scenario(house):
         first = await house.bound(NATIVE, 3)
         intents = [
-            dataclasses.replace(first, attempt_id=n + 1, slot=first.slot + n, payments=(Payment(n + 1, RECIPIENT, "", 3),))
+            sealed(dataclasses.replace(first, attempt_id=n + 1, slot=first.slot + n, payments=(Payment(n + 1, RECIPIENT, "", 3),)))
             for n in range(40)
         ]
         signed = await house.signer.sign(intents)

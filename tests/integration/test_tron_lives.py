@@ -14,6 +14,7 @@ from penstock.signer.journal import FileJournal
 from penstock.signer.local import AllowedNetwork, LocalSigner
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
+from tests.fixtures.seals import SEAL, sealed
 from tests.fixtures.tron import ALICE, BLOCK_MS, CHAIN_ID, USDT, USDT_CONTRACT, Bench, Runtime, transfer_log, tx
 
 UNITS = 5_000_000
@@ -39,13 +40,13 @@ class House:
             self.journal.close()
         self.journal = FileJournal(self.home)
         allowed = {"TRX": AllowedNetwork("tron", CHAIN_ID, {"usdt": USDT_CONTRACT}, 100_000_000)}
-        self.signer = LocalSigner(Seed(Bip39MnemonicDecoder().Decode(MNEMONIC)), self.journal, self.clock, allowed)
+        self.signer = LocalSigner(Seed(Bip39MnemonicDecoder().Decode(MNEMONIC)), self.journal, self.clock, allowed, SEAL)
 
     def intent(self, attempt_id):
         payment = Payment(77, ALICE, "", UNITS)
         none = FeeEstimate("usdt", 0, 0, {}, 0, 0)
         (fees,) = self.bench.run(self.bench.rail.prepare([payment], USDT, self.hot, none))
-        return self.bench.rail.bind([payment], USDT, LaneView("TRX", self.hot, attempt_id), fees, attempt_id=attempt_id)
+        return sealed(self.bench.rail.bind([payment], USDT, LaneView("TRX", self.hot, attempt_id), fees, attempt_id=attempt_id))
 
     def sign(self, intent):
         (signed,) = asyncio.run(self.signer.sign([intent]))

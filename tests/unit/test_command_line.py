@@ -39,7 +39,7 @@ def test_what_a_command_writes_is_for_its_owner_alone(penstock, tmp_path):
     (tmp_path / "home").mkdir(mode=0o755)
     penstock("init")
     assert {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "home").iterdir()} == dict.fromkeys(
-        ("penstock.db", "penstock.toml", "seed.json", "vault.json", "vault.key"), 0
+        ("penstock.db", "penstock.toml", "seal.json", "seed.json", "vault.json", "vault.key"), 0
     )
 
 

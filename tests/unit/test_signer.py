@@ -11,6 +11,7 @@ from eth_account import Account
 
 from penstock.core.intent import Intent, Payment, SignRefused
 from penstock.core.money import Coin, Network, Token
+from penstock.core.seal import OrderSeal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
@@ -19,6 +20,7 @@ from penstock.signer.local import AddressesOnly, AllowedNetwork, LocalSigner, al
 from penstock.signer.seed import Seed, create_seed, load_seed
 from penstock.vault import Vault, VaultError
 from tests.fixtures.nodes import MNEMONIC
+from tests.fixtures.seals import SEAL, sealed
 
 RUNTIME = SystemRuntime()
 SENDER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -41,7 +43,7 @@ def open_signer(tmp_path, seed):
         for journal in journals:
             journal.close()
         journals[:] = [FileJournal(tmp_path)]
-        return LocalSigner(seed, journals[0], RUNTIME, ALLOWED)
+        return LocalSigner(seed, journals[0], RUNTIME, ALLOWED, SEAL)
 
     yield opener
     for journal in journals:
@@ -64,7 +66,7 @@ def pay(attempt_id=1, version=1, slot=0, order_id=None, recipient=RECIPIENT, uni
         terms={"gas_limit": 60_000, "max_fee_per_gas": 2_000_000_000, "max_priority_fee_per_gas": 1_000_000_000},
         fee_cap=10**15,
     )
-    return dataclasses.replace(intent, **changes)
+    return sealed(dataclasses.replace(intent, **changes))
 
 
 def sign(signer, *intents):
@@ -205,6 +207,64 @@ def test_a_slot_belongs_to_one_attempt(open_signer):
 def test_an_order_has_one_attempt(open_signer):
     sign(open_signer(), pay(order_id=7))
     assert "its death is not proved" in refusal(open_signer(), pay(attempt_id=2, slot=1, order_id=7))
+
+
+def test_a_name_of_the_merchant_has_one_attempt_also_under_another_id(open_signer):
+    """An older database has forgotten the order, and the merchant asks again: it gets a new id, and the name is spent."""
+    payment = Payment(7, RECIPIENT, "", 5, key="1/rent")
+    sign(open_signer(), pay(payments=(payment,)))
+    again = dataclasses.replace(payment, order_id=8)
+    assert "its death is not proved" in refusal(open_signer(), pay(attempt_id=2, slot=1, payments=(again,)))
+    assert sign(open_signer(), pay(attempt_id=3, slot=1, payments=(dataclasses.replace(again, key="2/rent"),)))
+
+
+SEALED = pay().payments[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"order_id": 999},
+        {"key": "2/order-101"},
+        {"key": ""},
+        {"recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"},
+        {"recipient": RECIPIENT.lower()},
+        {"memo": "1"},
+        {"units": 6},
+        {"seal": ""},
+        {"seal": SEALED.seal[:-1]},
+        {"seal": SEALED.seal.upper()},
+        {"seal": "\u0661" * 64},
+    ],
+)
+@pytest.mark.parametrize("kind", ["pay", "cancel"])
+def test_an_order_that_was_changed_after_it_was_sealed_is_not_signed(open_signer, tmp_path, change, kind):
+    changed = dataclasses.replace(pay(kind=kind), payments=(dataclasses.replace(SEALED, **change),))
+    assert "the seal of order" in refusal(open_signer(), changed)
+    assert (tmp_path / "signer.journal").read_bytes() == b""
+
+
+def test_a_seal_is_of_one_token_on_one_network_under_one_key(open_signer):
+    native = dataclasses.replace(pay(), token_id="native", contract=None)
+    assert "the seal of order" in refusal(open_signer(), native)
+    assert not SEAL.fits(SEALED, chain="POLYGON", token_id="usdt")
+    assert not OrderSeal(bytes(32)).fits(SEALED, chain="ETH", token_id="usdt")
+    assert SEAL.fits(dataclasses.replace(SEALED, weight=7), chain="ETH", token_id="usdt")
+    assert repr(SEAL) == "OrderSeal(***)"
+
+
+def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
+    """Its lines have neither key nor seal; the same intent gives the same bytes, and a dearer version of it too."""
+    old = json.loads(dataclasses.replace(pay(), payments=(Payment(101, RECIPIENT, "", 5),)).to_json())
+    for field in ("key", "seal"):
+        del old["payments"][0][field]
+    first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, codec, 31337, 0))
+    signer = LocalSigner(seed, MemoryJournal([{"kind": "sign", "intent": old, "txid": first.txid}]), RUNTIME, ALLOWED, SEAL)
+    intent = Intent.from_json(json.dumps(old))
+    dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
+    assert sign(signer, intent)[0].raw == first.raw
+    assert sign(signer, dataclasses.replace(intent, version=2, terms=dearer))
+    assert "its death is not proved" in refusal(signer, pay(attempt_id=2, slot=1, order_id=101))
 
 
 @pytest.mark.parametrize(
@@ -357,12 +417,12 @@ def test_an_entry_of_a_kind_from_the_future_refuses_to_start(open_signer, seed, 
     open_signer()
     for entry in ({"kind": "death", "intent": json.loads(pay().to_json()), "txid": "0x"}, {"kind": "sign"}):
         with pytest.raises(JournalBroken, match="journal entry 1"):
-            LocalSigner(seed, MemoryJournal([entry]), RUNTIME, ALLOWED)
+            LocalSigner(seed, MemoryJournal([entry]), RUNTIME, ALLOWED, SEAL)
 
 
 def test_other_bytes_than_the_journal_says_are_refused(seed):
     journal = MemoryJournal([{"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32}])
-    assert "was the seed replaced" in refusal(LocalSigner(seed, journal, RUNTIME, ALLOWED), pay())
+    assert "was the seed replaced" in refusal(LocalSigner(seed, journal, RUNTIME, ALLOWED, SEAL), pay())
 
 
 class MemoryJournal:

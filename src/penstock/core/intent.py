@@ -18,7 +18,9 @@ Kind = Literal["pay", "cancel", "open"]
 @dataclass(frozen=True, slots=True)
 class Payment:
     """One recipient of a transaction. `units` are base units of the intent's token; `weight` is this payment's part of what the
-    transaction weighs, where many share its fee (Bitcoin: weight units), and decides nothing but how the fee is shown.
+    transaction weighs, where many share its fee (Bitcoin: weight units), and decides nothing but how the fee is shown. `key` is the
+    merchant's own name of the order ("MERCHANT_ID/MERCHANT_ORDER_ID") and `seal` what `core.seal` made of all this when the order was
+    accepted; both are "" in journals of before.
     """
 
     order_id: int
@@ -26,6 +28,8 @@ class Payment:
     memo: str
     units: int
     weight: int = 1
+    key: str = ""
+    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ def wire_status(state: OrderState, shown: WireStatus) -> WireStatus:
 @dataclass(frozen=True, slots=True)
 class Order:
     """One withdrawal. Amounts are coin units of 10^-18; times Unix milliseconds; `payer` and `recipient` are holders
-    (`m:<merchant>` or `u:<account>`), `recipient` is "" for an outside address.
+    (`m:<merchant>` or `u:<account>`), `recipient` is "" for an outside address; `seal` is over what is paid to
+    whom (core.seal), "" inside the house.
     """
 
     id: int
@@ -136,6 +137,12 @@ class Order:
     fail_reason: str
     txid: str
     decided_at_ms: int | None
+    seal: str = ""
+
+    @property
+    def key(self) -> str:
+        """The merchant's own name of the order, unique for ever: it outlives a database that has forgotten the order."""
+        return f"{self.merchant_id}/{self.merchant_order_id}"
 
     @property
     def is_internal(self) -> bool:

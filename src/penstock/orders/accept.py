@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import structlog
@@ -26,9 +26,11 @@ from penstock.core.order import (
     holder_of_merchant,
 )
 from penstock.core.party import Account, Merchant
+from penstock.core.seal import OrderSeal
 from penstock.core.snowflake import moment_ms
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.board import Board, Quote
+from penstock.orders.choose import payment_of
 from penstock.orders.intake import Draft, Intake
 from penstock.rails.base import Destination, InvalidDestination, LooksUp, MemoRequired, NodeUnreachable, OwnAddress, Rail
 
@@ -86,6 +88,7 @@ class Accept:
         intake: Intake,
         policy: Policy,
         next_ids: Callable[[int], list[int]],
+        seal: OrderSeal,
     ) -> None:
         self._catalog = catalog
         self._board = board
@@ -93,6 +96,7 @@ class Accept:
         self._intake = intake
         self._policy = policy
         self._next_ids = next_ids
+        self._seal = seal
 
     async def withdraw(self, merchant: Merchant, request: WithdrawRequest) -> Order:
         """The order of this id, new or as it was first accepted. Raises Refused."""
@@ -185,7 +189,7 @@ class Accept:
         order = self._order(merchant_id, payer, request, token, value, quote, recipient="", destination=destination)
         self._check_asked(token, destination, order)
         await self._look_up(rail, destination, token)
-        return order, destination.once
+        return replace(order, seal=self._seal.of(payment_of(order, token), chain=token.chain, token_id=token.id)), destination.once
 
     def _check_exact(self, token: Token, value: CoinAmount) -> None:
         """The token can carry the value to the last digit (spec 16; architecture, section 4). Raises Refused."""

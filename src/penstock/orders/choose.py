@@ -22,6 +22,7 @@ Fees = Mapping[int, FeeEstimate | Unpayable]
 """By order id; none for an order whose network gives no fresh estimate."""
 
 _NO_ESTIMATE: Final = "there is no fresh fee estimate from the network's nodes"
+_NO_SEAL: Final = "it was accepted before orders were sealed, and the signer pays no such order; cancel it and ask again"
 
 
 @dataclass(slots=True)
@@ -100,7 +101,9 @@ class Chooser:
         choice, fit = Choice(), []
         for order in sorted(orders, key=lambda o: o.id):
             fees = fees_of.get(order.id)
-            if fees is None:
+            if not order.seal:
+                choice.held.append((order, HoldReason.POLICY, _NO_SEAL))
+            elif fees is None:
                 choice.held.append((order, HoldReason.NETWORK_PAUSED, _NO_ESTIMATE))
             elif isinstance(fees, Unpayable):
                 choice.refuse(order, fees)
@@ -169,7 +172,8 @@ class Chooser:
 
 def payment_of(order: Order, token: Token) -> Payment:
     """What the order's recipient gets."""
-    return Payment(order.id, order.destination, order.memo, CoinAmount(token.coin, order.net).to_token(token).units)
+    units = CoinAmount(token.coin, order.net).to_token(token).units
+    return Payment(order.id, order.destination, order.memo, units, key=order.key, seal=order.seal)
 
 
 def chooser(tx: Tx, catalog: Catalog, rail: Rail, lane: Lane, *, in_flight_max: int) -> Chooser | None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from penstock.commands import Commands
 from penstock.config import NetworkSettings, Settings
+from penstock.core.seal import OrderSeal
 from penstock.core.snowflake import from_wire
 from penstock.db import Database, SqliteDatabase
 from penstock.http.app import App
@@ -32,6 +33,8 @@ CRASHES_MAX: Final = 6
 END_S: Final = 600.0
 CONFIRMATIONS: Final = 5
 """Deeper than any fork of the weather: a fork beyond finality is another network's problem."""
+
+SEAL: Final = OrderSeal(b"the seal key of simulated houses")
 
 
 class Violation(Exception):
@@ -174,9 +177,10 @@ class _Game:
         await database.migrate()
         ids = await IdSource.lease(runtime, database, "simulation")
         catalog = self._world.catalog.with_network(CHAIN, chain_id=self._world.network.chain.spec.chain_id)
-        signer = LocalSigner(self._keys, self._journal, runtime, allowed_networks(self._settings, catalog, every=True))
+        allowed = allowed_networks(self._settings, catalog, every=True)
+        signer = LocalSigner(self._keys, self._journal, runtime, allowed, SEAL)
         world = World(runtime, self._world.rpc, self._world, _no_prices)
-        product = Product(self._settings, world, database, ids, self._vault, signer)
+        product = Product(self._settings, world, database, ids, self._vault, signer, SEAL)
         await product.connect()
         await part(runtime, product)
 

@@ -2,7 +2,9 @@
 
 What it promises, whatever anybody asks of it:
   one intent for an attempt for ever; later versions differ in version, kind and terms alone; the same intent gives the same bytes
-  one attempt for a slot or resource of a sender, and for an order one at a time: another only when the first was buried
+  one attempt for a slot or resource of a sender, and for an order one at a time: another only when the first was buried; the merchant's
+  name of the order counts as much as our id of it
+  only orders that carry the seal of who accepted them
   only plain transfers and own cancels, of tokens that are pinned, on networks that are pinned, at a fee not above the cap
   the journal holds an intent before its signature leaves
 """
@@ -15,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.core.intent import Codec, Death, Intent, OfflineCodec, Signed, SignRefused
+from penstock.core.intent import Codec, Death, Intent, OfflineCodec, Payment, Signed, SignRefused
 from penstock.core.money import Network, Token, parse_units
+from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
 from penstock.signer.families import FAMILIES, KEYED, OFFLINE
 from penstock.signer.journal import Journal, JournalBroken
@@ -65,7 +68,7 @@ class _Memory:
     def __init__(self) -> None:
         self.attempts: dict[int, _Attempt] = {}
         self.owners: dict[tuple[str, int, str, str], int] = {}
-        self.orders: dict[int, int] = {}
+        self.orders: dict[int | str, int] = {}
         self.dead: set[int] = set()
 
     def note(self, intent: Intent, txid: str) -> None:
@@ -76,7 +79,7 @@ class _Memory:
             attempt.expires_ms = None if expires_ms is None else max(attempt.expires_ms, expires_ms)
         attempt.versions[intent.version] = (_digest(intent), txid)
         self.owners.update(dict.fromkeys(_owned(intent), intent.attempt_id))
-        self.orders.update((payment.order_id, intent.attempt_id) for payment in intent.payments)
+        self.orders.update((name, intent.attempt_id) for payment in intent.payments for name in _names(payment))
 
 
 class AddressesOnly:
@@ -140,12 +143,15 @@ class AddressesOnly:
 class LocalSigner(AddressesOnly):
     """`core.intent.Signer` with the keys in this process. Give it a journal that nobody else writes."""
 
-    def __init__(self, seed: Seed, journal: Journal, runtime: Runtime, allowed: Mapping[str, AllowedNetwork], *, lanes: int = 1) -> None:
+    def __init__(
+        self, seed: Seed, journal: Journal, runtime: Runtime, allowed: Mapping[str, AllowedNetwork], seal: OrderSeal, *, lanes: int = 1
+    ) -> None:
         """Read the journal and check the curve library. Raises JournalBroken or KeysUnusable."""
         super().__init__(seed, allowed)
         check_library()
         self._journal = journal
         self._runtime = runtime
+        self._seal = seal
         self._senders = {chain: self._senders_of(network, lanes) for chain, network in self._allowed.items()}
         self._memory = _Memory()
         for number, entry in enumerate(journal.entries(), start=1):
@@ -233,16 +239,24 @@ class LocalSigner(AddressesOnly):
             return False
         if known and intent.version < max(known):
             raise SignRefused(f"version {max(known)} was signed already, and versions only rise")
-        if not known and intent.fee_cap > self._allowed[intent.chain].fee_max:
-            raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
+        if not known:
+            self._check_first(intent)
         return True
+
+    def _check_first(self, intent: Intent) -> None:
+        """What holds for the first version holds for all: fee cap and payments never change."""
+        if intent.fee_cap > self._allowed[intent.chain].fee_max:
+            raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
+        for payment in intent.payments:
+            if not self._seal.fits(payment, chain=intent.chain, token_id=intent.token_id):
+                raise SignRefused(f"the seal of order {payment.order_id} is not of this payment; was it changed after it was accepted?")
 
     def _check_owner(self, intent: Intent, memory: _Memory) -> None:
         for key in _owned(intent):
             if (holder := memory.owners.get(key, intent.attempt_id)) != intent.attempt_id:
                 raise SignRefused(f"slot or resource {key[-1]} of this sender belongs to attempt {holder}")
-        for payment in intent.payments:
-            holder = memory.orders.get(payment.order_id, intent.attempt_id)
+        for name in (name for payment in intent.payments for name in _names(payment)):
+            holder = memory.orders.get(name, intent.attempt_id)
             if holder != intent.attempt_id and holder not in self._memory.dead:
                 raise SignRefused("another attempt was signed for this order, and its death is not proved")
 
@@ -314,6 +328,11 @@ def _base(intent: Intent) -> str:
     """A digest over all that must be the same in every version of an attempt."""
     fields = {name: value for name, value in json.loads(intent.to_json()).items() if name not in _MAY_DIFFER}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _names(payment: Payment) -> list[int | str]:
+    """What an order is known by: our id, and the merchant's name of it."""
+    return [payment.order_id, payment.key] if payment.key else [payment.order_id]
 
 
 def _owned(intent: Intent) -> list[tuple[str, int, str, str]]:

@@ -5,7 +5,6 @@ Kept as BIP-39 entropy, so that the very same secret can be written on paper as 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ from bip_utils import Bip39MnemonicGenerator, Bip39SeedGenerator
 
 from penstock.core.party import Secret
 from penstock.runtime import Runtime
-from penstock.vault import Vault, VaultError, read_private, write_once
+from penstock.vault import Vault, VaultError
 
 ENTROPY_BYTES: Final = 32
 _FILE: Final = "seed.json"
@@ -48,8 +47,7 @@ class Seed:
 def create_seed(home: Path, vault: Vault, runtime: Runtime) -> Seed:
     """Make the seed of a home, or load the one that is there; a seed is never replaced. Raises VaultError."""
     if not (home / _FILE).exists():
-        sealed = vault.seal(runtime.random_bytes(ENTROPY_BYTES), _CONTEXT)
-        write_once(home / _FILE, (json.dumps({"version": 1, "sealed": sealed}, indent=2) + "\n").encode(), runtime)
+        vault.keep(home / _FILE, runtime.random_bytes(ENTROPY_BYTES), _CONTEXT)
     return load_seed(home, vault)
 
 
@@ -58,6 +56,6 @@ def load_seed(home: Path, vault: Vault) -> Seed:
     if not (home / _FILE).exists():
         raise VaultError(f"there is no seed in {home}; `penstock init` makes one")
     try:
-        return Seed(vault.open_sealed(json.loads(read_private(home / _FILE))["sealed"], _CONTEXT))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return Seed(vault.kept(home / _FILE, _CONTEXT))
+    except ValueError as error:
         raise VaultError(f"{_FILE} is damaged; put it back from a backup") from error
