@@ -27,10 +27,13 @@ from penstock.core.errors import Refused
 from penstock.core.money import MoneyError
 from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
-from penstock.process import NotInitialised, command, initialise, migrate, serve
+from penstock.process import command, migrate, serve
 from penstock.rates import BadPrice
 from penstock.runtime import SystemRuntime
+from penstock.signer import switch
+from penstock.signer.child import SignerFailed
 from penstock.signer.journal import JournalBroken, SignerBusy
+from penstock.signer.place import NotInitialised, folder_of
 from penstock.vault import VaultError
 
 T = TypeVar("T")
@@ -42,11 +45,13 @@ app = typer.Typer(
 merchants = typer.Typer(no_args_is_help=True, help="Who may call the API.")
 accounts = typer.Typer(no_args_is_help=True, help="People inside the house.")
 orders = typer.Typer(no_args_is_help=True, help="Withdrawals.")
+signers = typer.Typer(help="The process that holds the keys; without a word after it: run it, until SIGTERM.", invoke_without_command=True)
 webhooks = typer.Typer(no_args_is_help=True, help="Events for merchants.")
 app.add_typer(merchants, name="merchant")
 app.add_typer(accounts, name="account")
 app.add_typer(orders, name="order")
 app.add_typer(webhooks, name="webhook")
+app.add_typer(signers, name="signer")
 
 out = Console(width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True)
@@ -91,7 +96,17 @@ def guarded(work: Awaitable[T], loop_factory: Callable[[], asyncio.AbstractEvent
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(body())
-    except (SettingWrong, CatalogError, BadPrice, DatabaseRefused, VaultError, NotInitialised, SignerBusy, JournalBroken) as error:
+    except (
+        SettingWrong,
+        CatalogError,
+        BadPrice,
+        DatabaseRefused,
+        VaultError,
+        NotInitialised,
+        SignerBusy,
+        JournalBroken,
+        SignerFailed,
+    ) as error:
         fail(str(error), 2)
     except Refused as refusal:
         fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
@@ -124,6 +139,8 @@ def init(
             again = typer.prompt("The same passphrase again", default="", hide_input=True, show_default=False)
             if again != asked:
                 fail("the two passphrases differ; nothing was made", 2)
+    from penstock.setup import initialise  # noqa: PLC0415  only this command has the seed in its memory
+
     made = guarded(initialise(configured, key_file=key_file, asked=asked or None))
     emit(made, as_json, lambda m: show.facts("Penstock is ready", m))
     if made["unlocked_by"] == "key file" and passphrase is not None:
@@ -149,6 +166,43 @@ def serve_command(
     if role not in ("all", "api", "worker"):
         fail("--role is all, api or worker", 2)
     guarded(serve(settings(server__listen=listen, database__url=database), role), loop_factory=uvloop.new_event_loop)
+
+
+@signers.callback()
+def signer_run(context: typer.Context) -> None:
+    """Run the signer by itself, until SIGTERM; `serve` starts one as its child unless signer.socket is set."""
+    if context.invoked_subcommand is not None:
+        return
+    from penstock.signer import program  # noqa: PLC0415  no other command has keys in its memory
+    from penstock.signer.keys import KeysUnusable  # noqa: PLC0415
+
+    program.harden()
+    configured = settings()
+    try:
+        guarded(program.run(configured, configured.passphrase, ready=lambda: None, until=program.until_signal))
+    except KeysUnusable as error:
+        fail(str(error), 2)
+
+
+def _turn(reason: str, as_json: bool, *, stop: bool) -> None:
+    configured = settings()
+    try:
+        turned = switch.turn(folder_of(configured), SystemRuntime(), stop=stop, reason=reason)
+    except OSError as error:
+        fail(f"the switch is in the signer's folder {folder_of(configured)}, which cannot be written: {error.strerror}", 2)
+    emit({"signing": not stop, "reason": turned.reason}, as_json, lambda m: show.facts("The signer", m))
+
+
+@signers.command("stop")
+def signer_stop(reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """Nothing is signed any more from now on, whatever runs or hangs, until `signer go`."""
+    _turn(reason, as_json, stop=True)
+
+
+@signers.command("go")
+def signer_go(reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """Sign again after a stop."""
+    _turn(reason, as_json, stop=False)
 
 
 @merchants.command("add")
@@ -234,7 +288,14 @@ def credit(
 @app.command()
 def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False) -> None:
     """Hot address of each network, with its balances on chain and in the books."""
-    emit(run(lambda c: c.treasury_rows()), as_json, lambda v: show.treasury(v, every=every))
+
+    async def look(commands: Commands) -> tuple[list[dict[str, Any]], str]:
+        return await commands.treasury_rows(), await commands.signing_stopped()
+
+    rows, stopped = run(look)
+    emit(rows, as_json, lambda v: show.treasury(v, every=every))
+    if stopped:
+        note(f"nothing is signed: {stopped}")
 
 
 @app.command("open-tokens")
@@ -365,7 +426,7 @@ def demo(
 def main() -> None:
     """The console script."""
     os.umask(0o077)  # whatever we write (database, settings, demo) is for its owner alone
-    running = sys.argv[1:2] in (["serve"], ["devnet"])
+    running = sys.argv[1:2] in (["serve"], ["devnet"]) or sys.argv[1:] == ["signer"]
     logs.configure(logging.INFO if running else logging.ERROR)
     app()
 

@@ -16,6 +16,8 @@ from penstock.ledger.audit import audit
 from penstock.orders import attempts
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
+from penstock.signer import switch
+from penstock.signer.place import folder_of
 from penstock.wiring import Product
 
 
@@ -165,6 +167,13 @@ class Commands:
                 rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
+    async def signing_stopped(self) -> str:
+        """Why somebody stopped the signer, "" when nobody did."""
+        turned = switch.read(folder_of(self._p.settings))
+        if turned is not None and turned.stop:
+            return turned.reason
+        return (await self._p.signer.standing()).stopped if self._p.settings.signer.socket else ""
+
     async def open_tokens(self, chain: str) -> list[dict[str, Any]]:
         """Let the hot address of a network hold its tokens, where the network asks for that."""
         name = chain.upper()
@@ -228,11 +237,13 @@ class Commands:
         """Recompute everything."""
         native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.has_address(n.chain))
         report = await audit(self._p.database, self._symbols(), native)
+        stopped = await self.signing_stopped()
         return {
             "ok": not report.breaches,
             "counts": report.counts,
             "breaches": [{"invariant": f.invariant, "text": f.text} for f in report.breaches],
-            "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings],
+            "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings]
+            + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else []),
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 

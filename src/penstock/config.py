@@ -97,6 +97,20 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SignerSettings:
+    """The process that holds the keys. It reads these settings by itself; the gateway cannot widen them."""
+
+    socket: str = ""
+    """Unix socket of a signer that runs by itself (`penstock signer`); empty: `serve` starts one as its child."""
+    uids: tuple[int, ...] = ()
+    """Users, by number, that may ask the signer beside its own; each other one is turned away."""
+    order_max: Mapping[str, str] = field(default_factory=dict)
+    """The most that one order may pay, per coin symbol, such as USDT = "5000". An order above it goes to a person."""
+    day_max: Mapping[str, str] = field(default_factory=dict)
+    """The most that all orders may pay within any 24 hours, per coin symbol. Orders above it wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """One network; off until it has node URLs."""
 
@@ -132,6 +146,7 @@ class Settings:
     webhooks: Webhooks = field(default_factory=Webhooks)
     prices: PriceSource = field(default_factory=PriceSource)
     policy: PolicySettings = field(default_factory=PolicySettings)
+    signer: SignerSettings = field(default_factory=SignerSettings)
     networks: Mapping[str, NetworkSettings] = field(default_factory=dict)
 
     @property
@@ -167,6 +182,11 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
         else:
             values[section] = _section(hints[section], content, section)
     return _checked(Settings(**values))
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a child of this process that is told the passphrase in another way."""
+    return {name: value for name, value in os.environ.items() if name != "PENSTOCK_PASSPHRASE"}
 
 
 def _meant(name: str) -> str | None:
@@ -283,9 +303,13 @@ def _checked(settings: Settings) -> Settings:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError as error:
             raise SettingWrong(f"limits.trusted_proxies: {proxy} is not an address or network") from error
-    for name, limits in (("minimum", settings.policy.minimum), ("maximum", settings.policy.maximum)):
-        for symbol, text in limits.items():
-            _amount(text, f"policy.{name}.{symbol}")
+    limits = {"policy.minimum": settings.policy.minimum, "policy.maximum": settings.policy.maximum}
+    limits |= {"signer.order_max": settings.signer.order_max, "signer.day_max": settings.signer.day_max}
+    for name, by_coin in limits.items():
+        for symbol, text in by_coin.items():
+            _amount(text, f"{name}.{symbol}")
+    if settings.signer.socket and not Path(settings.signer.socket).is_absolute():
+        raise SettingWrong("signer.socket must be an absolute path")
     for chain, network in settings.networks.items():
         if network.fee_max:
             _amount(network.fee_max, f"networks.{chain}.fee_max")

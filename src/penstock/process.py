@@ -16,77 +16,36 @@ import aiohttp
 import structlog
 import uvicorn
 
-from penstock.config import Settings, SettingWrong
-from penstock.core import seal
-from penstock.core.intent import Signer
-from penstock.core.party import Secret
+from penstock.config import Settings, SettingWrong, child_environment
+from penstock.core.seal import OrderSeal
 from penstock.db import open_database
 from penstock.http.app import UVICORN
 from penstock.ids import IdSource
 from penstock.rails.rpc import HttpPost
 from penstock.runtime import SystemRuntime
-from penstock.signer.journal import FileJournal
-from penstock.signer.local import AddressesOnly, LocalSigner
-from penstock.signer.seed import create_seed, load_seed
+from penstock.signer import addresses
+from penstock.signer.child import SignerChild
+from penstock.signer.client import RemoteSigner
+from penstock.signer.journal import take_lock
+from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, NotInitialised, refuse_old_home, socket_of
+from penstock.signer.policy import allowed_networks, load_catalog
 from penstock.vault import Vault
 from penstock.webhooks.targets import HttpTargets
-from penstock.wiring import Product, World, allowed_networks, load_catalog
+from penstock.wiring import Product, World
 
 log = structlog.get_logger()
 
 FILES_WANTED: Final = 16_384
 """Callers, nodes and up to 2,000 webhooks at once each hold a descriptor; the usual soft limit is 1,024."""
-
-SETTINGS_TEMPLATE: Final = """\
-# Penstock's settings. Each can also be given as PENSTOCK_SECTION__KEY, and the environment wins.
-
-[server]
-listen = "127.0.0.1:8080"
-
-# A network is off until it has node URLs.
-# [networks.ETH]
-# rpc_urls = ["https://your-node.example"]
-"""
+LOCK: Final = "serve.lock"
+"""One process works on a home: SQLite, and the leases that a start takes over, rely on it."""
 
 
-SEAL_FILE: Final = "seal.json"
-SEAL_CONTEXT: Final = "order seal:1"
-
-
-class NotInitialised(Exception):
-    """The home folder has no keys yet."""
-
-
-async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -> dict[str, Any]:
-    """Make what is missing: home folder, settings file, vault, seed, database. Changes nothing that is there."""
-    home = settings.home
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    runtime = SystemRuntime()
-    try:
-        template = home / "penstock.toml"
-        if not template.exists():
-            template.write_text(SETTINGS_TEMPLATE, "utf-8")
-        passphrase = Secret(asked) if asked else settings.passphrase
-        vault = Vault.create(home, runtime, passphrase=passphrase, key_file=key_file or passphrase is None)
-        seed = create_seed(home, vault, runtime)
-        vault.keep(home / SEAL_FILE, runtime.random_bytes(seal.KEY_BYTES), SEAL_CONTEXT)
-        database = open_database(runtime, settings.database_url)
-        applied = await database.migrate()
-        await database.close()
-        catalog = load_catalog(settings)
-        addresses = AddressesOnly(seed, allowed_networks(settings, catalog, every=True))
-        unlocked_by = "key file" if (home / "vault.key").exists() else "passphrase"
-        hot = {network.family: await addresses.address(network.chain, 0) for network in catalog.networks() if addresses.has(network.chain)}
-        return {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
-    finally:
-        runtime.close()
-
-
-def load_seal(home: Path, vault: Vault) -> seal.OrderSeal:
+def load_seal(home: Path, vault: Vault) -> OrderSeal:
     """What orders are sealed with when they are accepted. Raises NotInitialised or VaultError."""
-    if not (home / SEAL_FILE).exists():
-        raise NotInitialised(f"{home} has no key to seal orders with; run `penstock init`, which makes what is missing")
-    return seal.OrderSeal(vault.kept(home / SEAL_FILE, SEAL_CONTEXT))
+    if not (home / SEAL_FILE).exists() or not (home / addresses.FILE).exists():
+        raise NotInitialised(f"{home} lacks {SEAL_FILE} or {addresses.FILE}; run `penstock init`, which makes what is missing")
+    return OrderSeal(vault.kept(home / SEAL_FILE, SEAL_CONTEXT))
 
 
 async def migrate(settings: Settings) -> list[str]:
@@ -103,15 +62,19 @@ async def migrate(settings: Settings) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]:
-    """The product over the real world: database, keys, sockets. Raises what each of them raises."""
+    """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises."""
+    refuse_old_home(settings.home)
     if not (settings.home / "vault.json").exists():
         raise NotInitialised(f"{settings.home} has no keys yet; run `penstock init` first")
     runtime = SystemRuntime()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(runtime.close)
+        if signing:
+            lock = take_lock(settings.home / LOCK)
+            stack.callback(os.close, lock)
+            await stack.enter_async_context(_signer_running(settings, runtime))
         vault = Vault.open(settings.home, runtime, passphrase=settings.passphrase)
-        seed = load_seed(settings.home, vault)
-        order_seal = load_seal(settings.home, vault)
+        seal = load_seal(settings.home, vault)
         database = open_database(runtime, settings.database_url)
         stack.push_async_callback(database.close)
         await database.migrate()
@@ -121,14 +84,25 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         stack.push_async_callback(rpc.close)
         stack.push_async_callback(targets.close)
         allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
-        signer: Signer = AddressesOnly(seed, allowed)
-        if signing:
-            journal = FileJournal(settings.home)
-            stack.callback(journal.close)
-            signer = LocalSigner(seed, journal, runtime, allowed, order_seal)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer, order_seal)
+        signer = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings))
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer, seal)
         await product.connect()
         yield product
+
+
+@contextlib.asynccontextmanager
+async def _signer_running(settings: Settings, runtime: SystemRuntime) -> AsyncIterator[None]:
+    """A signer of our own, unless the settings name one that runs by itself. Raises SignerFailed."""
+    if settings.signer.socket:
+        yield
+        return
+    child = SignerChild(runtime, settings.home, child_environment(), settings.passphrase)
+    try:
+        await child.start()
+        runtime.spawn(child.keep(), name="signer")
+        yield
+    finally:
+        await child.stop()
 
 
 @contextlib.asynccontextmanager

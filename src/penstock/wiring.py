@@ -15,7 +15,7 @@ from penstock import directory
 from penstock.catalog import Catalog
 from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
-from penstock.core.money import Network, parse_units
+from penstock.core.money import Network
 from penstock.core.seal import OrderSeal
 from penstock.db import Database, Tx
 from penstock.directory import Directory
@@ -38,22 +38,19 @@ from penstock.pump import Pump, every
 from penstock.rails.base import Rail
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
-from penstock.rails.evm import codec as evm_codec
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
 from penstock.rails.lightning.rail import LightningRail
 from penstock.rails.lightning.rail import talk as lightning_talk
 from penstock.rails.rpc import Http, Nodes, Post
-from penstock.rails.tron import codec as tron_codec
 from penstock.rails.tron.rail import TronRail
 from penstock.rails.tron.talk import TronTalk
-from penstock.rails.xrp import codec as xrp_codec
 from penstock.rails.xrp.rail import XrpRail
 from penstock.rails.xrp.talk import XrpTalk
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
 from penstock.signer.families import KEYED
-from penstock.signer.local import AllowedNetwork, allow
+from penstock.signer.policy import fee_max_of, load_catalog, of_coins
 from penstock.vault import Vault
 from penstock.webhooks.deliver import Deliverer, Targets
 from penstock.webhooks.outbox import Outbox
@@ -170,7 +167,9 @@ class Product:
         )
         self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
-        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.readiness = Readiness(
+            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, signer=signer
+        )
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -333,60 +332,6 @@ class Product:
             await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
 
 
-def load_catalog(settings: Settings) -> Catalog:
-    """The shipped catalogue with the operator's own file over it and the settings of each network. Raises CatalogError."""
-    own = settings.home / "catalog.toml"
-    catalog = Catalog.load(overrides=own if own.exists() else None, check_contract=_check_contract)
-    for chain, wanted in settings.networks.items():
-        params = {"batch_max": wanted.batch_max} if wanted.batch_max else {}
-        params |= {"batch_window_ms": wanted.batch_window_s * 1000} if wanted.batch_window_s >= 0 else {}
-        catalog = catalog.with_network(
-            chain,
-            chain_id=wanted.chain_id or None,
-            confirmations=wanted.confirmations or None,
-            block_ms=wanted.block_ms or None,
-            params=params,
-        )
-    return catalog
-
-
-_CONTRACTS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
-    {"evm": evm_codec.parse_address, "tron": tron_codec.account_bytes, "xrp": xrp_codec.parse_contract}
-)
-"""What each family takes for a token's contract; raises ValueError."""
-
-
-def _check_contract(family: str, contract: str) -> str | None:
-    try:
-        _CONTRACTS.get(family, str)(contract)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def allowed_networks(settings: Settings, catalog: Catalog, *, every: bool = False) -> dict[str, AllowedNetwork]:
-    """What the signer may sign for: the networks that are on, or every one that has keys."""
-    found = {}
-    for network in catalog.networks():
-        wanted = settings.networks.get(network.chain, NetworkSettings())
-        if network.family not in RAILS or not (wanted.rpc_urls or every) or not (wanted.node_id or network.family in KEYED):
-            continue
-        fee_max = fee_max_of(settings, catalog, network)
-        found[network.chain] = allow(network, catalog.tokens_on(network.chain), fee_max=fee_max, node=wanted.node_id)
-    return found
-
-
-def of_coins(catalog: Catalog, values: Mapping[str, str], where: str) -> dict[str, str]:
-    """Settings a coin, by the catalogue's own symbols; the environment knows no case. Raises SettingWrong for a coin that is not there."""
-    found = {}
-    for symbol, value in values.items():
-        coin = catalog.coin_by_symbol(symbol)
-        if coin is None:
-            raise SettingWrong(f"{where}.{symbol}: there is no such coin; `penstock catalog` shows all")
-        found[coin.symbol] = value
-    return found
-
-
 def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSource | None]:
     """The price table and its source. Raises BadPrice or SettingWrong."""
     wanted = settings.prices
@@ -398,9 +343,3 @@ def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSourc
         return prices, HttpSource(wanted.url, of_coins(catalog, wanted.ids, "prices.ids"), wanted.pointer, wanted.at_pointer)
     except ValueError as error:
         raise SettingWrong(f"[prices]: {error}") from error
-
-
-def fee_max_of(settings: Settings, catalog: Catalog, network: Network) -> int | None:
-    """The operator's own cap of one transaction in the network's base units; None keeps the catalogue's."""
-    text = settings.networks.get(network.chain, NetworkSettings()).fee_max
-    return parse_units(text, catalog.native(network.chain).decimals) if text else None

@@ -18,7 +18,8 @@ from penstock.rails.evm.rail import EvmRail
 from penstock.rails.rpc import Call, HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import FileJournal
-from penstock.signer.local import LocalSigner, allow
+from penstock.signer.local import LocalSigner
+from penstock.signer.policy import allow
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.not_run import not_run
@@ -45,7 +46,7 @@ class House:
         self.journal = FileJournal(home)
         seed = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
         self.signer = LocalSigner(seed, self.journal, runtime, {"ETH": allow(net, [NATIVE, USDT])}, SEAL)
-        self.address = next(iter(self.signer._senders["ETH"]))
+        self.address = self.signer._senders["ETH"][0]
         self.rail = EvmRail(net, self.nodes, runtime, own=[self.address], contracts=[CONTRACT])
 
     async def rpc(self, method, *params):

@@ -11,7 +11,8 @@ from penstock.core.intent import Death, Intent, Payment, SignRefused
 from penstock.rails.base import FeeEstimate, LaneView, NodeUnreachable, VersionView
 from penstock.rails.tron import codec
 from penstock.signer.journal import FileJournal
-from penstock.signer.local import AllowedNetwork, LocalSigner
+from penstock.signer.local import LocalSigner
+from penstock.signer.policy import AllowedNetwork
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.seals import SEAL, sealed

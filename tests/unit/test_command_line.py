@@ -1,5 +1,6 @@
 """What people see when something is not as it should be."""
 
+import shutil
 import stat
 
 import pytest
@@ -38,9 +39,62 @@ def test_init_with_a_passphrase_makes_no_key_file(penstock, tmp_path):
 def test_what_a_command_writes_is_for_its_owner_alone(penstock, tmp_path):
     (tmp_path / "home").mkdir(mode=0o755)
     penstock("init")
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "home").iterdir()} == dict.fromkeys(
-        ("penstock.db", "penstock.toml", "seal.json", "seed.json", "vault.json", "vault.key"), 0
+    home = tmp_path / "home"
+    assert {str(path.relative_to(home)): stat.S_IMODE(path.stat().st_mode) & 0o077 for path in home.rglob("*")} == dict.fromkeys(
+        [
+            *("penstock.db", "penstock.toml", "public.json", "seal.json", "vault.json", "vault.key", "signer"),
+            *(f"signer/{name}" for name in ("seal.json", "seed.json", "vault.json", "vault.key")),
+        ],
+        0,
     )
+
+
+def test_a_home_of_before_the_signer_had_a_folder_is_told_how_to_move(penstock, tmp_path):
+    penstock("init")
+    home = tmp_path / "home"
+    shutil.copytree(home / "signer", tmp_path / "kept")
+    words = penstock("treasury", "--json").json
+    (home / "signer" / "seed.json").rename(home / "seed.json")
+    (home / "signer.journal").touch()
+    for command in ("init", "treasury", "serve", "signer"):
+        refused = penstock(command)
+        assert (refused.code, "mkdir -m 700 signer; mv signer.journal signer/; mv seed.json signer/" in refused.err) == (2, True)
+    (home / "signer.journal").rename(home / "signer" / "signer.journal")
+    (home / "seed.json").rename(home / "signer" / "seed.json")
+    assert penstock("init").code == 0
+    assert penstock("treasury", "--json").json == words
+
+
+def test_no_second_seed_is_made_where_the_signer_has_moved_out_or_its_seed_is_lost(penstock, tmp_path):
+    penstock("init")
+    addresses = penstock("treasury", "--json").json
+    folder = tmp_path / "home" / "signer"
+    folder.rename(tmp_path / "elsewhere")
+    assert penstock("init").code == 0
+    assert not folder.exists() and penstock("treasury", "--json").json == addresses
+    (tmp_path / "elsewhere").rename(folder)
+    (folder / "seed.json").unlink()
+    refused = penstock("init")
+    assert (refused.code, "this home had one; put the folder back" in refused.err) == (2, True)
+    assert not (folder / "seed.json").exists()
+
+
+def test_the_switch_stops_and_goes_and_audit_and_treasury_say_so(penstock, tmp_path):
+    penstock("init")
+    assert penstock("signer", "stop", "--reason", "a key may be stolen", "--json").json == {
+        "signing": False,
+        "reason": "a key may be stolen",
+    }
+    audit = penstock("audit", "--json")
+    assert (audit.code, audit.json["warnings"]) == (0, [{"invariant": "signer", "text": "nothing is signed: a key may be stolen"}])
+    assert "nothing is signed: a key may be stolen" in penstock("treasury").err
+    assert penstock("signer", "go", "--reason", "it was not", "--json").json["signing"] is True
+    assert penstock("audit", "--json").json["warnings"] == []
+
+
+def test_the_switch_without_a_signers_folder_says_where_it_is(penstock, tmp_path):
+    refused = penstock("signer", "stop", "--reason", "x")
+    assert (refused.code, "which cannot be written" in refused.err) == (2, True)
 
 
 def test_an_account_cannot_withdraw_on_a_network_that_is_off_but_can_pay_inside_the_house(penstock):

@@ -125,7 +125,10 @@ WRONG_FILES = [
     ('[server]\nlisten = "127.0.0.1:65536"', "server.listen must be address:port, such as 127.0.0.1:8080"),
     ('[server]\nlisten = "127.0.0.1:\\u00b2"', "server.listen must be address:port, such as 127.0.0.1:8080"),
     ("[server]\nport = 1", "server.port is not a setting; [server] has listen"),
-    ("[servers]\nport = 1", "there is no section [servers]; there are database, limits, networks, policy, prices, server, webhooks"),
+    (
+        "[servers]\nport = 1",
+        "there is no section [servers]; there are database, limits, networks, policy, prices, server, signer, webhooks",
+    ),
     ("server = 5", "[server] must be a section"),
     ("listen = 5", "there is no section [listen]"),
     ("[home]\na = 1", "there is no section [home]"),

@@ -14,9 +14,11 @@ from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
+from penstock.signer.addresses import PublicAddresses
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
-from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive
-from penstock.signer.local import AddressesOnly, AllowedNetwork, LocalSigner, allow
+from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive, public_keys
+from penstock.signer.local import LocalSigner
+from penstock.signer.policy import AllowedNetwork, allow
 from penstock.signer.seed import Seed, create_seed, load_seed
 from penstock.vault import Vault, VaultError
 from tests.fixtures.nodes import MNEMONIC
@@ -85,7 +87,7 @@ def refusal(signer, *intents):
 def test_the_first_addresses_of_the_test_mnemonic():
     """https://getfoundry.sh/anvil/overview lists them; so does Hardhat, https://hardhat.org/hardhat-network/docs/reference"""
     words = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
-    addresses = [codec.address_of_public_key(derive(words, codec, 1, lane).public_key) for lane in range(3)]
+    addresses = [codec.address_of_public_key(derive(words, codec.path(1, lane)).public_key) for lane in range(3)]
     assert addresses == [SENDER, RECIPIENT, "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]
 
 
@@ -117,13 +119,13 @@ def test_a_damaged_seed_is_said(tmp_path, content):
 
 
 def test_keys_and_seeds_print_nothing(seed):
-    assert (repr(seed), repr(derive(seed, codec, 1, 0)), str(seed.words())) == ("Seed(***)", "LaneKey(***)", "***")
+    assert (repr(seed), repr(derive(seed, "m/44'/60'/0'/0/0")), str(seed.words())) == ("Seed(***)", "LaneKey(***)", "***")
 
 
 @pytest.mark.parametrize(("chain", "lane"), [("ETH", -1), ("ETH", 2**31), ("DOGE", 0)])
 def test_there_is_no_key_for_what_is_not_there(seed, chain, lane):
     with pytest.raises(ValueError, match="no key for"):
-        asyncio.run(AddressesOnly(seed, ALLOWED).address(chain, lane))
+        asyncio.run(PublicAddresses(public_keys(seed), ALLOWED).address(chain, lane))
 
 
 def test_the_curve_library_is_the_one_we_trust(monkeypatch):
@@ -258,7 +260,7 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
     old = json.loads(dataclasses.replace(pay(), payments=(Payment(101, RECIPIENT, "", 5),)).to_json())
     for field in ("key", "seal"):
         del old["payments"][0][field]
-    first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, codec, 31337, 0))
+    first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, "m/44'/60'/0'/0/0"))
     signer = LocalSigner(seed, MemoryJournal([{"kind": "sign", "intent": old, "txid": first.txid}]), RUNTIME, ALLOWED, SEAL)
     intent = Intent.from_json(json.dumps(old))
     dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
@@ -448,6 +450,6 @@ def test_two_signers_on_one_home_are_refused(open_signer, tmp_path, seed):
 
 
 def test_addresses_can_be_read_beside_a_signer(open_signer, seed):
-    signer, reader = open_signer(), AddressesOnly(seed, ALLOWED)
+    signer, reader = open_signer(), PublicAddresses(public_keys(seed), ALLOWED)
     assert asyncio.run(reader.address("ETH", 0)) == asyncio.run(signer.address("ETH", 0)) == SENDER
     assert "does not sign" in refusal(reader, pay())

@@ -104,6 +104,24 @@ class SignRefused(Exception):
     """The signer will not sign this intent; `args[0]` says which rule it breaks. Nothing was signed."""
 
 
+class SignLater(SignRefused):
+    """Nothing is wrong with the intent: it waits and is asked again. `everything`: nothing at all is signed now (somebody stopped the
+    signer, or it does not answer), else this one alone is put off.
+    """
+
+    def __init__(self, text: str, *, everything: bool) -> None:
+        super().__init__(text)
+        self.everything = everything
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether the signer would sign: why nothing at all, "" when it would; and by coin symbol how many ledger units its caps leave now."""
+
+    stopped: str
+    left: Mapping[str, int]
+
+
 class Key(Protocol):
     """A private key on secp256k1 that stays where it is."""
 
@@ -169,13 +187,17 @@ class Signer(Protocol):
     """
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
-        """Sign all or raise SignRefused naming the first one refused."""
+        """Sign all or raise SignRefused naming the first one refused, SignLater where it should just be asked again."""
         ...
 
     async def bury(self, deaths: list[Death]) -> None:
         """Note for ever that these attempts are dead: they are never signed again, and their orders may be. Raises SignRefused for one
         whose bytes may still land by the signer's own clock.
         """
+        ...
+
+    async def standing(self) -> Standing:
+        """What it would sign now."""
         ...
 
     def export(self, intent: Intent) -> str:

@@ -26,8 +26,9 @@ from penstock.config import Settings, load
 from penstock.core.wire import compact
 from penstock.demo.merchant import Answer, Client, Sink
 from penstock.demo.payouts import CHAINS, CREDITS, FUNDS, PAYOUTS
-from penstock.process import command, initialise
+from penstock.process import command
 from penstock.runtime import SystemRuntime
+from penstock.setup import initialise
 
 PATIENCE_S: Final = 60.0
 

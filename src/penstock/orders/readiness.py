@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
 from penstock.orders.board import Board
 from penstock.orders.treasury import Treasury
@@ -14,12 +15,22 @@ from penstock.runtime import Runtime
 class Readiness:
     """Asks the rooms what keeps them from working."""
 
-    def __init__(self, *, runtime: Runtime, database: Database, board: Board, prices: Prices, treasury: Treasury | None) -> None:
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        database: Database,
+        board: Board,
+        prices: Prices,
+        treasury: Treasury | None,
+        signer: Signer,
+    ) -> None:
         self._runtime = runtime
         self._database = database
         self._board = board
         self._prices = prices
         self._treasury = treasury
+        self._signer = signer
 
     async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
         """Why it is not ready (empty: it is), and warnings."""
@@ -30,6 +41,8 @@ class Readiness:
         except DatabaseUnavailable:
             return ["the database does not answer"], []
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
+        if stopped := (await self._signer.standing()).stopped:
+            warnings.append(f"nothing is signed: {stopped}")
         warnings += await self._held()
         for chain in self._board.rails:
             fault = self._board.faults.get(chain) or (self._treasury.faults.get(chain) if self._treasury is not None else None)

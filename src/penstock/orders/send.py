@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 import structlog
 
 from penstock.catalog import Catalog
-from penstock.core.intent import Death, Signer, SignRefused
+from penstock.core.intent import Death, Signed, Signer, SignLater, SignRefused, Standing
+from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import HoldReason, Order, OrderState
 from penstock.core.snowflake import moment_ms
 from penstock.db import Database, Tx
@@ -34,6 +35,8 @@ REFUSED_RETRY_MS: Final = 60_000
 """How often an attempt is looked at whose further version the signer refused."""
 FULL_S: Final = 0.25
 """How long a network whose lane has no room is passed over."""
+LATER_MS: Final = 5_000
+"""How often an attempt is shown again to a signer that said later."""
 SUBMITS_AT_ONCE: Final = 32
 
 
@@ -126,6 +129,7 @@ class Sender:
         attempt_ids = self._next_ids(len(orders))
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
         fees = await self._fees(rail, orders)
+        standing = await self._signer.standing()
 
         def job(tx: Tx) -> Choice:
             now_ms = self._runtime.now_ms()
@@ -136,9 +140,10 @@ class Sender:
             if isinstance(chosen, str) or lane is None:
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, str(chosen)) for o in waiting], history_ids, now_ms)
                 return Choice()
-            choice = chosen.choose(waiting, fees, attempt_ids, now_ms=now_ms)
+            paused = _unsignable(waiting, standing)
+            choice = chosen.choose([o for o in waiting if o.id not in paused], fees, attempt_ids, now_ms=now_ms)
             self._come_back(tx, [(o, moment_ms(o.id)) for o in choice.no_room] + choice.gathering)
-            self._hold(tx, choice.held, history_ids[len(orders) :], now_ms)
+            self._hold(tx, [*choice.held, *paused.values()], history_ids[len(orders) :], now_ms)
             if choice.intents:
                 attempts.insert(tx, lane, choice.intents, version_ids[: len(choice.intents)], now_ms=now_ms, lease=lease)
                 moves = [
@@ -229,20 +234,48 @@ class Sender:
         )
 
     async def sign(self, versions: Sequence[Version]) -> list[Version]:
-        """Have the signer build and sign, and commit its bytes. What it refuses goes to a person; the others go on."""
-        signed = []
+        """Have the signer build and sign, and commit its bytes. What it refuses goes to a person, what it puts off waits, the others go on."""
         try:
             signed = await self._signer.sign([version.intent for version in versions])
-        except SignRefused:
-            for version in versions:
-                try:
-                    signed += await self._signer.sign([version.intent])
-                except SignRefused as refusal:
-                    log.error("order.sign.refused", attempt=version.attempt_id, reason=str(refusal))  # noqa: TRY400
-                    await self._quarantine(version, f"the signer refused: {refusal}")
+        except SignRefused as refusal:
+            signed = await self._sign_each(versions, refusal)
         await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
         found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
         return [attempt.newest for attempt in found]
+
+    async def _sign_each(self, versions: Sequence[Version], why: SignRefused) -> list[Signed]:
+        """One after another, until the signer says that it signs nothing at all now."""
+        signed: list[Signed] = []
+        later: list[Version] = []
+        for version in versions:
+            if isinstance(why, SignLater) and why.everything:
+                later.append(version)
+                continue
+            try:
+                signed += await self._signer.sign([version.intent])
+            except SignLater as put_off:
+                why = put_off
+                later.append(version)
+            except SignRefused as refusal:
+                log.error("order.sign.refused", attempt=version.attempt_id, reason=str(refusal))  # noqa: TRY400
+                await self._quarantine(version, f"the signer refused: {refusal}")
+        if later:
+            log.warning("order.sign.later", attempts=len(later), reason=str(why))
+            await self._put_off(later, str(why))
+        return signed
+
+    async def _put_off(self, versions: Sequence[Version], reason: str) -> None:
+        def job(tx: Tx) -> None:
+            # They keep slot and coins, and are shown to the signer again soon; nothing else is wrong with them.
+            tx.run(
+                "UPDATE attempt SET seen = :seen, lease = '', due_at_ms = :later_ms WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) "
+                "AND state IN ('bound', 'signed', 'sent', 'included')",
+                seen=reason[:200],
+                later_ms=self._runtime.now_ms() + LATER_MS,
+                k=[{"id": version.attempt_id} for version in versions],
+            )
+
+        await self._database.write("sign.later", job)
 
     async def bury(self, deaths: list[Death]) -> bool:
         """Tell the signer that attempts are dead, so that their orders may be signed again; whether it believes it."""
@@ -306,3 +339,19 @@ class Sender:
                 attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self._board.poll_ms(chain))
 
         await self._database.write("sent", job)
+
+
+def _unsignable(orders: Sequence[Order], standing: Standing) -> dict[int, tuple[Order, HoldReason, str]]:
+    """Orders that the signer would put off, oldest first, so that they take no slot from those that it would sign."""
+    held: dict[int, tuple[Order, HoldReason, str]] = {}
+    left = dict(standing.left)
+    for order in sorted(orders, key=lambda o: o.id):
+        room = left.get(order.crypto)
+        if standing.stopped:
+            held[order.id] = (order, HoldReason.NETWORK_PAUSED, standing.stopped)
+        elif room is not None and order.net > room:
+            text = f"the signer's cap of 24 hours leaves {plain(room, LEDGER_DECIMALS)} {order.crypto} now (signer.day_max)"
+            held[order.id] = (order, HoldReason.POLICY, text)
+        elif room is not None:
+            left[order.crypto] = room - order.net
+    return held

@@ -24,9 +24,10 @@ from penstock.ids import IdSource
 from penstock.prove.virtual import Crash, VirtualLoop, VirtualRuntime
 from penstock.prove.world import CHAIN, SimulatedWorld, Wish
 from penstock.signer.local import LocalSigner
+from penstock.signer.policy import allowed_networks
 from penstock.signer.seed import Seed, create_seed
 from penstock.vault import Vault
-from penstock.wiring import Product, World, allowed_networks
+from penstock.wiring import Product, World
 
 WISHES: Final = 10
 CRASHES_MAX: Final = 6

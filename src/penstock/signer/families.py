@@ -18,5 +18,10 @@ FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "tron": tro
 OFFLINE: Final[Mapping[str, OfflineCodec]] = MappingProxyType({"bitcoin": bitcoin})
 """Families whose transactions an offline signer may take."""
 
+PATHS: Final = frozenset(
+    [evm.path(1, 0), tron.path(1, 0), xrp.path(1, 0), *(bitcoin.path(chain_id, 0) for chain_id in bitcoin.CHAINS)],
+)
+"""BIP-32 paths of the hot addresses of every network that a family can have, real and test."""
+
 KEYED: Final = frozenset(FAMILIES) - {"lightning"}
 """Families whose coins are under keys of ours."""

@@ -20,7 +20,8 @@ FILE: Final = "signer.journal"
 LOCK: Final = "signer.lock"
 
 _FIRST: Final = "0" * 64
-_LINE_BYTES_MAX: Final = 64 * 1024
+_LINE_BYTES_MAX: Final = 1024 * 1024
+"""More than the longest intent that the signer takes (`local`), written in ASCII."""
 
 
 class JournalBroken(Exception):
@@ -44,7 +45,7 @@ class Journal(Protocol):
 
 
 class FileJournal:
-    """The journal as `signer.journal` in the home, held by one process at a time."""
+    """The journal as `signer.journal` in the signer's folder, held by one process at a time."""
 
     def __init__(self, home: Path) -> None:
         """Take the lock and open the file. Raises SignerBusy or JournalBroken."""
@@ -53,14 +54,7 @@ class FileJournal:
         self._last = _FIRST
         self._size = 0
         self._read = False
-        self._lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise SignerBusy(
-                "another penstock process signs on this home; stop it first (and never copy a home: two journals of one seed can pay twice)"
-            ) from error
+        self._lock = take_lock(home / LOCK)
         try:
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -130,6 +124,19 @@ class FileJournal:
             if handle >= 0:
                 os.close(handle)
         self._handle = self._lock = -1
+
+
+def take_lock(path: Path) -> int:
+    """A lock that lasts until the descriptor is closed or the process is gone, however it went. Raises SignerBusy."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise SignerBusy(
+            "another penstock process signs on this home; stop it first (and never copy a home: two journals of one seed can pay twice)"
+        ) from error
+    return lock
 
 
 def _chain(last: str, entry: Mapping[str, Any]) -> str:

@@ -7,10 +7,9 @@ from typing import Any, Final, cast
 import coincurve
 from bip_utils import Bip32Slip10Secp256k1
 
-from penstock.core.intent import Codec
+from penstock.signer.addresses import PublicKeys
+from penstock.signer.families import PATHS
 from penstock.signer.seed import Seed
-
-LANE_MAX: Final = 2**31 - 1
 
 # RFC 6979 itself has no vector of secp256k1. The one that libraries share: key 1, SHA-256 of "Satoshi Nakamoto".
 # https://bitcointalk.org/index.php?topic=285142.40, https://github.com/trezor/trezor-crypto tests/test_check.c
@@ -42,17 +41,16 @@ class LaneKey:
         return "LaneKey(***)"
 
 
-def derive(seed: Seed, codec: Codec, chain_id: int, lane: int) -> LaneKey:
-    """The key of a lane at its family's path, by BIP-32. Raises ValueError for a family without keys or a lane out of range."""
-    if not 0 <= lane <= LANE_MAX:
-        raise ValueError(f"no key for lane {lane}")
-    node = Bip32Slip10Secp256k1.FromSeed(seed.master()).DerivePath(codec.path(chain_id, lane))
-    return LaneKey(node.PrivateKey().Raw().ToBytes())
+def derive(seed: Seed, path: str) -> LaneKey:
+    """The key at a path, by BIP-32."""
+    return LaneKey(Bip32Slip10Secp256k1.FromSeed(seed.master()).DerivePath(path).PrivateKey().Raw().ToBytes())
 
 
-def fingerprint(seed: Seed) -> str:
-    """Of the master key, 8 hex digits: by it an offline signer knows that it holds this seed (BIP-32)."""
-    return str(Bip32Slip10Secp256k1.FromSeed(seed.master()).FingerPrint().ToHex())
+def public_keys(seed: Seed) -> PublicKeys:
+    """What is public of a seed. By the fingerprint an offline signer knows that it holds the same one."""
+    master = Bip32Slip10Secp256k1.FromSeed(seed.master())
+    keys = {path: LaneKey(master.DerivePath(path).PrivateKey().Raw().ToBytes()).public_key for path in sorted(PATHS)}
+    return PublicKeys(str(master.FingerPrint().ToHex()), keys)
 
 
 def check_library() -> None:

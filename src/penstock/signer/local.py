@@ -1,4 +1,4 @@
-"""The signer in the same process: intents in, signed bytes out, every rule checked on the bytes themselves.
+"""The signer itself: intents in, signed bytes out, every rule checked on the bytes themselves.
 
 What it promises, whatever anybody asks of it:
   one intent for an attempt for ever; later versions differ in version, kind and terms alone; the same intent gives the same bytes
@@ -6,6 +6,7 @@ What it promises, whatever anybody asks of it:
   name of the order counts as much as our id of it
   only orders that carry the seal of who accepted them
   only plain transfers and own cancels, of tokens that are pinned, on networks that are pinned, at a fee not above the cap
+  no order above its cap, and not more of a coin within 24 hours than the caps say; nothing at all while the switch says stop
   the journal holds an intent before its signature leaves
 """
 
@@ -13,44 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.core.intent import Codec, Death, Intent, OfflineCodec, Payment, Signed, SignRefused
-from penstock.core.money import Network, Token, parse_units
+from penstock.core.intent import Death, Intent, Payment, Signed, SignLater, SignRefused, Standing
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
-from penstock.signer.families import FAMILIES, KEYED, OFFLINE
+from penstock.signer.addresses import PublicAddresses
+from penstock.signer.families import FAMILIES
 from penstock.signer.journal import Journal, JournalBroken
-from penstock.signer.keys import LaneKey, check_library, derive, fingerprint
+from penstock.signer.keys import LaneKey, check_library, derive, public_keys
+from penstock.signer.policy import AllowedNetwork, Caps, Spent
 from penstock.signer.seed import Seed
+from penstock.signer.switch import Turn
 
 _MAY_DIFFER: Final = ("version", "kind", "terms")
-
-
-@dataclass(frozen=True, slots=True)
-class AllowedNetwork:
-    """What may be signed on one network: its chain id, its tokens' contracts (None: native), and the greatest fee cap.
-
-    `node` is the identity of the node that keeps the coins itself (Lightning), "" where our own keys do.
-    """
-
-    family: str
-    chain_id: int
-    contracts: Mapping[str, str | None]
-    fee_max: int
-    node: str = ""
-
-
-def allow(network: Network, tokens: Iterable[Token], *, fee_max: int | None = None, node: str = "") -> AllowedNetwork:
-    """The pin of one network as catalogue and settings have it; `fee_max` in native base units, else the catalogue's."""
-    here = {token.id: token for token in tokens if token.chain == network.chain}
-    if fee_max is None:
-        native = here.get(network.native_token_id)
-        fee_max = parse_units(str(network.param("fee_max", "0")), native.decimals) if native is not None else 0
-    contracts = {token.id: token.contract for token in here.values()}
-    return AllowedNetwork(network.family, network.chain_id, contracts, fee_max, node)
+_SWITCHED: Final = ("stop", "go")
+_NO_CAPS: Final = Caps()
+_INTENT_BYTES_MAX: Final = 512 * 1024
+"""In ASCII, as the journal has it: a line holds that, with room for dearer versions. A Bitcoin transaction for 500 orders needs 300 KiB."""
+_PROOF_MAX: Final = 1_000
+_OPENS_A_DAY: Final = 5
+"""How often a token may be opened: more would only burn fees."""
 
 
 @dataclass(slots=True)
@@ -65,14 +51,25 @@ class _Attempt:
 class _Memory:
     """Attempts, slots, resources and orders, as the journal tells them."""
 
-    def __init__(self) -> None:
+    def __init__(self, caps: Caps) -> None:
+        self._caps = caps
+        self.spent = Spent()
+        self.stopped = ""
+        self.turns: set[str] = set()
         self.attempts: dict[int, _Attempt] = {}
         self.owners: dict[tuple[str, int, str, str], int] = {}
         self.orders: dict[int | str, int] = {}
         self.dead: set[int] = set()
 
-    def note(self, intent: Intent, txid: str) -> None:
+    def turned(self, turn: Turn) -> None:
+        """Remember a turn of the switch."""
+        self.turns.add(turn.id)
+        self.stopped = turn.reason if turn.stop else ""
+
+    def note(self, intent: Intent, txid: str, at_ms: int) -> None:
         """Remember a version."""
+        if intent.attempt_id not in self.attempts:
+            self.spent.note(*_counted(self._caps, intent), at_ms)
         expires_ms = FAMILIES[intent.family].expires_ms(intent)
         attempt = self.attempts.setdefault(intent.attempt_id, _Attempt(_base(intent), expires_ms))
         if attempt.expires_ms is not None:
@@ -82,86 +79,38 @@ class _Memory:
         self.orders.update((name, intent.attempt_id) for payment in intent.payments for name in _names(payment))
 
 
-class AddressesOnly:
-    """The addresses of a home without the right to sign: for commands beside a running `serve`."""
-
-    def __init__(self, seed: Seed, allowed: Mapping[str, AllowedNetwork]) -> None:
-        self._seed = seed
-        self._allowed = dict(allowed)
-        self._keys: dict[tuple[str, int], LaneKey] = {}
-
-    async def address(self, chain: str, lane: int) -> str:
-        """The hot address of a lane. Raises ValueError for a network that has no keys here."""
-        network = self._allowed.get(chain)
-        if network is None:
-            raise ValueError(f"no key for network {chain}")
-        return network.node or self._codec(network).address(self._key(network, lane).public_key, network.chain_id)
-
-    def has(self, chain: str) -> bool:
-        """Whether there is an address of ours on the network; a node that keeps the coins itself has none until its id is set."""
-        network = self._allowed.get(chain)
-        return network is not None and (bool(network.node) or network.family in KEYED)
-
-    def export(self, intent: Intent) -> str:
-        """The transaction of an intent for an offline signer (Bitcoin: PSBT, base64). Raises ValueError where there is no such form."""
-        key, path = self._key(self._allowed[intent.chain], 0), FAMILIES[intent.family].path(intent.chain_id, 0)
-        return self._offline(intent).export_psbt(intent, public_key=key.public_key, fingerprint=fingerprint(self._seed), path=path)
-
-    def check_export(self, intent: Intent, text: str) -> Signed:
-        """What an offline signer made of it, exactly what the intent says. Raises ValueError."""
-        return self._offline(intent).import_psbt(intent, text)
-
-    @staticmethod
-    def _offline(intent: Intent) -> OfflineCodec:
-        codec = OFFLINE.get(intent.family)
-        if codec is None:
-            raise ValueError(f"transactions of family {intent.family} have no form for an offline signer")
-        return codec
-
-    async def sign(self, intents: list[Intent]) -> list[Signed]:
-        """Always refused."""
-        raise SignRefused(f"this process reads addresses and does not sign ({len(intents)} asked)")
-
-    async def bury(self, deaths: list[Death]) -> None:
-        """Always refused."""
-        raise SignRefused(f"this process reads addresses and keeps no journal ({len(deaths)} deaths told)")
-
-    @staticmethod
-    def _codec(network: AllowedNetwork) -> Codec:
-        if network.family not in FAMILIES:
-            raise ValueError(f"no key for a network of family {network.family}")
-        return FAMILIES[network.family]
-
-    def _key(self, network: AllowedNetwork, lane: int) -> LaneKey:
-        codec = self._codec(network)
-        path = codec.path(network.chain_id, lane)
-        if (path, lane) not in self._keys:
-            self._keys[path, lane] = derive(self._seed, codec, network.chain_id, lane)
-        return self._keys[path, lane]
-
-
-class LocalSigner(AddressesOnly):
+class LocalSigner(PublicAddresses):
     """`core.intent.Signer` with the keys in this process. Give it a journal that nobody else writes."""
 
     def __init__(
-        self, seed: Seed, journal: Journal, runtime: Runtime, allowed: Mapping[str, AllowedNetwork], seal: OrderSeal, *, lanes: int = 1
+        self,
+        seed: Seed,
+        journal: Journal,
+        runtime: Runtime,
+        allowed: Mapping[str, AllowedNetwork],
+        seal: OrderSeal,
+        *,
+        caps: Caps = _NO_CAPS,
+        switch: Callable[[], Turn | None] = lambda: None,
     ) -> None:
         """Read the journal and check the curve library. Raises JournalBroken or KeysUnusable."""
-        super().__init__(seed, allowed)
+        super().__init__(public_keys(seed), allowed)
         check_library()
         self._journal = journal
         self._runtime = runtime
         self._seal = seal
-        self._senders = {chain: self._senders_of(network, lanes) for chain, network in self._allowed.items()}
-        self._memory = _Memory()
+        self._caps = caps
+        self._switch = switch
+        self._senders = {chain: self._sender_of(seed, network) for chain, network in self._allowed.items()}
+        self._memory = _Memory(caps)
         for number, entry in enumerate(journal.entries(), start=1):
             self._restore(entry, number)
 
-    def _senders_of(self, network: AllowedNetwork, lanes: int) -> dict[str, LaneKey | None]:
+    def _sender_of(self, seed: Seed, network: AllowedNetwork) -> tuple[str, LaneKey | None]:
+        """The one address that may pay on a network, and its key where that is ours."""
         if network.node:
-            return {network.node: None}
-        codec, keys = self._codec(network), [self._key(network, lane) for lane in range(lanes)]
-        return {codec.address(key.public_key, network.chain_id): key for key in keys}
+            return network.node, None
+        return self._address(network), derive(seed, self._codec(network).path(network.chain_id, 0))
 
     def _restore(self, entry: Mapping[str, Any], number: int) -> None:
         try:
@@ -169,13 +118,41 @@ class LocalSigner(AddressesOnly):
             if kind == "death":
                 self._memory.dead.add(int(entry["attempt_id"]))
                 return
+            if kind in _SWITCHED:
+                self._memory.turned(Turn(str(entry["id"]), kind == "stop", str(entry["reason"])))
+                return
             intent = Intent.from_json(json.dumps(entry["intent"]))
-            txid = str(entry["txid"])
+            txid, at_ms = str(entry["txid"]), int(entry.get("at_ms", 0))
         except (KeyError, TypeError, ValueError) as error:
             raise JournalBroken(f"journal entry {number} cannot be read") from error
         if kind != "sign" or intent.family not in FAMILIES:
             raise JournalBroken(f"journal entry {number} is of a kind that this version does not know; use the version that wrote it")
-        self._memory.note(intent, txid)
+        self._memory.note(intent, txid, at_ms)
+
+    async def standing(self) -> Standing:
+        """What it would sign now. Raises JournalBroken when a turn of the switch cannot be recorded."""
+        return await self._runtime.in_thread("signer", self._standing)
+
+    def _standing(self) -> Standing:
+        now_ms, spent = self._runtime.now_ms(), self._memory.spent
+        left = {coin: max(0, cap - spent.within_a_day(coin, now_ms)) for coin, cap in self._caps.day_max.items()}
+        stopped = self._stopped()
+        return Standing(f"the signer is stopped: {stopped}" if stopped else "", left)
+
+    def _stopped(self) -> str:
+        """Read the switch, and note a turn that the journal does not know yet."""
+        said = self._switch()
+        if said is not None and said.id not in self._memory.turns:
+            if said.id == "":
+                return said.reason
+            entry = {"kind": "stop" if said.stop else "go", "at_ms": self._runtime.now_ms(), "id": said.id, "reason": said.reason}
+            self._journal.append([entry])
+            self._memory.turned(said)
+        return self._memory.stopped
+
+    def _check_switch(self) -> None:
+        if reason := self._stopped():
+            raise SignLater(f"the signer is stopped: {reason}", everything=True)
 
     async def bury(self, deaths: list[Death]) -> None:
         """Note deaths, all or none. Raises SignRefused for an attempt that may still land, JournalBroken when nothing can be recorded."""
@@ -192,7 +169,9 @@ class LocalSigner(AddressesOnly):
             if attempt is not None and attempt.expires_ms is not None and now_ms <= attempt.expires_ms:
                 raise SignRefused(f"attempt {death.attempt_id}: what was signed for it has not expired by this clock")
         if fresh:
-            self._journal.append([{"kind": "death", "at_ms": now_ms, "attempt_id": d.attempt_id, "proof": d.proof} for d in fresh])
+            self._journal.append(
+                [{"kind": "death", "at_ms": now_ms, "attempt_id": d.attempt_id, "proof": d.proof[:_PROOF_MAX]} for d in fresh]
+            )
         self._memory.dead.update(death.attempt_id for death in fresh)
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
@@ -203,26 +182,32 @@ class LocalSigner(AddressesOnly):
 
     def _sign(self, intents: Sequence[Intent]) -> list[Signed]:
         """On the one signer thread: check, build, check again, record, and only then hand out."""
+        self._check_switch()
+        at_ms = self._runtime.now_ms()
         fresh: list[tuple[Intent, str]] = []
-        seen = _Memory()
+        seen = _Memory(self._caps)
         signed = []
         for intent in intents:
             try:
                 new = self._check(intent, seen)
                 result = self._make(intent)
                 self._check_repeat(intent, result, seen)
+                if new:
+                    self._check_day(intent, seen, at_ms)
+            except SignLater as later:
+                raise SignLater(f"attempt {intent.attempt_id} version {intent.version}: {later}", everything=False) from later
             except SignRefused as refusal:
                 raise SignRefused(f"attempt {intent.attempt_id} version {intent.version}: {refusal}") from refusal
             signed.append(result)
             if new:
                 fresh.append((intent, result.txid))
-                seen.note(intent, result.txid)
+                seen.note(intent, result.txid, at_ms)
+        self._check_switch()  # building many takes a while
         if fresh:
-            at_ms = self._runtime.now_ms()
             self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": json.loads(i.to_json()), "txid": txid} for i, txid in fresh])
             self._runtime.crash_point("signer:journaled")
         for intent, txid in fresh:
-            self._memory.note(intent, txid)
+            self._memory.note(intent, txid, at_ms)
         return signed
 
     def _check(self, intent: Intent, seen: _Memory) -> bool:
@@ -247,9 +232,26 @@ class LocalSigner(AddressesOnly):
         """What holds for the first version holds for all: fee cap and payments never change."""
         if intent.fee_cap > self._allowed[intent.chain].fee_max:
             raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
+        if not intent.payments and intent.kind != "open":
+            raise SignRefused("it names no order")  # a cancel that answers to none would burn fees slot after slot
+        if len(json.dumps(intent.to_json())) > _INTENT_BYTES_MAX:
+            raise SignRefused("the intent is longer than any that a payment needs")
+        if too_large := self._caps.order_too_large(intent):
+            raise SignRefused(too_large)
         for payment in intent.payments:
             if not self._seal.fits(payment, chain=intent.chain, token_id=intent.token_id):
                 raise SignRefused(f"the seal of order {payment.order_id} is not of this payment; was it changed after it was accepted?")
+
+    def _check_day(self, intent: Intent, seen: _Memory, now_ms: int) -> None:
+        """A payment that was buried counts on: only the chain knows whether its death was true, and the cap bounds what a lie can take."""
+        if intent.attempt_id in self._memory.attempts or intent.attempt_id in seen.attempts:
+            return
+        symbol, _ = _counted(self._caps, intent)
+        spent = sum(memory.spent.within_a_day(symbol, now_ms) for memory in (self._memory, seen))
+        if intent.kind == "open" and spent >= _OPENS_A_DAY:
+            raise SignRefused(f"{_OPENS_A_DAY} transactions that open this token were signed within 24 hours")
+        if full := self._caps.day_full(intent, spent):
+            raise SignLater(full, everything=False)
 
     def _check_owner(self, intent: Intent, memory: _Memory) -> None:
         for key in _owned(intent):
@@ -279,16 +281,17 @@ class LocalSigner(AddressesOnly):
             raise SignRefused(f"token {intent.token_id} is not configured on {intent.chain}")
         if intent.contract != network.contracts[intent.token_id]:
             raise SignRefused("the contract is not the token's")
-        if intent.sender not in self._senders[intent.chain]:
+        sender = self._senders[intent.chain][0]
+        if intent.sender != sender:
             raise SignRefused("the sender is not one of this signer's addresses")
         codec = self._codec(network)
-        own = [*self._senders[intent.chain], *(contract for contract in network.contracts.values() if contract is not None)]
+        own = [sender, *(contract for contract in network.contracts.values() if contract is not None)]
         if any(codec.same_address(payment.recipient, mine) for payment in intent.payments for mine in own):
             raise SignRefused("the recipient is a token contract or an address of our own")
 
     def _make(self, intent: Intent) -> Signed:
         """Build, sign, and read the bytes again as a stranger would. Raises SignRefused."""
-        codec, key = FAMILIES[intent.family], self._senders[intent.chain][intent.sender]
+        codec, key = FAMILIES[intent.family], self._senders[intent.chain][1]
         try:
             signed = codec.sign(intent, _NO_KEY if key is None else key)
             broken = codec.broken_rules(intent, signed)
@@ -328,6 +331,11 @@ def _base(intent: Intent) -> str:
     """A digest over all that must be the same in every version of an attempt."""
     fields = {name: value for name, value in json.loads(intent.to_json()).items() if name not in _MAY_DIFFER}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _counted(caps: Caps, intent: Intent) -> tuple[str, int]:
+    """What an attempt counts as, and how much of it: its coin, or that it opens a token, which pays nobody but costs a fee."""
+    return (f"open {intent.chain} {intent.token_id}", 1) if intent.kind == "open" else caps.amount(intent)
 
 
 def _names(payment: Payment) -> list[int | str]:

@@ -44,6 +44,11 @@ class Seed:
         return "Seed(***)"
 
 
+def has_seed(home: Path) -> bool:
+    """Whether there is one."""
+    return (home / _FILE).exists()
+
+
 def create_seed(home: Path, vault: Vault, runtime: Runtime) -> Seed:
     """Make the seed of a home, or load the one that is there; a seed is never replaced. Raises VaultError."""
     if not (home / _FILE).exists():

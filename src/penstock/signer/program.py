@@ -1,0 +1,110 @@
+"""The signer's process: hardened first, then keys, journal and lock, then the socket; it ends with its parent or with SIGTERM.
+
+`serve` starts it as its child (`--child`): the passphrase comes over the pipe, the end of the pipe is the end. In production it runs
+as a user of its own: `penstock signer` with a home and settings of its own, and `signer.socket` in the gateway's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from penstock.config import Settings, SettingWrong
+from penstock.core.party import Secret
+from penstock.core.seal import OrderSeal
+from penstock.runtime import SystemRuntime
+from penstock.signer import switch
+from penstock.signer.journal import FileJournal, SignerBusy
+from penstock.signer.local import LocalSigner
+from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, folder_of, refuse_old_home, socket_of
+from penstock.signer.policy import allowed_networks, caps_of, load_catalog
+from penstock.signer.seed import load_seed
+from penstock.signer.server import SignerServer, listening
+from penstock.vault import Vault
+
+log = structlog.get_logger()
+
+BUSY_S: Final = 3.0
+"""How long a new child waits for the one before it, whose parent was killed a moment ago, to end."""
+
+_PR_SET_DUMPABLE: Final = 4
+
+
+def harden() -> None:
+    """No core dumps, and no other process of this user reads our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, AttributeError):  # not on every system; the limit above holds everywhere
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def run(settings: Settings, passphrase: Secret | None, *, ready: Callable[[], None], until: Callable[[], Awaitable[None]]) -> None:
+    """Serve until told to end. Raises what keeps it from starting, each with one sentence, and JournalBroken when it cannot go on."""
+    folder, runtime = folder_of(settings), SystemRuntime()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(runtime.close)
+        refuse_old_home(settings.home)
+        catalog = load_catalog(settings)
+        vault = Vault.open(folder, runtime, passphrase=passphrase)
+        seed = load_seed(folder, vault)
+        seal = OrderSeal(vault.kept(folder / SEAL_FILE, SEAL_CONTEXT))
+        journal = await _journal(folder, runtime)
+        stack.callback(journal.close)
+        allowed, caps = allowed_networks(settings, catalog), caps_of(settings, catalog)
+        signer = LocalSigner(seed, journal, runtime, allowed, seal, caps=caps, switch=lambda: switch.read(folder))
+        broken = asyncio.Event()
+        server = SignerServer(signer, frozenset({os.geteuid(), *settings.signer.uids}), broken=broken.set)
+        try:
+            listener = listening(socket_of(settings), for_others=bool(settings.signer.uids))
+        except OSError as error:
+            raise SettingWrong(f"signer.socket: cannot listen there: {error.strerror}") from error
+        serving = await asyncio.start_unix_server(server.talk, sock=listener)
+        stack.callback(serving.close)
+        log.info("signer.started", networks=sorted(allowed), stopped=(await signer.standing()).stopped)
+        ready()
+        ends = [runtime.spawn(_wait(until), name="end"), runtime.spawn(_wait(broken.wait), name="broken")]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+        log.info("signer.stopped")
+
+
+async def _wait(for_what: Callable[[], Awaitable[object]]) -> None:
+    await for_what()
+
+
+async def _journal(folder: Path, runtime: SystemRuntime) -> FileJournal:
+    deadline = runtime.monotonic() + BUSY_S
+    while True:
+        try:
+            return FileJournal(folder)
+        except SignerBusy:
+            if runtime.monotonic() > deadline:
+                raise
+        await runtime.sleep(0.05)
+
+
+async def until_signal() -> None:
+    """SIGTERM or SIGINT."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
+
+
+async def until_end_of(pipe: int) -> None:
+    """Whoever holds the other end is gone, however it ended. Signals are its business: a terminal sends them to both of us."""
+    reader = asyncio.StreamReader()
+    handle = os.fdopen(pipe, "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), handle)
+    while await reader.read(4096):
+        pass
+    transport.close()

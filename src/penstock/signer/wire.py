@@ -1,0 +1,191 @@
+"""What travels over the signer's socket: a length in four bytes, then one strict JSON object; intents decoded field by field.
+
+Requests are {"op": ...}; answers {"ok": ...} or {"error": {"code": ..., "text": ...}}. No answer holds a key or what one is made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, cast
+
+from penstock.core.intent import Death, Intent, Kind, Payment, Resource, Signed
+
+FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+BATCH_BYTES_MAX: Final = 1024 * 1024
+"""What the client puts into a frame, unless a single record is longer."""
+RECORDS_MAX: Final = 1_000
+
+Code = Literal["refused", "later", "journal", "malformed", "stranger", "internal"]
+"""refused and later: what the signer says of an intent; journal: it cannot record and ends; the others are no answer to a request of ours."""
+
+_HEADER: Final = struct.Struct(">I")
+_PATH_BYTES_MAX: Final = 100
+_DIGITS_MAX: Final = 78
+_FIELDS: Final[Mapping[type, frozenset[str]]] = {cls: frozenset(f.name for f in fields(cls)) for cls in (Intent, Payment, Resource, Death)}
+
+
+class Malformed(ValueError):
+    """A frame or a request that is none; the text says what is wrong and repeats nothing of it."""
+
+
+def framed(value: Mapping[str, Any]) -> bytes:
+    """One frame. Raises Malformed when it would be too long."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    if len(body) > FRAME_BYTES_MAX:
+        raise Malformed(f"a frame has at most {FRAME_BYTES_MAX} bytes")
+    return _HEADER.pack(len(body)) + body
+
+
+def error(code: Code, text: str) -> dict[str, Any]:
+    """The answer to a request that failed."""
+    return {"error": {"code": code, "text": text}}
+
+
+async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str, Any] | None:
+    """The next object; None at the end. Raises Malformed, TimeoutError for a body that does not come, IncompleteReadError."""
+    try:
+        header = await reader.readexactly(_HEADER.size)
+    except asyncio.IncompleteReadError as ended:
+        if ended.partial:
+            raise
+        return None
+    (size,) = _HEADER.unpack(header)
+    if size > FRAME_BYTES_MAX:
+        raise Malformed(f"a frame has at most {FRAME_BYTES_MAX} bytes")
+    async with asyncio.timeout(body_s):
+        return decoded(await reader.readexactly(size))
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
+    try:
+        value = json.loads(
+            body.decode(), object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number
+        )
+        json.dumps(value, ensure_ascii=False).encode()  # a text with half a surrogate pair has no bytes
+    except Malformed:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the frame is not one JSON object") from error
+    if not isinstance(value, dict):
+        raise Malformed("the frame is not one JSON object")
+    return value
+
+
+def intents_of(value: object) -> list[Intent]:
+    """The intents of a request. Raises Malformed."""
+    return [_intent(item) for item in _list(value, RECORDS_MAX, "intents")]
+
+
+def deaths_of(value: object) -> list[Death]:
+    """The deaths of a request. Raises Malformed."""
+    return [_made(Death, item) for item in _list(value, RECORDS_MAX, "deaths")]
+
+
+def signed_of(value: object) -> list[Signed]:
+    """What the signer made. Raises Malformed."""
+    try:
+        items = cast("list[dict[str, Any]]", value)
+        return [Signed(int(i["attempt_id"]), int(i["version"]), str(i["txid"]), bytes.fromhex(i["raw"])) for i in items]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed("the signer's answer makes no sense") from error
+
+
+def shown(signed: Signed) -> dict[str, Any]:
+    """A signed transaction as an answer has it."""
+    return {"attempt_id": signed.attempt_id, "version": signed.version, "txid": signed.txid, "raw": signed.raw.hex()}
+
+
+def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[str, Any]]]:
+    """In order, as many in each as go into a frame."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for record in map(asdict, records):
+        length = len(json.dumps(record))
+        if batch and (size + length > BATCH_BYTES_MAX or len(batch) == RECORDS_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += length
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """A name of the socket that the system takes: it allows about 100 bytes, and homes may lie deeper."""
+    if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _intent(value: object) -> Intent:
+    said = _known(Intent, value)
+    said["payments"] = tuple(_made(Payment, item) for item in _list(said["payments"], 10_000, "payments"))
+    said["resources"] = tuple(_made(Resource, item) for item in _list(said["resources"], 10_000, "resources"))
+    terms = said["terms"]
+    if not isinstance(terms, dict) or not all(_is_int(number) for number in terms.values()):
+        raise Malformed("terms must be whole numbers by name")
+    for name in ("attempt_id", "version", "chain_id", "slot", "fee_cap"):
+        if not _is_int(said[name]):
+            raise Malformed(f"{name} must be a whole number")
+    for name in ("kind", "chain", "family", "sender", "token_id"):
+        if not isinstance(said[name], str):
+            raise Malformed(f"{name} must be a text")
+    if said["contract"] is not None and not isinstance(said["contract"], str):
+        raise Malformed("contract must be a text or null")
+    return Intent(**{**said, "kind": cast("Kind", said["kind"])})
+
+
+def _made(cls: Any, value: object) -> Any:
+    """A record of texts and whole numbers alone."""
+    said = _known(cls, value)
+    for field in fields(cls):
+        if not (isinstance(said[field.name], str) if field.type == "str" else _is_int(said[field.name])):
+            raise Malformed(f"{field.name} must be a {'text' if field.type == 'str' else 'whole number'}")
+    return cls(**said)
+
+
+def _known(cls: type, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict) or value.keys() != _FIELDS[cls]:
+        raise Malformed(f"{cls.__name__.lower()} must have exactly the fields {', '.join(sorted(_FIELDS[cls]))}")
+    return dict(value)
+
+
+def _list(value: object, most: int, name: str) -> list[object]:
+    if not isinstance(value, list) or len(value) > most:
+        raise Malformed(f"{name} must be a list of at most {most}")
+    return value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Malformed("a name is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise Malformed(f"only whole numbers are taken, not one of {len(text)} characters")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _DIGITS_MAX + 1:
+        raise Malformed(f"a number has at most {_DIGITS_MAX} digits")
+    return int(text)
