@@ -45,6 +45,7 @@ class Follower:
         settler: Settler,
         next_ids: Callable[[int], list[int]],
         report_depth: Callable[[str], int | None],
+        held: Callable[[str], str],
     ) -> None:
         self._runtime = runtime
         self._database = database
@@ -54,6 +55,7 @@ class Follower:
         self._settler = settler
         self._next_ids = next_ids
         self._report_depth = report_depth
+        self._held = held
         self.under_way = SideBySide(runtime, "follow")
 
     async def claim(self, limit: int) -> list[Attempt]:
@@ -105,7 +107,7 @@ class Follower:
         if again:
             await self._stages.submit(again)
         for verdict in verdicts:
-            if verdict.decision.outcome is Outcome.BUMP:
+            if verdict.decision.outcome is Outcome.BUMP and not self._held(verdict.attempt.chain):
                 await self._bump(verdict.attempt)
         return {verdict.attempt.id for verdict in verdicts if verdict.due_at_ms is None}
 

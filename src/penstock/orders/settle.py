@@ -14,11 +14,12 @@ from penstock.core import ledger
 from penstock.core.attempt import Decision, Outcome, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
+from penstock.core.intent import Payment
 from penstock.core.money import Coin, Token, TokenAmount, plain
 from penstock.core.order import TERMINAL, Order, OrderState
-from penstock.db import Database, Tx
+from penstock.db import Database, Row, Tx
 from penstock.ledger.book import Book, Sheet
-from penstock.orders import attempts, store
+from penstock.orders import adopt, attempts, store
 from penstock.orders.attempts import Attempt
 from penstock.orders.intake import Outbox, event_row
 from penstock.orders.store import Move
@@ -48,6 +49,7 @@ class _Changes:
     retired: list[int] = field(default_factory=list)
     paid_by: list[dict[str, Any]] = field(default_factory=list)
     halts: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, Row] = field(default_factory=dict)
 
 
 class Settler:
@@ -92,6 +94,7 @@ class Settler:
         decisive = [v for v in ours if v.decision.outcome in (Outcome.REPORT, Outcome.SETTLE, Outcome.FAIL)]
         keys = {(o.payer, o.coin_id) for v in decisive for o in of_attempt[v.attempt.id] if o.state not in TERMINAL}
         changes = _Changes(self._book.open(tx, keys), self._runtime.now_ms())
+        changes.spent = adopt.spent(tx, [p.key for v in ours for p in _unclaimed(v.attempt, of_attempt[v.attempt.id])])
         for verdict in ours:
             self._decide(changes, verdict, of_attempt[verdict.attempt.id])
         return self._write(tx, changes)
@@ -181,11 +184,31 @@ class Settler:
                 self._succeed(changes, order, txid, self._describe(verdict))
             elif order.txid != txid:
                 changes.paid_by.append({"id": order.id, "txid": txid})
-        if orders:  # none where the house only opened a token
-            token_id, coin_id = orders[0].token_id, orders[0].coin_id
-            paid = sum(order.net for order in orders)
-            changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
+        if attempt.newest.intent.payments:  # none where the house only opened a token
+            self._paid(changes, attempt, orders, block)
         changes.retired.append(attempt.id)
+
+    def _paid(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], block: int) -> None:
+        """The coins have left. What was paid for orders that are not under way with this attempt is the house's, and a person's business."""
+        token = self._catalog.token(attempt.token_id)
+        if token is None:
+            raise InvariantBroken(f"attempt {attempt.id} paid a token that is not in the catalogue, {attempt.token_id}")
+        unclaimed = _unclaimed(attempt, orders)
+        units = TokenAmount(token, sum(payment.units for payment in unclaimed)).to_coin().units
+        reasons = {row["reason"]: None for p in unclaimed if (row := changes.spent.get(p.key)) is not None}
+        if any(payment.key not in changes.spent for payment in unclaimed):
+            changes.halts[attempt.chain] = f"attempt {attempt.id} has paid for orders that are not under way with it"
+        entry = ledger.final(
+            attempt.id,
+            token.id,
+            token.coin.id,
+            sum(order.net for order in orders),
+            chain=attempt.chain,
+            block=block,
+            unclaimed=units,
+            note="; ".join(reasons),
+        )
+        changes.sheet.post(entry)
 
     def _gas(self, changes: _Changes, row: dict[str, Any], attempt: Attempt, fee: int) -> None:
         native = self._catalog.native(attempt.chain)
@@ -268,6 +291,12 @@ class Settler:
         order = await self._database.write("cancel", job)
         self.decided()
         return order
+
+
+def _unclaimed(attempt: Attempt, orders: Sequence[Order]) -> list[Payment]:
+    """What it pays for orders that are not linked to it: forgotten by a restored database, or decided by a person."""
+    linked = {order.id for order in orders}
+    return [payment for payment in attempt.newest.intent.payments if payment.order_id not in linked]
 
 
 def describe(seen: Observation, native: Token, needed: int | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.core.intent import Death, Intent, Signed, SignLater, SignRefused, Standing
+from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, SignRefused, Standing
 from penstock.signer import wire
 from penstock.signer.addresses import PublicAddresses, PublicKeys
 from penstock.signer.policy import AllowedNetwork
@@ -42,6 +42,13 @@ class RemoteSigner(PublicAddresses):
         """As the signer answers. Raises SignRefused, SignerAway."""
         for batch in wire.batches(deaths):
             await self._ask({"op": "bury", "deaths": batch}, ANSWER_S)
+
+    async def entries(self, after: int) -> list[JournalEntry]:
+        """As the signer answers. Raises SignerAway."""
+        try:
+            return wire.entries_of(await self._ask({"op": "entries", "after": after}, ANSWER_S))
+        except wire.Malformed as error:
+            raise SignerAway(f"the signer is out of order: {error}") from error
 
     async def standing(self) -> Standing:
         """As the signer answers; one that does not answer signs nothing."""

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 
-from penstock.core.intent import Death, Intent, Kind, Payment, Resource, Signed
+from penstock.core.intent import Death, Intent, JournalEntry, Kind, Payment, Resource, Signed
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 1024 * 1024
@@ -94,6 +94,18 @@ def signed_of(value: object) -> list[Signed]:
     try:
         items = cast("list[dict[str, Any]]", value)
         return [Signed(int(i["attempt_id"]), int(i["version"]), str(i["txid"]), bytes.fromhex(i["raw"])) for i in items]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed("the signer's answer makes no sense") from error
+
+
+def entries_of(value: object) -> list[JournalEntry]:
+    """A page of the signer's journal. Raises Malformed."""
+    try:
+        items = [dict(item) for item in cast("list[dict[str, Any]]", value)]
+        return [
+            JournalEntry(**{**item, "intent": None if item["intent"] is None else Intent.from_json(json.dumps(item["intent"]))})
+            for item in items
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise Malformed("the signer's answer makes no sense") from error
 
