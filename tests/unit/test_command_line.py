@@ -1,7 +1,10 @@
 """What people see when something is not as it should be."""
 
+import ast
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +112,13 @@ def test_an_account_cannot_withdraw_on_a_network_that_is_off_but_can_pay_inside_
     inside = penstock(*words, bob)
     assert inside.code == 1
     assert "14000 BalanceInsufficient" in inside.err
+
+
+def test_what_serve_imports_can_neither_read_a_seed_nor_sign():
+    words = (
+        "import sys, penstock.__main__; print([name for name in sys.modules if name.startswith('penstock.signer.') or name == 'bip_utils'])"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert "penstock.signer.client" in loaded
+    assert not loaded & {"bip_utils", *(f"penstock.signer.{name}" for name in ("keys", "local", "program", "seed", "server"))}

@@ -280,7 +280,7 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
         ("the contract is not the token's", {"contract": None}),
         ("the contract is not the token's", {"token_id": "native"}),
         ("not one of this signer's addresses", {"sender": RECIPIENT}),
-        ("exactly one payment", {"payments": ()}),
+        ("names no order", {"payments": ()}),
         ("exactly one payment", {"payments": (Payment(1, RECIPIENT, "", 1), Payment(2, RECIPIENT, "", 1))}),
         ("an address of our own", {"payments": (Payment(1, SENDER.lower(), "", 1),)}),
         ("a token contract", {"payments": (Payment(1, USDT, "", 1),)}),

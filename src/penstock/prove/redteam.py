@@ -272,9 +272,7 @@ class _Siege:
             self.breach(f"the cap of a day let {paid} be signed and not {DAY_MAX * UNITS}", token.id)
 
     def _usdc(self) -> Token:
-        from penstock.signer.policy import load_catalog  # noqa: PLC0415
-
-        token = load_catalog(self.house.settings).by_symbol("USDC", "ETH")
+        token = self.house.catalog.by_symbol("USDC", "ETH")
         if token is None:
             raise LookupError("USDC")
         return token

@@ -14,6 +14,7 @@ from typing import Final
 
 import coincurve
 
+from penstock.catalog import Catalog
 from penstock.config import Settings, load
 from penstock.core.intent import Intent, Payment, Resource
 from penstock.core.money import Network, Token
@@ -57,6 +58,7 @@ class SignerHouse:
     child: SignerChild
     source: random.Random
     senders: dict[str, str]
+    catalog: Catalog
     invoices: Recipient = field(default_factory=lambda: Recipient("bc", seed=1))
     numbers: int = 0
 
@@ -67,7 +69,7 @@ class SignerHouse:
 
     def network(self, chain: str) -> Network:
         """Of the catalogue."""
-        network = load_catalog(self.settings).network(chain)
+        network = self.catalog.network(chain)
         if network is None:
             raise LookupError(chain)
         return network
@@ -124,8 +126,7 @@ class SignerHouse:
 
     def tokens(self) -> list[Token]:
         """What is paid here, a coin a network."""
-        catalog = load_catalog(self.settings)
-        return [token for symbol, chain in COINS if (token := catalog.by_symbol(symbol, chain)) is not None]
+        return [token for symbol, chain in COINS if (token := self.catalog.by_symbol(symbol, chain)) is not None]
 
 
 def _hash_of(recipient: Recipient, text: str) -> str:
@@ -152,10 +153,11 @@ async def signer_house(home: Path, *, seed: int = 1, **more: str) -> AsyncIterat
     try:
         await child.start()
         seal = OrderSeal(Vault.open(home, runtime, passphrase=None).kept(home / SEAL_FILE, SEAL_CONTEXT))
-        allowed = allowed_networks(settings, load_catalog(settings))
+        catalog = load_catalog(settings)
+        allowed = allowed_networks(settings, catalog)
         signer = RemoteSigner(load_public(home), allowed, socket_of(settings))
         senders = {chain: await signer.address(chain, 0) for chain in allowed}
-        yield SignerHouse(settings, runtime, seal, signer, child, random.Random(seed), senders)
+        yield SignerHouse(settings, runtime, seal, signer, child, random.Random(seed), senders, catalog)
     finally:
         await child.stop()
         runtime.close()

@@ -56,7 +56,7 @@ class SignerChild:
             async with asyncio.timeout(READY_S):
                 said = await process.stdout.readline()
         if said != b"ready\n":
-            process.stdin.close()
+            await _end(process)
             raise SignerFailed(said.decode(errors="replace").strip() or "the signer's process did not start; its log may say more")
 
     async def keep(self) -> None:
@@ -80,13 +80,19 @@ class SignerChild:
     async def stop(self) -> None:
         """Close its pipe and wait; it finishes what it is about to record."""
         self._stopping = True
-        process = self._process
-        if process is None or process.stdin is None:
-            return
+        if self._process is not None:
+            await _end(self._process)
+
+
+async def _end(process: Process) -> None:
+    """The end of its pipe tells it to end; one that does not is killed."""
+    if process.stdin is not None:
         process.stdin.close()
-        try:
-            async with asyncio.timeout(END_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
+    try:
+        async with asyncio.timeout(END_S):
             await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    if process.stdout is not None:
+        await process.stdout.read()

@@ -96,8 +96,8 @@ class SignerServer:
         except wire.Malformed as error:
             return wire.error("malformed", str(error))
         except JournalBroken as error:
+            self._broken()  # before the log: a disk that is full may take no log either
             log.error("signer.journal.broken", detail=str(error))  # noqa: TRY400  the sentence says it all
-            self._broken()
             return wire.error("journal", str(error))
         except Exception as error:  # noqa: BLE001  the text of a surprise may hold anything
             log.error("signer.failed", error=type(error).__name__)  # noqa: TRY400
