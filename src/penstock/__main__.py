@@ -205,6 +205,12 @@ def signer_go(reason: Annotated[str, typer.Option()], as_json: Json = False) -> 
     _turn(reason, as_json, stop=False)
 
 
+@signers.command("relearn")
+def signer_relearn(reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """The signer's journal is lost for good: let `serve` teach it again all that the database knows it had signed."""
+    emit(run(lambda c: c.relearn(reason)), as_json, lambda m: show.facts("The signer", m))
+
+
 @merchants.command("add")
 def merchant_add(name: str, webhook_url: Annotated[str, typer.Option(help="Where events go.")] = "", as_json: Json = False) -> None:
     """Make a merchant; its secret is shown this once."""

@@ -13,7 +13,7 @@ from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.ledger import book
 from penstock.ledger.audit import audit
-from penstock.orders import attempts
+from penstock.orders import attempts, recovery
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.signer import switch
@@ -308,6 +308,14 @@ class Commands:
         if stood is None:
             raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
         return {"chain": chain, "stood_because": stood, "reason": reason}
+
+    async def relearn(self, reason: str) -> dict[str, Any]:
+        """Let the running gateway teach the signer again what it had signed, because its journal is lost for good."""
+        action_id, now_ms = self._p.ids.next()[0], self._p.runtime.now_ms()
+        waits = await self._p.database.write("relearn", lambda tx: recovery.relearn(tx, reason, action_id=action_id, now_ms=now_ms))
+        if not waits:
+            raise Refused(Problem.NOT_FOUND, "no network waits for its signer's journal; `penstock audit` shows what does stand")
+        return {"relearns": True, "reason": reason}
 
     async def resend_event(self, text: str) -> dict[str, Any]:
         """Send an order's event again."""

@@ -122,7 +122,7 @@ def strays(tx: Tx, limit: int) -> list[Stray]:
 def spent(tx: Tx, keys: Sequence[str]) -> dict[str, Row]:
     """Which of these merchants' names of orders an attempt pays whose order is not here, and which attempt."""
     rows = tx.all(
-        "SELECT key, attempt_id, txid FROM spent_key WHERE key IN (SELECT k.name FROM {ROWS k(name TEXT)})",
+        "SELECT key, attempt_id, txid, reason FROM spent_key WHERE key IN (SELECT k.name FROM {ROWS k(name TEXT)})",
         k=[{"name": key} for key in keys],
     )
     return {row["key"]: row for row in rows}

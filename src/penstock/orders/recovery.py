@@ -71,6 +71,7 @@ class Recovery:
         self._held: dict[str, str] = {}
         self._disagree: dict[str, str] = {}
         self._compared = False
+        self._agreed_ms: dict[str, int] = {}
         self._calm_until = 0.0
         self._written: dict[str, str] | None = None
         self.released: Callable[[], None] = lambda: None
@@ -81,9 +82,10 @@ class Recovery:
             return NOT_YET
         return self._held.get(chain, NOT_YET)
 
-    def comparable(self, chain: str) -> bool:
-        """Whether the tables know all that was signed, so that coins that left are ours or not."""
-        return self._compared and self._breaks == self._database.breaks and chain not in self._disagree
+    def comparable(self, chain: str, began_ms: int) -> bool:
+        """Whether the tables knew all that was signed when a look began, so that coins that left are ours or not."""
+        agreed = self._compared and self._breaks == self._database.breaks and chain not in self._disagree
+        return agreed and began_ms >= self._agreed_ms.get(chain, 0)
 
     async def turn(self) -> None:
         """Compare what has to be compared, and let networks go on. Raises what the database raises."""
@@ -105,6 +107,8 @@ class Recovery:
             return
         try:
             self._disagree = await self._compare_journal()
+            if not self._compared:
+                self._agreed_ms = dict.fromkeys(self._rails, self._runtime.now_ms())
             self._compared = True
         except SignLater as away:
             # A signer that is away signs nothing; what goes on goes on.
@@ -123,7 +127,7 @@ class Recovery:
 
         def job(tx: Tx) -> None:
             tx.run(
-                "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE state IN ('sent', 'included') AND due_at_ms > :now_ms",
+                "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE state IN ('signed', 'sent', 'included') AND due_at_ms > :now_ms",
                 now_ms=self._since_ms,
             )
 
@@ -252,6 +256,7 @@ class Recovery:
             if problem:
                 problems.setdefault(stray.chain, []).append(problem)
             else:
+                self._agreed_ms[stray.chain] = self._runtime.now_ms()
                 log.warning("recovery.adopted", chain=stray.chain, attempt=stray.attempt_id, slot=stray.first.slot)
         found = {chain: f"{HALTED}{_many(texts)} that nobody here asked for: {texts[0]}" for chain, texts in problems.items()}
 
@@ -287,11 +292,15 @@ class Recovery:
             self._say(chain, f"{unseen} transactions under way have not been looked at since the start")
             return
         try:
-            await self._treasury.look(chain)
+            seen = await self._treasury.look(chain)
         except NodeUnreachable as error:
             self._say(chain, f"its nodes do not show the hot address: {error}")
             return
         except Conflict:
+            return
+        # A node that has only a clock cannot be compared while payments are under way; it pays nothing twice by itself.
+        if not seen.held.clocked and self._treasury.compared.get(chain, -1) < self._since_ms:
+            self._say(chain, "what is under way has to come to rest before its coins can be compared with the books")
             return
         if breaks != self._database.breaks:
             return
@@ -356,7 +365,7 @@ def _unrestored(tx: Tx) -> list[Row]:
 def _unseen(tx: Tx, chain: str, since_ms: int) -> int:
     row = tx.one(
         "SELECT COUNT(*) AS n FROM attempt JOIN lane ON lane.id = attempt.lane_id WHERE lane.chain = :chain "
-        "AND attempt.state IN ('sent', 'included') AND (attempt.seen_at_ms IS NULL OR attempt.seen_at_ms < :since_ms)",
+        "AND attempt.state IN ('signed', 'sent', 'included') AND (attempt.seen_at_ms IS NULL OR attempt.seen_at_ms < :since_ms)",
         chain=chain,
         since_ms=since_ms,
     )

@@ -63,8 +63,10 @@ class Treasury:
         self._waiting: dict[str, Look] = {}
         self.refilled: Callable[[], None] = lambda: None
         self.faults: dict[str, str] = {}
-        self.comparable: Callable[[str], bool] = lambda chain: True  # noqa: ARG005
-        """Whether the tables know all that was signed on a network: before that, what left it may be ours."""
+        self.comparable: Callable[[str, int], bool] = lambda chain, began_ms: True  # noqa: ARG005
+        """Whether the tables knew all that was signed on a network when a look began: before that, what left may be ours."""
+        self.compared: dict[str, int] = {}
+        """When the newest look began that was compared with the books, by network."""
 
     async def refresh(self) -> None:
         """One look at every network that is on."""
@@ -95,6 +97,8 @@ class Treasury:
         behind, arrived = await self._database.write("treasury", lambda tx: self._record(tx, due))
         if not behind:
             self._waiting.pop(chain, None)
+            if held.steady:
+                self.compared[chain] = due.began_ms
         if arrived:
             self.refilled()
         return seen
@@ -147,7 +151,7 @@ class Treasury:
                 return 0
             if lane.address != address:
                 attempts.halt_lane(tx, chain, f"the signer's address is {address}, the books know {lane.address}")
-            elif mined is not None and mined > lane.next_slot and self.comparable(chain):
+            elif mined is not None and mined > lane.next_slot and self.comparable(chain, seen.began_ms):
                 self._strange_slots(tx, lane, mined, seen.held)
             return attempts.retired_count(tx, lane.id)
 
@@ -170,7 +174,7 @@ class Treasury:
     def _record(self, tx: Tx, seen: Look) -> tuple[bool, bool]:
         """Whether the books are behind the look, so that they cannot be compared yet, and whether coins arrived."""
         lane = attempts.lane_for_update(tx, seen.chain)
-        if lane is None or not seen.held.steady or not self.comparable(seen.chain):
+        if lane is None or not seen.held.steady or not self.comparable(seen.chain, seen.began_ms):
             return False, False
         if self._is_behind(tx, lane, seen):
             return not seen.held.clocked, False
@@ -200,10 +204,10 @@ class Treasury:
     def _is_behind(self, tx: Tx, lane: Lane, seen: Look) -> bool:
         """Whether the block may show attempts that our books do not have final yet."""
         if seen.held.clocked:
-            # Live at some time of the look: what our clock says of its end is not what the chain would say.
+            # Live at some time of the look: what our clock says of its end is not what the chain would say. What is only bound cannot pay.
             row = tx.one(
                 "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :ended_ms "
-                "AND (state IN ('bound', 'signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
+                "AND (state IN ('signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
                 lane_id=lane.id,
                 began_ms=seen.began_ms,
                 ended_ms=seen.ended_ms,
