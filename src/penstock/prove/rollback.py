@@ -48,11 +48,13 @@ FOR_S: Final = 40.0
 """Virtual seconds within which merchants ask for the first time."""
 END_S: Final = 6_000.0
 """Virtual seconds after which whatever has not ended never will: an attempt on TRON may have to expire twice."""
+STAND_S: Final = 60.0
 REST_S: Final = 3_600.0
 """How long one waits before a start with nothing but old copies (docs/backup.md): until the chain shows all that was given to it."""
 DRAWN: Final = ("database", "database", "database", "journal", "both")
 COMMITS: Final = tuple(f"{label}:after" for label in ("intake", "bind", "sign", "sent", "bump", "settle", "webhook.record"))
 """Those that say something of an order; looking for work is most of the others."""
+STARTS_THAT_DIE: Final = 10
 PLAYS: Final = 10
 """Of size 1."""
 
@@ -190,6 +192,8 @@ class Play:
 
     def _after_database(self, forgotten: int) -> None:
         self.counts["forgotten_entries"] += forgotten
+        for _ in range(self.source.randrange(STARTS_THAT_DIE)):
+            self.counts["starts_that_died"] += not self.live(self._stand, self._in_recovery)
         self.live(self._story_to_the_end)
         self.live(self._judge)
 
@@ -222,9 +226,14 @@ class Play:
         if strange and not lanes:
             raise Wrong("other", f"{strange} were paid by an attempt that nobody remembers, and the network does not stand")
 
+    def _in_recovery(self, label: str, visit: int) -> bool:
+        """A start dies at one of the commits of putting things back."""
+        del visit
+        return label.startswith("recovery.") and self.source.random() < 0.2
+
     async def _stand(self, product: Product) -> None:
         """The network is watched for a while; nobody decides anything."""
-        await asyncio.sleep(120)
+        await asyncio.sleep(STAND_S)
         self._check_alive(product)
 
     async def _relearn(self, product: Product) -> None:
