@@ -357,7 +357,9 @@ def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json:
 
 
 @app.command()
-def resume(chain: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+def resume(
+    chain: Annotated[str, typer.Argument(help="The network, or `all`.")], reason: Annotated[str, typer.Option()], as_json: Json = False
+) -> None:
     """Send again on a network that stopped for a person to look."""
     emit(run(lambda c: c.resume(chain, reason)), as_json, lambda m: show.facts("Resumed", m))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
@@ -13,7 +12,7 @@ from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.ledger import book
 from penstock.ledger.audit import audit
-from penstock.orders import attempts
+from penstock.orders import attempts, auditor
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.signer import switch
@@ -235,8 +234,7 @@ class Commands:
 
     async def audit(self) -> dict[str, Any]:
         """Recompute everything."""
-        native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.has_address(n.chain))
-        report = await audit(self._p.database, self._symbols(), native)
+        report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
         stopped = await self.signing_stopped()
         return {
             "ok": not report.breaches,
@@ -301,13 +299,15 @@ class Commands:
         return summary(cancelled)
 
     async def resume(self, chain: str, reason: str) -> dict[str, Any]:
-        """Send again on a network that stopped for a person to look."""
-        chain, action_id = chain.upper(), self._p.ids.next()[0]
-        job = partial(attempts.resume_lane, chain=chain, reason=reason, action_id=action_id, now_ms=self._p.runtime.now_ms())
-        stood = await self._p.database.write("resume", job)
-        if stood is None:
+        """Send again on a network (or on all of them) that stopped for a person to look, and remember what they have seen."""
+        chain = chain.upper()
+        name = "" if chain == "ALL" else chain
+        p = self._p
+        stood = await auditor.resume(p.database, p.catalog, name, reason, next_ids=p.ids.next, now_ms=p.runtime.now_ms())
+        if not stood:
             raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
-        return {"chain": chain, "stood_because": stood, "reason": reason}
+        because = "; ".join(f"{where}: {why}" if where and not name else why for where, why in stood.items())
+        return {"chain": chain, "stood_because": because, "reason": reason}
 
     async def resend_event(self, text: str) -> dict[str, Any]:
         """Send an order's event again."""

@@ -21,7 +21,7 @@ from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Pe
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order, fingerprint
 from penstock.db import open_database
-from penstock.ledger.audit import audit
+from penstock.ledger.audit import Terms, audit
 from penstock.orders.intake import Intake
 from penstock.runtime import SystemRuntime
 from tests.fixtures.chain import Road
@@ -351,7 +351,7 @@ class Machine(RuleBasedStateMachine):
         assert {row["order_id"]: (row["n"], row["live"]) for row in attempts} == {
             order["id"]: (order["attempts"], int(order["attempt"] is not None)) for order in self.model.orders.values() if order["attempts"]
         }
-        report = await audit(self.world.database, self.symbols, frozenset({self.native.coin.id}))
+        report = await audit(self.world.database, {}, Terms(self.symbols, {token.id: token for token in self.road.catalog.tokens()}))
         assert report.breaches == []
         assert {warning.invariant for warning in report.warnings} <= {"I11", "I16"}
         self._compare_house(report.balances)
