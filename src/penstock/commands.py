@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
@@ -10,7 +12,7 @@ from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, h
 from penstock.core.party import Account, Merchant
 from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
-from penstock.ledger import book
+from penstock.ledger import book, liabilities
 from penstock.ledger.audit import audit
 from penstock.orders import attempts, auditor
 from penstock.orders.timeline import summary
@@ -245,6 +247,42 @@ class Commands:
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 
+    async def verify_chain(self, wanted_head: str) -> dict[str, Any]:
+        """Recompute every chain from its first row; the first break, and the head that somebody should write down elsewhere."""
+        report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), wanted_head=wanted_head)
+        broken = [f.text for f in report.findings if f.invariant in ("I1", "I15")]
+        return {
+            "ok": not broken,
+            "first_break": broken[0] if broken else "",
+            "breaks": broken,
+            "head": report.head,
+            "counts": report.counts,
+        }
+
+    async def write_liabilities(self, file: Path) -> dict[str, Any]:
+        """Root and total of what is owed in each coin, for everybody; and beside it the leaves, for proofs."""
+        random_bytes, now_ms = self._p.runtime.random_bytes, self._p.runtime.now_ms()
+        taken = await self._p.database.read(lambda tx: liabilities.take(tx, self._symbols(), random_bytes=random_bytes, now_ms=now_ms))
+        secret = leaves_file(file)
+        _write(secret, json.dumps(taken.secret()))
+        _write(file, json.dumps(taken.public, indent=1) + "\n")
+        return {"published": str(file), "secret": str(secret)} | dict(taken.public)
+
+    async def prove_liability(self, file: Path, name: str) -> dict[str, Any]:
+        """The proof of one holder: a merchant's app id, an account's id, or m:ID and u:ID."""
+        holder = name
+        if (merchant := await self._p.directory.by_app_id(name)) is not None:
+            holder = holder_of_merchant(merchant.id)
+        elif (account := await self._p.directory.find(name)) is not None:
+            holder = holder_of_account(account.id)
+        try:
+            taken = liabilities.Liabilities.restored(json.loads(leaves_file(file).read_text("utf-8")))
+            return taken.proof(holder)
+        except OSError as error:
+            raise Refused(Problem.NOT_FOUND, f"{error.filename} cannot be read: {error.strerror}") from error
+        except KeyError as error:
+            raise Refused(Problem.NOT_FOUND, f"{name} was owed nothing when {file} was written") from error
+
     def _account_name(self, account: str) -> str:
         kind, _, token_id = account.partition(":")
         token = self._p.catalog.token(token_id)
@@ -315,6 +353,18 @@ class Commands:
         if order is None or not await self._p.outbox.resend_order(order.id):
             raise Refused(Problem.NOT_FOUND, f"order {text} has no event to send again: it is unknown, or not decided yet")
         return {"order_id": wire_id(order.id), "queued": True}
+
+
+def leaves_file(file: Path) -> Path:
+    """Where the leaves of a published proof of liabilities are kept."""
+    return file.with_name(file.name + ".leaves")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise Refused(Problem.INVALID_ARGUMENT, f"{file} cannot be written: {error.strerror}") from error
 
 
 def _account(account: Account) -> dict[str, Any]:

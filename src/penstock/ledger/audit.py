@@ -107,7 +107,7 @@ def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head:
     report.head = chain.check(tx, report, witness.seen, wanted_head)
     kept.compare(tx, report, reading.moved, witness.later, terms)
     house = {key: units for key, units in reading.moved.items() if not ledger.is_stored(key[0])}
-    rules.check_balances(report, _balances(tx), dict(reading.moved), terms)
+    rules.check_balances(report, balances(tx), dict(reading.moved), terms)
     reading.check_house(tx, house)
     compare(tx, report, journal)
     late.check_halted(tx, report)
@@ -141,7 +141,8 @@ def look_again(tx: Tx, terms: Terms, journal: Journal | None = None) -> tuple[Re
     return reading.report, after
 
 
-def _balances(tx: Tx) -> Iterator[tuple[tuple[str, str], int, int]]:
+def balances(tx: Tx) -> Iterator[tuple[tuple[str, str], int, int]]:
+    """Every stored balance: (holder, coin id), available and reserved; a page at a time."""
     after = ("", "")
     while page := tx.all(
         "SELECT holder, coin_id, available, reserved FROM balance WHERE (holder, coin_id) > (:holder, :coin_id) "

@@ -238,6 +238,8 @@ class Sender:
         Nothing is signed for a lane that stands.
         """
         versions = await self._of_open_lanes(versions)
+        if not versions:
+            return []
         try:
             signed = await self._signer.sign([version.intent for version in versions])
         except SignRefused as refusal:
