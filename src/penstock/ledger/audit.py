@@ -104,7 +104,7 @@ def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head:
     reading.check_orders(tx, facts.ids_of(tx, "orders"))
     reading.check_attempts(tx, facts.ids_of(tx, "attempt"))
     _check_strays(tx, reading)
-    report.head = chain.check(tx, report, witness.seen, wanted_head)
+    report.head = chain.check(tx, report, wanted_head)
     kept.compare(tx, report, reading.moved, witness.later, terms)
     house = {key: units for key, units in reading.moved.items() if not ledger.is_stored(key[0])}
     rules.check_balances(report, balances(tx), dict(reading.moved), terms)
