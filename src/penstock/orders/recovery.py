@@ -21,6 +21,7 @@ from penstock.core.attempt import AttemptState, Decision, Outcome
 from penstock.core.event import Dead
 from penstock.core.intent import Death, Intent, JournalEntry, Signer, SignLater, SignRefused
 from penstock.db import Conflict, Database, Row, Tx
+from penstock.ledger.chain import record_action
 from penstock.orders import adopt, attempts
 from penstock.orders.adopt import HALTED, Tools
 from penstock.orders.attempts import Attempt
@@ -334,12 +335,7 @@ def relearn(tx: Tx, reason: str, *, action_id: int, now_ms: int) -> bool:
     """A person says that the signer's journal is lost for good; whether any network waits for that."""
     if not any(text.startswith(OLDER[:40]) for text in attempts.holds(tx).values()):
         return False
-    tx.run(
-        "INSERT INTO operator_action (id, at_ms, action, subject, reason) VALUES (:id, :at_ms, 'relearn', 'signer', :reason)",
-        id=action_id,
-        at_ms=now_ms,
-        reason=reason,
-    )
+    record_action(tx, action_id, action="relearn", subject="signer", reason=reason, at_ms=now_ms)
     return True
 
 
