@@ -364,6 +364,20 @@ def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json:
     emit(run(lambda c: c.cancel_order(order_id, reason)), as_json, lambda m: show.facts("Cancelled", m))
 
 
+@orders.command("decide")
+def order_decide(
+    order_id: str,
+    decision: Annotated[str, typer.Option("--as", help="again, paid or failed.")],
+    reason: Annotated[str, typer.Option()],
+    txid: Annotated[str, typer.Option(help="The transaction that has paid it.")] = "",
+    proved: Annotated[bool, typer.Option("--proved", help="You have proof that no transaction of ours can pay it any more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what becomes of a quarantined order; each answer is refused where something speaks against it."""
+    decided = run(lambda c: c.decide_order(order_id, decision, reason, txid=txid, proved=proved))
+    emit(decided, as_json, lambda m: show.facts("Decided", m))
+
+
 @app.command()
 def resume(
     chain: Annotated[str, typer.Argument(help="The network, or `all`.")], reason: Annotated[str, typer.Option()], as_json: Json = False

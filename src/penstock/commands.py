@@ -333,10 +333,31 @@ class Commands:
         order = await self._p.timelines.find(text)
         if order is None:
             raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        held = (await self._p.database.read(attempts.holds)).get(order.chain)
+        if held:
+            raise Refused(Problem.INVALID_ARGUMENT, f"nothing is decided while {order.chain} is held, it may have been paid: {held}")
         cancelled = await self._p.settler.cancel(order.id, reason)
         if cancelled is None:
             raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state}: an order can be cancelled until it is bound")
         return summary(cancelled)
+
+    async def decide_order(self, text: str, decision: str, reason: str, *, txid: str, proved: bool) -> dict[str, Any]:
+        """A person's word on a quarantined order."""
+        order = await self._p.timelines.find(text)
+        if order is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        match decision:
+            case "again":
+                decided = await self._p.decider.again(order.id, reason)
+            case "paid" if txid:
+                decided = await self._p.decider.paid(order.id, txid.strip(), reason)
+            case "paid":
+                raise Refused(Problem.INVALID_ARGUMENT, "`--as paid` needs the transaction that has paid it: `--txid`")
+            case "failed":
+                decided = await self._p.decider.failed(order.id, reason, proved=proved)
+            case _:
+                raise Refused(Problem.INVALID_ARGUMENT, "`--as` is again, paid or failed")
+        return summary(decided)
 
     async def resume(self, chain: str, reason: str) -> dict[str, Any]:
         """Send again on a network (or on all of them) that stopped for a person to look, and remember what they have seen."""

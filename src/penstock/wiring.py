@@ -28,6 +28,7 @@ from penstock.orders import attempts, auditor, board, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
+from penstock.orders.decide import Decider
 from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
@@ -173,6 +174,7 @@ class Product:
             **common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth, held=self._held
         )
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
+        self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(
             runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, signer=signer

@@ -349,3 +349,20 @@ def test_while_a_network_is_held_nothing_is_bound_signed_or_sent_and_looking_goe
             assert (await house.road.order("a"))["state"] == "succeeded"
 
     asyncio.run(body())
+
+
+def forget_and_ask_again(url, folder, after):
+    """An order is paid, forgotten, let go on by a person, asked for again, and quarantined."""
+
+    async def forgotten(house):
+        await send(house, "a")
+
+    async def asked_again(house):
+        await resume(house, "the merchant asks again")
+        await house.settled()
+        await paid(house)
+        await send(house, "a")
+        assert (await house.road.order("a"))["state"] == "quarantined"
+        await after(house)
+
+    past_and_present(url, folder, nothing, forgotten, asked_again)

@@ -125,6 +125,12 @@ def final(attempt_id: int, token_id: str, coin_id: str, units: int, *, chain: st
     return Entry("attempt", str(attempt_id), "final", lines, chain, block, note)
 
 
+def paid_elsewhere(order_id: int, token_id: str, coin_id: str, units: int, *, note: str) -> Entry:
+    """By a person's word an order was paid with coins that had left the books as the house's: they were not."""
+    lines = _lines(coin_id, (in_transit(token_id), -units), (FUNDING, units))
+    return Entry("decision", str(order_id), "paid", lines, note=note)
+
+
 def gas(attempt_id: int, native_token_id: str, native_coin_id: str, units: int, *, chain: str, block: int) -> Entry:
     """What the network took for the attempt, once: on success, on failure and on cancel."""
     lines = _lines(native_coin_id, (NETWORK_COST, -units), (treasury(native_token_id), units))

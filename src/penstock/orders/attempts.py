@@ -301,6 +301,32 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
     )
 
 
+def give_back(tx: Tx, attempt_id: int) -> None:
+    """The slot of a dead attempt that nothing was ever signed for may be handed out again; what was bound behind it waits for it."""
+    row = tx.one(
+        "SELECT lane_id, slot FROM attempt WHERE id = :id AND state = 'dead' AND slot >= 0 AND NOT EXISTS "
+        "(SELECT 1 FROM version WHERE attempt_id = :id AND raw IS NOT NULL)",
+        id=attempt_id,
+    )
+    if row is None:
+        return
+    tx.run("UPDATE attempt SET slot = -id WHERE id = :id", id=attempt_id)
+    tx.run("DELETE FROM attempt_resource WHERE attempt_id = :id", id=attempt_id)
+    tx.run("INSERT INTO lane_gap (lane_id, slot) VALUES (:lane_id, :slot)", lane_id=row["lane_id"], slot=row["slot"])
+
+
+def detach(tx: Tx, attempt_id: int, order_id: int) -> None:
+    """A person has decided that an order ends without this attempt. It keeps slot and resources and is followed on; what it should pay
+    after all is nobody's, and stops the network.
+    """
+    tx.run("DELETE FROM attempt_order WHERE attempt_id = :id AND order_id = :order_id", id=attempt_id, order_id=order_id)
+    tx.run(
+        "DELETE FROM version_order WHERE order_id = :order_id AND version_id IN (SELECT id FROM version WHERE attempt_id = :id)",
+        id=attempt_id,
+        order_id=order_id,
+    )
+
+
 def opening(tx: Tx, lane_id: int) -> set[str]:
     """Tokens that an attempt under way lets the lane hold."""
     rows = tx.all(

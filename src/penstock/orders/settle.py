@@ -38,6 +38,14 @@ class Verdict:
     due_at_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ByWord:
+    """What a person's word does to an order."""
+
+    move: Move
+    entries: Sequence[ledger.Entry] = ()
+
+
 @dataclass(slots=True)
 class _Changes:
     """What one transaction will write, gathered verdict by verdict."""
@@ -270,6 +278,23 @@ class Settler:
             log.error("lane.halted", chain=chain, reason=reason)
             attempts.halt_lane(tx, chain, reason)
         return len(decided)
+
+    async def by_word(self, order_id: int, make: Callable[[Tx, Order, int], ByWord]) -> Order:
+        """A person's decision in one transaction: state, history, ledger and event. Raises what `make` raises, and then nothing is written."""
+
+        def job(tx: Tx) -> Order:
+            order = store.lock(tx, [order_id])[order_id]
+            changes = _Changes(self._book.open(tx, [(order.payer, order.coin_id)]), self._runtime.now_ms())
+            word = make(tx, order, changes.now_ms)
+            for entry in word.entries:
+                changes.sheet.post(entry)
+            changes.moves.append(word.move)
+            self._write(tx, changes)
+            return store.lock(tx, [order_id])[order_id]
+
+        order = await self._database.write("decide", job)
+        self.decided()
+        return order
 
     async def cancel(self, order_id: int, reason: str) -> Order | None:
         """A person's word: fail an order that nothing was bound for; None when it is too late or unknown. Its money is back at once."""
