@@ -297,13 +297,15 @@ def credit(
 def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False) -> None:
     """Hot address of each network, with its balances on chain and in the books."""
 
-    async def look(commands: Commands) -> tuple[list[dict[str, Any]], str]:
-        return await commands.treasury_rows(), await commands.signing_stopped()
+    async def look(commands: Commands) -> tuple[list[dict[str, Any]], str, list[str]]:
+        return await commands.treasury_rows(), await commands.signing_stopped(), await commands.holds()
 
-    rows, stopped = run(look)
+    rows, stopped, holds = run(look)
     emit(rows, as_json, lambda v: show.treasury(v, every=every))
     if stopped:
         note(f"nothing is signed: {stopped}")
+    for hold in holds:
+        note(hold)
 
 
 @app.command("open-tokens")

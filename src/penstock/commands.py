@@ -168,6 +168,11 @@ class Commands:
                 rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
+    async def holds(self) -> list[str]:
+        """Networks whose start has not come to its end, each with the reason."""
+        held = await self._p.database.read(attempts.holds)
+        return [f"nothing is sent on {chain}, recovery hold: {reason}" for chain, reason in held.items()]
+
     async def signing_stopped(self) -> str:
         """Why somebody stopped the signer, "" when nobody did."""
         turned = switch.read(folder_of(self._p.settings))
@@ -245,7 +250,8 @@ class Commands:
             "counts": report.counts,
             "breaches": [{"invariant": f.invariant, "text": f.text} for f in report.breaches],
             "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings]
-            + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else []),
+            + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else [])
+            + [{"invariant": "I9", "text": text} for text in await self.holds()],
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 

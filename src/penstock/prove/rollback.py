@@ -55,7 +55,7 @@ DRAWN: Final = ("database", "database", "database", "journal", "both")
 COMMITS: Final = tuple(f"{label}:after" for label in ("intake", "bind", "sign", "sent", "bump", "settle", "webhook.record"))
 """Those that say something of an order; looking for work is most of the others."""
 STARTS_THAT_DIE: Final = 10
-PLAYS: Final = 10
+PLAYS: Final = 20
 """Of size 1."""
 
 
@@ -323,11 +323,26 @@ class Play:
                 raise Wrong("other", f"the lane stands for another reason than the restore: {lane['halted']}")
             await Commands(product).resume(lane["chain"], "the restored database does not know them; the merchants ask again")
             self.counts["resumed"] += 1
+        rows = await product.database.read(
+            lambda tx: tx.all(
+                "SELECT orders.id, attempt.state, attempt.txid, (SELECT COUNT(*) FROM entry WHERE ref_kind = 'attempt' "
+                "AND ref_id = CAST(attempt.id AS TEXT) AND posting_kind = 'final') AS paid FROM orders "
+                "JOIN spent_key ON spent_key.key = CAST(orders.merchant_id AS TEXT) || '/' || orders.merchant_order_id "
+                "JOIN attempt ON attempt.id = spent_key.attempt_id WHERE orders.state = 'quarantined'"
+            )
+        )
+        for row in rows:
+            if row["paid"]:
+                await product.decider.paid(row["id"], row["txid"], "the attempt of before the restore has paid it")
+                self.counts["decided_paid"] += 1
+            elif row["state"] in ("final", "dead"):
+                await product.decider.failed(row["id"], "the attempt of before the restore is over and has not paid it", proved=True)
+                self.counts["decided_failed"] += 1
 
     async def _unfinished(self, product: Product) -> str:
         rows = await product.database.read(
             lambda tx: tx.all(
-                "SELECT merchant_order_id AS name, state, hold_reason AS why FROM orders WHERE state NOT IN ('succeeded', 'failed', 'quarantined')"
+                "SELECT merchant_order_id AS name, state, hold_reason AS why FROM orders WHERE state NOT IN ('succeeded', 'failed')"
                 " UNION ALL SELECT CAST(id AS TEXT), state, seen FROM attempt WHERE state NOT IN ('final', 'dead') "
                 "UNION ALL SELECT chain, 'held', reason FROM recovery_hold UNION ALL SELECT chain, 'halted', halted FROM lane WHERE halted <> ''"
             )
@@ -355,16 +370,13 @@ class Play:
             raise Wrong("ledger_imbalance", f"the audit found {report['breaches']}")
         orders = await product.store.find(1, [wish.name for wish in self.wishes])
         token = self._token(product, self.place.symbol)
-        spent = {row["key"] for row in await product.database.read(lambda tx: tx.all("SELECT key FROM spent_key"))}
         for wish in self.wishes:
             order, received = orders.get(wish.name), wish.received()
             if order is None:
                 self.counts["refused_when_asked_again"] += 1  # an invoice is paid once, whoever asks
                 continue
             due = order.net // token.scale
-            named = order.state == "quarantined" and order.key in spent
-            self.counts["quarantined"] += named
-            if not named and received != (due if order.state == "succeeded" else 0):
+            if received != (due if order.state == "succeeded" else 0):
                 raise Wrong("lost_order", f"{wish.name} is {order.state} and its recipient has {received} of {due}")
         rows = [row for row in await Commands(product).treasury_rows() if row["chain"] == self.place.chain]
         differ = [row for row in rows if row["on_chain"] != row["in_books"]]
