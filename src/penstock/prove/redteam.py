@@ -33,6 +33,7 @@ CONNECTIONS: Final = 300
 DAY_MAX: Final = 40
 """So many times UNITS may be paid in USDC a day: what an intruder splits to get more."""
 ANSWER_S: Final = 10.0
+BACK_S: Final = 60.0
 MUTATIONS: Final = 12
 """Of each token in each round: honest intents with one value exchanged by chance."""
 _VALUES: Final[tuple[Any, ...]] = (
@@ -278,8 +279,11 @@ class _Siege:
             raise LookupError("no signer runs")
         process.kill()
         await process.wait()
-        while (await self.house.signer.standing()).stopped:
+        deadline = self.house.runtime.monotonic() + BACK_S
+        while (why := (await self.house.signer.standing()).stopped) and self.house.runtime.monotonic() < deadline:
             await self.house.runtime.sleep(0.05)
+        if why:
+            self.breach("the signer did not come back after kill -9", why)
         for old in self.last.values():
             await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [asdict(_again(old))]})
             fresh = replace(_again(old), slot=old.slot + 10**9, resources=())
