@@ -167,9 +167,7 @@ class Product:
         )
         self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
-        self.readiness = Readiness(
-            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, signer=signer
-        )
+        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -254,6 +252,7 @@ class Product:
             self._keep(self.intake.run)
         if role == "api":
             return
+        self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)

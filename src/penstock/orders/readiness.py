@@ -23,14 +23,14 @@ class Readiness:
         board: Board,
         prices: Prices,
         treasury: Treasury | None,
-        signer: Signer,
     ) -> None:
         self._runtime = runtime
         self._database = database
         self._board = board
         self._prices = prices
         self._treasury = treasury
-        self._signer = signer
+        self.signer: Signer | None = None
+        """Whose word counts here; none in a process that has nothing signed."""
 
     async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
         """Why it is not ready (empty: it is), and warnings."""
@@ -41,7 +41,7 @@ class Readiness:
         except DatabaseUnavailable:
             return ["the database does not answer"], []
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
-        if stopped := (await self._signer.standing()).stopped:
+        if self.signer is not None and (stopped := (await self.signer.standing()).stopped):
             warnings.append(f"nothing is signed: {stopped}")
         warnings += await self._held()
         for chain in self._board.rails:
