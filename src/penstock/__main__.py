@@ -24,9 +24,11 @@ from penstock.catalog import Catalog, CatalogError
 from penstock.commands import Commands
 from penstock.config import Settings, SettingWrong, load
 from penstock.core.errors import Refused
+from penstock.core.liabilities import ProofWrong
 from penstock.core.money import MoneyError
 from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
+from penstock.ledger.liabilities import verify as verify_liability
 from penstock.process import command, migrate, serve
 from penstock.rates import BadPrice
 from penstock.runtime import SystemRuntime
@@ -357,7 +359,9 @@ def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json:
 
 
 @app.command()
-def resume(chain: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+def resume(
+    chain: Annotated[str, typer.Argument(help="The network, or `all`.")], reason: Annotated[str, typer.Option()], as_json: Json = False
+) -> None:
     """Send again on a network that stopped for a person to look."""
     emit(run(lambda c: c.resume(chain, reason)), as_json, lambda m: show.facts("Resumed", m))
 
@@ -369,12 +373,48 @@ def webhook_resend(order_id: str, as_json: Json = False) -> None:
 
 
 @app.command()
-def audit(as_json: Json = False) -> None:
+def audit(
+    verify_chain: Annotated[bool, typer.Option("--verify-chain", help="Only: is any row of the past not what it was?")] = False,
+    head: Annotated[str, typer.Option(help="A head of the chain that you wrote down elsewhere: it must still be there.")] = "",
+    liabilities: Annotated[Path | None, typer.Option(help="Write root and total of what is owed in each coin to this file.")] = None,
+    proof: Annotated[str, typer.Option(help="With --liabilities: print this holder's proof from what was written there.")] = "",
+    as_json: Json = False,
+) -> None:
     """Recompute the books from their postings; exits 1 on a breach, 0 with warnings."""
+    if proof:
+        if liabilities is None:
+            fail("--proof needs --liabilities FILE, the file that was published", 2)
+        named = liabilities
+        emit(run(lambda c: c.prove_liability(named, proof)), as_json=True, table=str)
+        return
+    if liabilities is not None:
+        file = liabilities
+        emit(run(lambda c: c.write_liabilities(file)), as_json, show.liabilities)
+        return
+    if verify_chain or head:
+        chain = run(lambda c: c.verify_chain(head))
+        emit(chain, as_json, show.chain)
+        if not chain["ok"]:
+            raise typer.Exit(1)
+        return
     report = run(lambda c: c.audit())
     emit(report, as_json, show.audit)
     if report["breaches"]:
         raise typer.Exit(1)
+
+
+@app.command("verify-proof")
+def verify_proof(proof: Path, published: Path, as_json: Json = False) -> None:
+    """Check a holder's proof against the roots that the house has published; needs neither home nor database."""
+    try:
+        shown = verify_liability(json.loads(proof.read_text("utf-8")), json.loads(published.read_text("utf-8")))
+    except OSError as error:
+        fail(f"{error.filename} cannot be read: {error.strerror}", 2)
+    except ValueError as error:
+        fail(f"not JSON: {error}", 2)
+    except ProofWrong as error:
+        fail(str(error))
+    emit(shown, as_json, lambda values: show.rows("Proved: the published totals contain", show.owed(values)))
 
 
 @app.command()

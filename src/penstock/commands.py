@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+from pathlib import Path
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
@@ -11,9 +12,9 @@ from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, h
 from penstock.core.party import Account, Merchant
 from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
-from penstock.ledger import book
+from penstock.ledger import book, liabilities
 from penstock.ledger.audit import audit
-from penstock.orders import attempts
+from penstock.orders import attempts, auditor
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.signer import switch
@@ -235,8 +236,7 @@ class Commands:
 
     async def audit(self) -> dict[str, Any]:
         """Recompute everything."""
-        native = frozenset(self._p.catalog.native(n.chain).coin.id for n in self._p.catalog.networks() if self._p.has_address(n.chain))
-        report = await audit(self._p.database, self._symbols(), native)
+        report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
         stopped = await self.signing_stopped()
         return {
             "ok": not report.breaches,
@@ -246,6 +246,42 @@ class Commands:
             + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else []),
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
+
+    async def verify_chain(self, wanted_head: str) -> dict[str, Any]:
+        """Recompute every chain from its first row; the first break, and the head that somebody should write down elsewhere."""
+        report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), wanted_head=wanted_head)
+        broken = [f.text for f in report.findings if f.invariant in ("I1", "I15")]
+        return {
+            "ok": not broken,
+            "first_break": broken[0] if broken else "",
+            "breaks": broken,
+            "head": report.head,
+            "counts": report.counts,
+        }
+
+    async def write_liabilities(self, file: Path) -> dict[str, Any]:
+        """Root and total of what is owed in each coin, for everybody; and beside it the leaves, for proofs."""
+        random_bytes, now_ms = self._p.runtime.random_bytes, self._p.runtime.now_ms()
+        taken = await self._p.database.read(lambda tx: liabilities.take(tx, self._symbols(), random_bytes=random_bytes, now_ms=now_ms))
+        secret = leaves_file(file)
+        _write(secret, json.dumps(taken.secret()))
+        _write(file, json.dumps(taken.public, indent=1) + "\n")
+        return {"published": str(file), "secret": str(secret)} | dict(taken.public)
+
+    async def prove_liability(self, file: Path, name: str) -> dict[str, Any]:
+        """The proof of one holder: a merchant's app id, an account's id, or m:ID and u:ID."""
+        holder = name
+        if (merchant := await self._p.directory.by_app_id(name)) is not None:
+            holder = holder_of_merchant(merchant.id)
+        elif (account := await self._p.directory.find(name)) is not None:
+            holder = holder_of_account(account.id)
+        try:
+            taken = liabilities.Liabilities.restored(json.loads(leaves_file(file).read_text("utf-8")))
+            return taken.proof(holder)
+        except OSError as error:
+            raise Refused(Problem.NOT_FOUND, f"{error.filename} cannot be read: {error.strerror}") from error
+        except KeyError as error:
+            raise Refused(Problem.NOT_FOUND, f"{name} was owed nothing when {file} was written") from error
 
     def _account_name(self, account: str) -> str:
         kind, _, token_id = account.partition(":")
@@ -301,13 +337,15 @@ class Commands:
         return summary(cancelled)
 
     async def resume(self, chain: str, reason: str) -> dict[str, Any]:
-        """Send again on a network that stopped for a person to look."""
-        chain, action_id = chain.upper(), self._p.ids.next()[0]
-        job = partial(attempts.resume_lane, chain=chain, reason=reason, action_id=action_id, now_ms=self._p.runtime.now_ms())
-        stood = await self._p.database.write("resume", job)
-        if stood is None:
+        """Send again on a network (or on all of them) that stopped for a person to look, and remember what they have seen."""
+        chain = chain.upper()
+        name = "" if chain == "ALL" else chain
+        p = self._p
+        stood = await auditor.resume(p.database, p.catalog, name, reason, next_ids=p.ids.next, now_ms=p.runtime.now_ms())
+        if not stood:
             raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
-        return {"chain": chain, "stood_because": stood, "reason": reason}
+        because = "; ".join(f"{where}: {why}" if where and not name else why for where, why in stood.items())
+        return {"chain": chain, "stood_because": because, "reason": reason}
 
     async def resend_event(self, text: str) -> dict[str, Any]:
         """Send an order's event again."""
@@ -315,6 +353,18 @@ class Commands:
         if order is None or not await self._p.outbox.resend_order(order.id):
             raise Refused(Problem.NOT_FOUND, f"order {text} has no event to send again: it is unknown, or not decided yet")
         return {"order_id": wire_id(order.id), "queued": True}
+
+
+def leaves_file(file: Path) -> Path:
+    """Where the leaves of a published proof of liabilities are kept."""
+    return file.with_name(file.name + ".leaves")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise Refused(Problem.INVALID_ARGUMENT, f"{file} cannot be written: {error.strerror}") from error
 
 
 def _account(account: Account) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from penstock.core.money import LEDGER_DECIMALS, plain
+
 NO_NETWORK = "no network is on; set networks.<CHAIN>.rpc_urls."
 ALL_OPEN = "nothing to open: the hot address can hold every token of this network, or will soon."
 
@@ -220,6 +222,39 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else 'entries' if noun == 'entry' else noun + 's'}"
+
+
+def chain(report: Mapping[str, Any]) -> RenderableType:
+    """Whether the past is what it was, and what to write down."""
+    counts = report["counts"]
+    if not report["ok"]:
+        return _spaced(
+            Text(f"THE CHAIN IS BROKEN: {report['first_break']}", style="bold red"), rows("Breaks", [{"text": t} for t in report["breaks"]])
+        )
+    return Group(
+        Text(f"The past is what it was: {_count(counts['entries'], 'entry')} of {counts['committers']} committers.", style="green"),
+        Text("Write this head down where this machine cannot reach it; --head finds it again, or the history was written anew:"),
+        Text(report["head"], no_wrap=True, overflow="ignore"),
+    )
+
+
+def owed(values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a proof shows, in coins."""
+    return [
+        {"holder": v["holder"], "coin": v["coin"]} | {n: plain(int(v[n]), LEDGER_DECIMALS) for n in ("available", "reserved")}
+        for v in values
+    ]
+
+
+def liabilities(value: Mapping[str, Any]) -> RenderableType:
+    """What was written, and for whom."""
+    coins = [{**coin, "total": plain(int(coin["total"]), LEDGER_DECIMALS)} for coin in value["coins"]]
+    return _spaced(
+        rows("Owed", coins, empty="nothing.", spare=("coin_id",)),
+        Text(
+            f"Publish {value['published']}. Keep {value['secret']} to yourself: proofs are made from it, and it names what everybody owns."
+        ),
+    )
 
 
 def audit(report: Mapping[str, Any]) -> RenderableType:

@@ -23,8 +23,10 @@ from penstock.http.app import App, build_app
 from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
-from penstock.orders import attempts, board, treasury
+from penstock.ledger.rules import Terms
+from penstock.orders import attempts, auditor, board, treasury
 from penstock.orders.accept import Accept, Policy
+from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
 from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
@@ -168,6 +170,7 @@ class Product:
         self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -184,6 +187,11 @@ class Product:
     def book(self, room: str) -> Book:
         """A committer of its own for each room of each process, so that no chain has two writers."""
         return Book(self._next_ids, lambda: f"{self.ids.worker}/{room}")
+
+    def audit_terms(self) -> Terms:
+        """What the audit has to be told beside the database."""
+        symbols = {coin.id: coin.symbol for coin in self.catalog.coins()}
+        return Terms(symbols, {token.id: token for token in self.catalog.tokens()}, self.runtime.now_ms())
 
     def has_address(self, chain: str) -> bool:
         """Whether this house can hold coins on the network."""
@@ -245,6 +253,7 @@ class Product:
         await self.board.refresh()
         if role != "api":
             await self.treasury.refresh()
+            await self.auditor.turn()  # before the first signature
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
         self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)
@@ -254,6 +263,7 @@ class Product:
             return
         self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
+        self._keep(self._audit_again)
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)
         deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
@@ -282,6 +292,12 @@ class Product:
         now_ms = self.runtime.now_ms()
         attempts.take_over(tx, now_ms)
         self.outbox.take_over(tx, now_ms)
+        self.auditor.take_over(tx)
+
+    async def _audit_again(self) -> None:
+        """The first pass was made before the pumps began."""
+        await self.runtime.sleep(auditor.PASS_S)
+        await every(auditor.PASS_S, self.auditor.turn, self.runtime)
 
     def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
         self._keep(lambda: every(seconds, turn, self.runtime))

@@ -3,7 +3,7 @@
 import asyncio
 
 from penstock.core.event import FailedOnChain, Final
-from penstock.ledger.audit import NAMED_MAX, _audit, audit
+from penstock.ledger.audit import NAMED_MAX, Terms, audit, recompute
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
@@ -33,6 +33,10 @@ async def a_day(r):
     return road
 
 
+def terms_of(road):
+    return Terms({USDT: "USDT"}, {token.id: token for token in road.catalog.tokens()})
+
+
 def found(report):
     return {(finding.invariant, finding.level) for finding in report.findings}
 
@@ -41,12 +45,12 @@ class Undo(Exception):
     """Takes back what was touched, with the report about it."""
 
 
-async def report_on(r, natives, tamper):
+async def report_on(r, terms, tamper):
     """What the audit says of the books as they are after `tamper`, which is rolled back again."""
 
     def job(tx):
         tamper(tx)
-        raise Undo(_audit(tx, {USDT: "USDT"}, natives))
+        raise Undo(recompute(tx, terms))
 
     try:
         await r.database.write("tamper", job)
@@ -58,10 +62,10 @@ def scenario(url, body):
     async def run():
         async with rooms(url) as r:
             road = await a_day(r)
-            natives = frozenset({road.catalog.native("ETH").coin.id})
-            assert (await audit(r.database, {USDT: "USDT"}, natives)).findings == []
-            await body(r, natives)
-            assert (await audit(r.database, {USDT: "USDT"}, natives)).findings == []
+            terms = terms_of(road)
+            assert (await audit(r.database, {}, terms)).findings == []
+            await body(r, terms)
+            assert (await audit(r.database, {}, terms)).findings == []
 
     asyncio.run(run())
 
@@ -79,61 +83,133 @@ TAMPERS = [
         "a posting is changed",
         "UPDATE posting SET amount = :amount WHERE line = 1 AND entry_id = (SELECT id FROM entry WHERE posting_kind = 'credit')",
         {"amount": 1},
-        {("I1", "stop"), ("I3", "stop"), ("I15", "alert")},
+        {("I1", "stop"), ("I15", "alert"), ("I2", "stop"), ("I3", "stop")},
     ),
-    ("an entry is gone", "DELETE FROM entry WHERE posting_kind = 'credit'", {}, {("I1", "stop"), ("I15", "alert")}),
+    (
+        "an entry is gone",
+        "DELETE FROM entry WHERE posting_kind = 'credit'",
+        {},
+        {("I1", "stop"), ("I15", "alert"), ("I2", "stop"), ("I3", "stop")},
+    ),
     (
         "a balance is raised",
         "UPDATE balance SET available = :available WHERE holder = 'u:1000001'",
         {"available": 10**30},
         {("I3", "stop")},
     ),
-    ("a balance is gone", "DELETE FROM balance WHERE holder = 'm:1'", {}, {("I3", "stop")}),
-    ("a reserve is changed", f"UPDATE orders SET reserve = :reserve WHERE id = {order('waiting')}", {"reserve": 1}, {("I4", "alert")}),
+    ("a balance is gone", "DELETE FROM balance WHERE holder = 'm:1'", {}, {("I3", "stop"), ("I4", "alert")}),
+    (
+        "a reserve is changed",
+        f"UPDATE orders SET reserve = :reserve WHERE id = {order('waiting')}",
+        {"reserve": 1},
+        {("I15", "alert"), ("I4", "alert"), ("I5", "stop")},
+    ),
     (
         "an order is called paid",
         f"UPDATE orders SET state = 'succeeded', decided_at_ms = 1 WHERE id = {order('waiting')}",
         {},
-        {("I4", "alert"), ("I5", "stop"), ("I6", "stop"), ("I12", "alert")},
+        {("I12", "alert"), ("I14", "alert"), ("I4", "alert"), ("I5", "stop"), ("I6", "stop")},
     ),
     (
         "a paid order is called failed",
         f"UPDATE orders SET state = 'failed' WHERE id = {order('paid')}",
         {},
-        {("I5", "stop"), ("I6", "stop")},
+        {("I14", "alert"), ("I15", "alert"), ("I5", "stop"), ("I6", "stop")},
     ),
     ("an order is gone", f"DELETE FROM orders WHERE id = {order('inside')}", {}, {("I5", "stop")}),
     (
         "a payment is linked to another order",
         f"UPDATE attempt_order SET order_id = {order('failed')} WHERE attempt_id = {attempt('paid')}",
         {},
-        {("I6", "stop")},
+        {("I13", "stop"), ("I6", "stop")},
     ),
     (
         "bytes went out that are not stored",
         f"UPDATE version SET raw = NULL, txid = NULL WHERE attempt_id = {attempt('paid')}",
         {},
-        {("I8", "stop")},
+        {("I13", "stop"), ("I8", "stop")},
     ),
     (
         "an attempt is still alive in the links",
         f"UPDATE attempt_order SET live = 1 WHERE order_id = {order('paid')}",
         {},
-        {("I10", "stop")},
+        {("I10", "stop"), ("I6", "stop")},
     ),
-    ("an event is gone", f"DELETE FROM outbox WHERE order_id = {order('paid')}", {}, {("I12", "alert")}),
-    ("less is paid than promised", f"UPDATE orders SET net = :net WHERE id = {order('waiting')}", {"net": 1}, {("I13", "stop")}),
-    ("gas went over its cap", "UPDATE attempt SET gas_paid = :gas_paid WHERE state = 'final'", {"gas_paid": 10**17}, {("I13", "stop")}),
+    ("an event is gone", f"DELETE FROM outbox WHERE order_id = {order('paid')}", {}, {("I12", "alert"), ("I15", "alert")}),
+    (
+        "less is paid than promised",
+        f"UPDATE orders SET net = :net WHERE id = {order('waiting')}",
+        {"net": 1},
+        {("I13", "stop"), ("I15", "alert")},
+    ),
+    (
+        "gas went over its cap",
+        "UPDATE attempt SET gas_paid = :gas_paid WHERE state = 'final'",
+        {"gas_paid": 10**17},
+        {("I10", "stop"), ("I13", "stop"), ("I15", "alert")},
+    ),
     ("a note is rewritten", "UPDATE entry SET note = 'nothing to see' WHERE posting_kind = 'credit'", {}, {("I15", "alert")}),
     ("a batch is sealed anew", "UPDATE batch SET hash = 'x' WHERE number = 2", {}, {("I15", "alert")}),
-    ("a batch is gone", "DELETE FROM batch WHERE number = 2", {}, {("I15", "alert")}),
+    ("a batch is gone", "DELETE FROM batch WHERE number = 2", {}, {("I15", "alert"), ("I2", "stop"), ("I3", "stop")}),
+    ("a version says another slot", "UPDATE version SET intent = REPLACE(intent, '\"slot\":0', '\"slot\":7')", {}, {("I7", "stop")}),
+    (
+        "another recipient is written over an order that waits",
+        f"UPDATE orders SET destination = '0x0000000000000000000000000000000000000bad' WHERE id = {order('waiting')}",
+        {},
+        {("I15", "alert")},
+    ),
+    (
+        "another recipient was paid than the order names",
+        f"UPDATE orders SET destination = '0x0000000000000000000000000000000000000bad' WHERE id = {order('paid')}",
+        {},
+        {("I13", "stop"), ("I15", "alert")},
+    ),
+    (
+        "less was delivered than promised",
+        "UPDATE version_order SET amount = :amount",
+        {"amount": 1},
+        {("I13", "stop")},
+    ),
+    (
+        "another transaction is said to have paid",
+        f"UPDATE attempt SET txid = '0xbad' WHERE id = {attempt('paid')}",
+        {},
+        {("I6", "stop"), ("I13", "stop"), ("I15", "alert")},
+    ),
+    (
+        "a step is taken out",
+        f"DELETE FROM order_history WHERE order_id = {order('paid')} AND after = 'sending'",
+        {},
+        {("I5", "stop"), ("I15", "alert")},
+    ),
+    ("a reason is rewritten", f"UPDATE order_history SET reason = 'fine' WHERE order_id = {order('failed')}", {}, {("I15", "alert")}),
+    ("the wire status falls back", f"UPDATE orders SET wire = 1 WHERE id = {order('paid')}", {}, {("I14", "alert"), ("I15", "alert")}),
+    ("an event says something else", f"UPDATE outbox SET body = '{{}}' WHERE order_id = {order('paid')}", {}, {("I15", "alert")}),
+    (
+        "an event is called delivered",
+        f"UPDATE outbox SET state = 'delivered', due_at_ms = NULL WHERE order_id = {order('paid')}",
+        {},
+        {("I12", "alert")},
+    ),
+    (
+        "a merchant's id stands for another order",
+        f"UPDATE order_key SET order_id = {order('paid')} WHERE order_id = {order('inside')}",
+        {},
+        {("I5", "stop")},
+    ),
+    (
+        "the chain shows a unit less",
+        "UPDATE treasury_seen SET observed = :observed WHERE observed = :was",
+        {"observed": 10**9 - 1, "was": 10**9},
+        {("I10", "stop")},
+    ),
     ("a lane is halted", "UPDATE lane SET halted = 'a key leaked'", {}, {("I16", "alert")}),
 ]
 
 
 def test_the_audit_names_the_invariant_that_is_broken(migrated_url):
-    async def body(r, natives):
-        reports = {name: await report_on(r, natives, lambda tx, t=t: tx.run(t[0], **t[1])) for name, *t in TAMPERS}
+    async def body(r, terms):
+        reports = {name: await report_on(r, terms, lambda tx, t=t: tx.run(t[0], **t[1])) for name, *t in TAMPERS}
         assert {name: found(report) for name, report in reports.items()} == {name: expected for name, _, _, expected in TAMPERS}
         assert all(finding.text for report in reports.values() for finding in report.findings)
 
@@ -161,8 +237,8 @@ def test_more_breaches_than_anybody_reads_are_counted(migrated_url):
                 id=n, holder=f"m:{n + 10}", available=1, reserved=0,
             )  # fmt: skip
 
-    async def body(r, natives):
-        texts = [finding.text for finding in (await report_on(r, natives, tamper)).breaches if finding.invariant == "I3"]
+    async def body(r, terms):
+        texts = [finding.text for finding in (await report_on(r, terms, tamper)).breaches if finding.invariant == "I3"]
         assert len(texts) == NAMED_MAX + 1
         assert texts[-1] == "and 5 more"
 

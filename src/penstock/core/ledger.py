@@ -54,7 +54,9 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A balanced fact, unique by (ref_kind, ref_id, posting_kind). `chain` and `block` where it happened on chain."""
+    """A balanced fact, unique by (ref_kind, ref_id, posting_kind). `chain` and `block` where it happened on chain; `covers` is a hash
+    over the rows that it decided besides (core.covers).
+    """
 
     ref_kind: str
     ref_id: str
@@ -63,6 +65,7 @@ class Entry:
     chain: str | None = None
     block: int | None = None
     note: str = ""
+    covers: str = ""
 
     def __post_init__(self) -> None:
         sums: defaultdict[str, int] = defaultdict(int)

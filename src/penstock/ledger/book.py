@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock.core import ledger
@@ -74,6 +74,10 @@ class Sheet:
             balance.touched = True
         self.entries.append(entry)
 
+    def cover(self, hashes: Mapping[tuple[str, str, str], str]) -> None:
+        """Say what entries decided besides amounts, by (ref_kind, ref_id, posting_kind); those without one stay as they are."""
+        self.entries = [replace(e, covers=hashes.get((e.ref_kind, e.ref_id, e.posting_kind), e.covers)) for e in self.entries]
+
 
 class Book:
     """Writes for one committer: a room of one process, whose batches form one hash chain."""
@@ -124,9 +128,10 @@ class Book:
         ]
         # The facts of this transaction.
         tx.run(
-            "INSERT INTO entry (id, batch_id, ref_kind, ref_id, posting_kind, chain, block, note, at_ms) "
-            "SELECT e.id, e.batch_id, e.ref_kind, e.ref_id, e.posting_kind, e.chain, e.block, e.note, e.at_ms FROM {ROWS e(id {INT}, "
-            "batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, at_ms {INT})}",
+            "INSERT INTO entry (id, batch_id, ref_kind, ref_id, posting_kind, chain, block, note, at_ms, covers) "
+            "SELECT e.id, e.batch_id, e.ref_kind, e.ref_id, e.posting_kind, e.chain, e.block, e.note, e.at_ms, e.covers "
+            "FROM {ROWS e(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
+            "at_ms {INT}, covers TEXT)}",
             e=entries,
         )
         # Their lines.
@@ -148,6 +153,7 @@ class Book:
             "block": entry.block,
             "note": entry.note,
             "at_ms": at_ms,
+            "covers": entry.covers,
         }
 
     def _write_balances(self, tx: Tx, touched: list[Balance]) -> None:
@@ -182,10 +188,10 @@ class Book:
 
 
 def batch_hash(previous: str, entries: list[dict[str, Any]], postings: list[dict[str, Any]]) -> str:
-    """The link of a batch: over the link before it and every row it wrote, in id order."""
+    """The link of a batch: over the link before it and every row it wrote, in id order. Entries of before cover nothing else."""
     entry_columns = ("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms")
     rows = [
-        [[e[c] for c in entry_columns] for e in sorted(entries, key=lambda e: e["id"])],
+        [[*(e[c] for c in entry_columns), *([e["covers"]] if e["covers"] else [])] for e in sorted(entries, key=lambda e: e["id"])],
         [
             [p["entry_id"], p["line"], p["account"], p["coin_id"], str(p["amount"])]
             for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))

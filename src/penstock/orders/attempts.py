@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock.core.attempt import AttemptState
 from penstock.core.intent import Intent, Resource, Signed
 from penstock.db import Row, Tx
+from penstock.ledger.chain import record_action
 from penstock.rails.base import VersionView
 
 LEASE_MS: Final = 8_000
@@ -83,6 +84,11 @@ def halt_lane(tx: Tx, chain: str, reason: str) -> None:
     tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:400])
 
 
+def is_halted(tx: Tx, chain: str) -> bool:
+    """Whether nothing may be signed on this network until a person has looked."""
+    return tx.one("SELECT id FROM lane WHERE chain = :chain AND halted <> ''", chain=chain) is not None
+
+
 def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int) -> str | None:
     """A person has looked: bind again. Returns why it stood, None when it did not; kept with the person's reason."""
     lane = lane_for_update(tx, chain)
@@ -97,13 +103,7 @@ def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int)
         id=lane.id,
     )
     # Who looks at the books later sees that it stood, why, and why it went on.
-    tx.run(
-        "INSERT INTO operator_action (id, at_ms, action, subject, reason) VALUES (:id, :at_ms, 'resume', :subject, :reason)",
-        id=action_id,
-        at_ms=now_ms,
-        subject=f"{chain}: {lane.halted}",
-        reason=reason,
-    )
+    record_action(tx, action_id, action="resume", subject=f"{chain}: {lane.halted}", reason=reason, at_ms=now_ms)
     return lane.halted
 
 

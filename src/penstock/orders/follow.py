@@ -186,6 +186,8 @@ class Follower:
         version_id = self._next_ids(1)
 
         def job(tx: Tx) -> Version | None:
+            if attempts.is_halted(tx, attempt.chain):
+                return None  # a lane that stands signs nothing; what was signed is followed as it is
             attempts.insert_versions(tx, [intent], version_id, now_ms=self._runtime.now_ms())
             found = attempts.load(tx, [attempt.id])
             return found[0].newest if found else None

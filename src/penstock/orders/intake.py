@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from penstock.core import ledger, wire
+from penstock.core import covers, ledger, wire
 from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order
@@ -165,8 +165,10 @@ class Intake:
         self._give_once_back(tx, [firsts[key] for key in refused if key not in spent])
         if accepted:
             store.insert(tx, accepted, due_at_ms=now_ms)
+            events = self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
+            marks = {order.id: mark for mark, order in verdicts.values() if isinstance(order, Order)}
+            sheet.cover(dict(_cover(order, marks[order.id], events.get(order.id, "")) for order in accepted))
             self._book.close(tx, sheet, now_ms)
-            self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
         return answers
 
     def _take_keys(self, tx: Tx, firsts: dict[tuple[int, str], Draft], now_ms: int) -> set[tuple[int, str]]:
@@ -222,16 +224,28 @@ class Intake:
                 k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in keys],
             )
 
-    def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> None:
-        if decided:
-            ids = self._next_ids(len(decided))
-            self._outbox.enqueue(tx, [event_row(order, event_id, now_ms) for order, event_id in zip(decided, ids, strict=True)])
+    def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> dict[int, str]:
+        """The events' bodies by order."""
+        if not decided:
+            return {}
+        ids = self._next_ids(len(decided))
+        rows = [event_row(order, event_id, now_ms) for order, event_id in zip(decided, ids, strict=True)]
+        self._outbox.enqueue(tx, rows)
+        return {row["order_id"]: row["body"] for row in rows}
 
 
 def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
     """The outbox row of a decided order."""
     body = wire.compact(wire.webhook_body(order)).decode()
     return {"id": event_id, "order_id": order.id, "merchant_id": order.merchant_id, "body": body, "created_at_ms": now_ms}
+
+
+def _cover(order: Order, mark: str, body: str) -> tuple[tuple[str, str, str], str]:
+    """What the entry of an accepted order decides besides amounts."""
+    columns = store.columns_of(order)
+    if order.is_internal:
+        return ("order", str(order.id), "internal"), covers.internal(columns, mark, body)
+    return ("order", str(order.id), "reserve"), covers.accepted(columns, mark)
 
 
 def _spent() -> Refused:

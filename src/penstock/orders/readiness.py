@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
+from penstock.orders import auditor
 from penstock.orders.board import Board
 from penstock.orders.treasury import Treasury
 from penstock.rates import Prices
@@ -43,6 +44,7 @@ class Readiness:
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
         if self.signer is not None and (stopped := (await self.signer.standing()).stopped):
             warnings.append(f"nothing is signed: {stopped}")
+        await self._audited(not_ready, warnings)
         warnings += await self._held()
         for chain in self._board.rails:
             fault = self._board.faults.get(chain) or (self._treasury.faults.get(chain) if self._treasury is not None else None)
@@ -55,6 +57,20 @@ class Readiness:
         warnings += [f"price of {symbol}: {problem}" for symbol, problem in sorted(self._prices.problems.items())]
         return not_ready, warnings
 
+    async def _audited(self, not_ready: list[str], warnings: list[str]) -> None:
+        """What the continuous audit has found: a breach of the books is a reason not to be ready until a person has acknowledged it."""
+        found = await self._database.read(auditor.standing)
+        for row in found.open:
+            where = not_ready if row["level"] == "stop" else warnings
+            where.append(f"the audit found ({row['invariant']}): {row['text']}")
+        if found.acknowledged:
+            warnings.append(
+                f"{len(found.acknowledged)} findings of the audit were acknowledged and are still there: `penstock audit` names them"
+            )
+        age_ms = self._runtime.now_ms() - found.ended_at_ms
+        if found.ended_at_ms and age_ms > auditor.LATE_MS:
+            warnings.append(f"the books were last audited {age_ms // 60_000} minutes ago: does a worker run?")
+
     async def _held(self) -> list[str]:
         # Held orders are always due again some time, so the partial index has them.
         rows = await self._database.read(
@@ -66,13 +82,16 @@ class Readiness:
         return [f"{row['n']} held on {row['chain']}, reason {row['hold_reason']}: `penstock order list --state held`" for row in rows]
 
     async def waiting(self) -> Sequence[tuple[str, str, int]]:
-        """Open orders, live attempts and events under way, by state."""
+        """Open orders, live attempts, events under way, halted lanes and findings of the audit, by state."""
         # Each part runs on a partial index, so a page of metrics costs the open rows and not the table.
         rows = await self._database.read(
             lambda tx: tx.all(
                 "SELECT 'order' AS kind, state, COUNT(*) AS n FROM orders WHERE due_at_ms IS NOT NULL GROUP BY state "
                 "UNION ALL SELECT 'attempt', state, COUNT(*) FROM attempt WHERE state IN ('bound', 'signed', 'sent', 'included') GROUP BY state "
-                "UNION ALL SELECT 'event', state, COUNT(*) FROM outbox WHERE due_at_ms IS NOT NULL GROUP BY state"
+                "UNION ALL SELECT 'event', state, COUNT(*) FROM outbox WHERE due_at_ms IS NOT NULL GROUP BY state "
+                "UNION ALL SELECT 'lane', 'halted', COUNT(*) FROM lane WHERE halted <> '' HAVING COUNT(*) > 0 "
+                "UNION ALL SELECT 'finding', CASE WHEN acknowledged_at_ms IS NULL THEN level ELSE 'acknowledged' END AS state, COUNT(*) "
+                "FROM audit_finding GROUP BY CASE WHEN acknowledged_at_ms IS NULL THEN level ELSE 'acknowledged' END"
             )
         )
         return [(row["kind"], row["state"], row["n"]) for row in rows]

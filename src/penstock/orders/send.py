@@ -234,7 +234,12 @@ class Sender:
         )
 
     async def sign(self, versions: Sequence[Version]) -> list[Version]:
-        """Have the signer build and sign, and commit its bytes. What it refuses goes to a person, what it puts off waits, the others go on."""
+        """Have the signer build and sign, and commit its bytes. What it refuses goes to a person, what it puts off waits, the others go on.
+        Nothing is signed for a lane that stands.
+        """
+        versions = await self._of_open_lanes(versions)
+        if not versions:
+            return []
         try:
             signed = await self._signer.sign([version.intent for version in versions])
         except SignRefused as refusal:
@@ -276,6 +281,15 @@ class Sender:
             )
 
         await self._database.write("sign.later", job)
+
+    async def _of_open_lanes(self, versions: Sequence[Version]) -> list[Version]:
+        """Those that may be signed; the others are looked at again until a person has resumed their lane."""
+        rows = await self._database.read(lambda tx: tx.all("SELECT chain FROM lane WHERE halted <> ''"))
+        halted = {row["chain"] for row in rows}
+        waiting = [version for version in versions if version.intent.chain in halted]
+        if waiting:
+            await self._put_off(waiting, "waits to be signed until the network is resumed")
+        return [version for version in versions if version.intent.chain not in halted]
 
     async def bury(self, deaths: list[Death]) -> bool:
         """Tell the signer that attempts are dead, so that their orders may be signed again; whether it believes it."""

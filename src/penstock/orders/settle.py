@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from penstock.catalog import Catalog
-from penstock.core import ledger
+from penstock.core import covers, ledger
 from penstock.core.attempt import Decision, Outcome, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
@@ -191,7 +191,9 @@ class Settler:
         native = self._catalog.native(attempt.chain)
         row["gas_paid"], row["native_rate"] = fee, self._rate_text(native.coin)
         units = TokenAmount(native, fee).to_coin().units
-        changes.sheet.post(ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"]))
+        entry = ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"])
+        cover = covers.retired({**row, "lane_id": attempt.lane_id, "slot": attempt.slot, "token_id": attempt.token_id})
+        changes.sheet.post(replace(entry, covers=cover))
 
     def _failed(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], txid: str, detail: str) -> None:
         changes.retired.append(attempt.id)
@@ -215,11 +217,13 @@ class Settler:
 
     def _write(self, tx: Tx, changes: _Changes) -> int:
         after = store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])
-        self._book.close(tx, changes.sheet, changes.now_ms)
         decided = [order for order in after if order.state in TERMINAL]
         if decided:
             ids = self._next_ids(len(decided))
-            self._outbox.enqueue(tx, [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)])
+            events = [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)]
+            self._outbox.enqueue(tx, events)
+            changes.sheet.cover(_covers(tx, decided, events))
+        self._book.close(tx, changes.sheet, changes.now_ms)
         # What the attempts are now; a failed one took gas but none of its outflow.
         tx.run(
             "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, due_at_ms = a.due_at_ms, lease = '', "
@@ -268,6 +272,17 @@ class Settler:
         order = await self._database.write("cancel", job)
         self.decided()
         return order
+
+
+def _covers(tx: Tx, decided: Sequence[Order], events: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
+    """What the last entry of each order decides besides amounts."""
+    steps = store.history(tx, [order.id for order in decided])
+    return {
+        ("order", str(order.id), "settle" if order.state is OrderState.SUCCEEDED else "release"): covers.decided(
+            store.columns_of(order), steps[order.id], event["body"]
+        )
+        for order, event in zip(decided, events, strict=True)
+    }
 
 
 def describe(seen: Observation, native: Token, needed: int | None) -> str:

@@ -39,11 +39,27 @@ def order_of(row: Row) -> Order:
     return Order(**values)
 
 
+def columns_of(order: Order) -> dict[str, Any]:
+    """An order's values by the names of their columns."""
+    return {name: getattr(order, name) for name in _FIELDS}
+
+
+def history(tx: Tx, order_ids: Sequence[int]) -> dict[int, list[Row]]:
+    """Every step of these orders so far."""
+    found: dict[int, list[Row]] = {order_id: [] for order_id in order_ids}
+    for row in tx.all(
+        "SELECT id, order_id, at_ms, before, after, reason FROM order_history WHERE order_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        k=[{"id": order_id} for order_id in order_ids],
+    ):
+        found[row["order_id"]].append(row)
+    return found
+
+
 def insert(tx: Tx, orders: Sequence[Order], *, due_at_ms: int) -> None:
     """New orders; those that are not decided yet are due at once."""
     rows: list[dict[str, Any]] = []
     for order in orders:
-        row = {name: getattr(order, name) for name in _FIELDS}
+        row = columns_of(order)
         row["merchant_pays_fee"] = int(order.merchant_pays_fee)
         row["due_at_ms"] = None if order.decided_at_ms is not None else due_at_ms
         rows.append(row)
