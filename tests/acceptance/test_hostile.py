@@ -1,0 +1,26 @@
+"""The lanes of hostile callers, receivers and races at the size of every test run: nothing found, and something tried of each kind."""
+
+import asyncio
+import inspect
+
+from penstock.prove import hostile
+from penstock.prove.lane import Budget
+
+
+def tried(run, folder, seconds, postgresql=""):
+    """What a lane says at size 1, which has found nothing."""
+    said = run(Budget(seconds, 1, folder, 1, postgresql))
+    found = asyncio.run(said) if inspect.iscoroutine(said) else said
+    assert found.found == ()
+    return found.counts
+
+
+def test_hostile_callers_get_nothing_and_leave_nothing_behind(tmp_path):
+    counts = tried(hostile.run, tmp_path, 40)
+    assert counts["endless_requests"] == 8
+    assert counts["http_shapes"] > 60
+    assert counts["signed_things_of_ours"] > 15
+    for name in ("forged_signatures", "malformed_bodies", "reflections", "addresses_by_wire", "idle_connections", "healthy_requests"):
+        assert counts[name] > 20, name
+    assert counts["addresses"] == 10_000
+    assert counts["bodies_understood"] > 0, "a fuzz that never gets through tries nothing"
