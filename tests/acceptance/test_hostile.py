@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 
-from penstock.prove import hostile
+from penstock.prove import hostile, races
 from penstock.prove.lane import Budget
 
 
@@ -24,3 +24,10 @@ def test_hostile_callers_get_nothing_and_leave_nothing_behind(tmp_path):
         assert counts[name] > 20, name
     assert counts["addresses"] == 10_000
     assert counts["bodies_understood"] > 0, "a fuzz that never gets through tries nothing"
+
+
+def test_races_make_one_order_and_spend_no_money_twice_on_either_database(tmp_path, postgres_url):
+    counts = tried(races.run, tmp_path, 20, postgres_url)
+    assert counts["races"] == 16
+    assert counts["control_overdrafts"] > 0
+    assert counts["paid"] + counts["cancelled"] == 32

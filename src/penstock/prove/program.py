@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import psycopg
@@ -22,9 +23,11 @@ from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.core import wire_signature
 from penstock.core.wire import compact
-from penstock.db import open_database
+from penstock.db import Tx, open_database
 from penstock.process import command, initialise
 from penstock.runtime import SystemRuntime
+
+T = TypeVar("T")
 
 V1: Final = "/ccpayment/v1"
 PATIENCE_S: Final = 90.0
@@ -103,6 +106,18 @@ class Program:
             return 0
         return pages * os.sysconf("SC_PAGESIZE")
 
+    @contextlib.asynccontextmanager
+    async def beside(self, *words: str) -> AsyncIterator[str]:
+        """One more `penstock serve` on the same home and database; gives its URL. Raises ProgramFailed."""
+        port = free_port()
+        log = self.log.with_name(f"serve-{port}.log")
+        child = await _child(self.environment, log, "serve", *words, "--listen", f"127.0.0.1:{port}")
+        try:
+            await _until(self.http, f"http://127.0.0.1:{port}/healthz", child, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            await _end(child)
+
     @property
     def is_running(self) -> bool:
         """Whether the process is there."""
@@ -141,31 +156,35 @@ class Program:
 
     # --------------------------------------------------------------------------------------------------------- requests
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """One request as it is. Raises TimeoutError, aiohttp.ClientError."""
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, url: str = "") -> Answer:
+        """One request as it is, to this process or the one at `url`. Raises TimeoutError, aiohttp.ClientError."""
         async with self.http.post(
-            self.url + path, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=ANSWER_S), allow_redirects=False
+            (url or self.url) + path, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=ANSWER_S), allow_redirects=False
         ) as response:
             return response.status, {name.lower(): value for name, value in response.headers.items()}, await response.read()
 
-    async def ask(self, merchant: Merchant, path: str, fields: Mapping[str, Any] | bytes) -> dict[str, Any]:
+    async def ask(self, merchant: Merchant, path: str, fields: Mapping[str, Any] | bytes, *, url: str = "") -> dict[str, Any]:
         """One signed call; an answer that is not signed has the key "unsigned"."""
         body = fields if isinstance(fields, bytes) else compact(dict(fields))
-        status, headers, raw = await self.post(V1 + path, body, merchant.headers(body))
+        status, headers, raw = await self.post(V1 + path, body, merchant.headers(body), url=url)
         answer: dict[str, Any] = json.loads(raw)
         return {**answer, "status": status} | ({} if merchant.made(headers, raw) else {"unsigned": True})
 
     # ------------------------------------------------------------------------------------------------------------ books
 
-    async def books(self) -> dict[str, int]:
-        """Everything that a request could have an effect on: how many orders, keys, entries, events, calls, and each balance."""
+    async def look(self, job: Callable[[Tx], T]) -> T:
+        """Read the database from outside."""
         runtime = SystemRuntime()
         database = open_database(runtime, self.settings.database_url)
         try:
-            return await database.read(_books)
+            return await database.read(job)
         finally:
             await database.close()
             runtime.close()
+
+    async def books(self) -> dict[str, int]:
+        """Everything that a request could have an effect on: how many orders, keys, entries, events, calls, and each balance."""
+        return await self.look(_books)
 
     async def breaches(self) -> list[str]:
         """What the audit finds wrong."""
@@ -174,11 +193,11 @@ class Program:
         return [f"{breach['invariant']}: {breach['text']}" for breach in report["breaches"]]
 
 
-def _books(tx: Any) -> dict[str, int]:
+def _books(tx: Tx) -> dict[str, int]:
     found: dict[str, int] = {}
     for table in ("order_key", "single_use", "entry", "posting", "resend_call"):
         # How many rows there are in all.
-        found[table] = int(tx.one(f"SELECT COUNT(*) AS count FROM {table}")["count"])
+        found[table] = int(tx.all(f"SELECT COUNT(*) AS count FROM {table}")[0]["count"])
     for table in ("orders", "outbox"):
         # How many rows there are of each merchant.
         for row in tx.all(f"SELECT merchant_id, COUNT(*) AS count FROM {table} GROUP BY merchant_id LIMIT 10000"):
@@ -279,6 +298,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def files(wanted: int) -> Iterator[int]:
+    """As many descriptors for this process as are wanted, or as there may be; how many there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    given = max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    try:
+        yield given
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def wait_for(probe: Callable[[], bool], seconds: float) -> bool:

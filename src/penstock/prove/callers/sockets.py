@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from penstock.http.connections import FILES_KEPT, HEAD_S
 from penstock.prove.callers.lines import HANG_S, Hang, Line, Reply, as_headers, conversation, json_bytes, request
 from penstock.prove.callers.ring import Ring
 from penstock.prove.callers.shapes import SENTINEL, Shape, shapes
-from penstock.prove.program import V1, Merchant, Program
+from penstock.prove.program import V1, Merchant, Program, files
 
 IDLE_MAX: Final = 10_000
 HOSTS: Final = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
@@ -165,14 +164,11 @@ async def endless(ring: Ring) -> None:
 
 async def idle(ring: Ring) -> None:
     """Connections that say nothing, as many as there may be, from several places, while somebody else is served."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(IDLE_MAX + 2 * FILES_KEPT, hard if hard != resource.RLIM_INFINITY else IDLE_MAX + 2 * FILES_KEPT)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    most = max(0, min(IDLE_MAX if ring.size > 1 else 1_500, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2 * FILES_KEPT))
     opened: list[asyncio.StreamWriter] = []
     sources = await _sources(ring.program.port)
-    try:
+    with files(IDLE_MAX + 2 * FILES_KEPT) as given, contextlib.ExitStack() as stack:
+        stack.callback(_abort, opened)
+        most = max(0, min(IDLE_MAX if ring.size > 1 else 1_500, given - 2 * FILES_KEPT))
         while len(opened) < most and not ring.is_over:
             found = await asyncio.gather(
                 *(_open(ring.program.port, sources[n % len(sources)]) for n in range(min(200, most - len(opened)))), return_exceptions=True
@@ -183,10 +179,11 @@ async def idle(ring: Ring) -> None:
         ring.counts["idle_connections"] += len(opened)
         for number in range(50):
             await _still_served(ring, number)
-    finally:
-        for writer in opened:
-            writer.transport.abort()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _abort(writers: list[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        writer.transport.abort()
 
 
 async def _open(port: int, source: str) -> asyncio.StreamWriter:
