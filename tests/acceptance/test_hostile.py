@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 
-from penstock.prove import hostile, races
+from penstock.prove import hostile, races, sinks
 from penstock.prove.lane import Budget
 
 
@@ -31,3 +31,13 @@ def test_races_make_one_order_and_spend_no_money_twice_on_either_database(tmp_pa
     assert counts["races"] == 16
     assert counts["control_overdrafts"] > 0
     assert counts["paid"] + counts["cancelled"] == 32
+
+
+def test_hostile_receivers_learn_nothing_and_lose_no_event(tmp_path):
+    counts = tried(sinks.run, tmp_path, 20)
+    assert counts["sends"] == counts["receivers"] >= 28
+    assert counts["lures"] > 100
+    assert counts["connections_seen"] > counts["sends"], "the hook below the sockets sees nothing"
+    assert counts["connections_to_public_addresses"] == 2, "both lures with a public answer are followed as far as that"
+    assert counts["events_parked_and_resent"] == 44
+    assert counts["signatures_verified"] > 100
