@@ -1,9 +1,12 @@
 """The lanes of hostile callers, receivers and races at the size of every test run: nothing found, and something tried of each kind."""
 
 import asyncio
+import base64
 import inspect
 
-from penstock.prove import hostile, races, sinks
+import pytest
+
+from penstock.prove import canaries, hostile, races, sinks
 from penstock.prove.lane import Budget
 
 
@@ -41,3 +44,24 @@ def test_hostile_receivers_learn_nothing_and_lose_no_event(tmp_path):
     assert counts["connections_to_public_addresses"] == 2, "both lures with a public answer are followed as far as that"
     assert counts["events_parked_and_resent"] == 44
     assert counts["signatures_verified"] > 100
+
+
+def test_no_secret_is_anywhere_but_where_it_must_be(tmp_path, postgres_url):
+    counts = tried(canaries.run, tmp_path, 20, postgres_url)
+    assert counts["leaked_secrets"] == 0
+    assert counts["secrets"] == 13
+    assert counts["bad_starts"] == 6
+    assert counts["places"] > 50
+    assert counts["trace_lines"] > 100, "the program was not as talkative as it can be"
+    assert counts["events_parked_in_the_log"] > 0
+
+
+@pytest.mark.parametrize("how", [str, lambda s: s.encode().hex(), lambda s: base64.b64encode(b"xy" + s.encode()).decode(), repr])
+def test_the_search_finds_a_secret_however_it_is_written(how):
+    search = canaries.Search()
+    search.add("the secret", "correct horse battery")
+    search.keep("a page", "before " + how("correct horse battery") + " after")
+    search.keep("another page", "correct horse")
+    search.run()
+    assert [found.text for found in search.found] == ["a page holds the secret"]
+    assert search.counts["leaked_secrets"] >= 1

@@ -24,12 +24,13 @@ from penstock.config import Settings, load
 from penstock.core import wire_signature
 from penstock.core.wire import compact
 from penstock.db import Tx, open_database
-from penstock.process import command, initialise
+from penstock.process import command
 from penstock.runtime import SystemRuntime
 
 T = TypeVar("T")
 
 V1: Final = "/ccpayment/v1"
+ENTRY: Final = ("-m", "penstock")
 PATIENCE_S: Final = 90.0
 """Until a program that was started answers; the machine may be busy."""
 ANSWER_S: Final = 30.0
@@ -72,6 +73,7 @@ class Program:
     log: Path
     devnet_url: str
     http: aiohttp.ClientSession
+    entry: tuple[str, ...] = ENTRY
     process: asyncio.subprocess.Process | None = None
     merchants: list[Merchant] = field(default_factory=list)
 
@@ -84,8 +86,24 @@ class Program:
 
     async def start(self, *words: str) -> None:
         """`penstock serve`, until it answers. Raises ProgramFailed."""
-        self.process = await _child(self.environment, self.log, *(words or ("serve",)))
+        self.process = await _child(self.environment, self.log, *self.entry, *(words or ("serve",)))
         await _until(self.http, f"{self.url}/healthz", self.process, self.log)
+
+    async def run(self, *words: str, **environment: str) -> tuple[int, bytes]:
+        """A command of its own process: exit code, and what it printed."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, *self.entry, *words, env={**self.environment, **environment},
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await child.communicate()
+        return child.returncode or 0, said
+
+    async def kill(self) -> None:
+        """SIGKILL, nothing said before."""
+        process, self.process = self.process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
 
     async def stop(self) -> None:
         """SIGTERM, as an operator would."""
@@ -111,7 +129,7 @@ class Program:
         """One more `penstock serve` on the same home and database; gives its URL. Raises ProgramFailed."""
         port = free_port()
         log = self.log.with_name(f"serve-{port}.log")
-        child = await _child(self.environment, log, "serve", *words, "--listen", f"127.0.0.1:{port}")
+        child = await _child(self.environment, log, *self.entry, "serve", *words, "--listen", f"127.0.0.1:{port}")
         try:
             await _until(self.http, f"http://127.0.0.1:{port}/healthz", child, log)
             yield f"http://127.0.0.1:{port}"
@@ -211,7 +229,13 @@ def _books(tx: Tx) -> dict[str, int]:
 
 @contextlib.asynccontextmanager
 async def program(
-    folder: Path, *, chains: Sequence[str] = (), database_url: str = "", settings: Mapping[str, str] | None = None, start: bool = True
+    folder: Path,
+    *,
+    chains: Sequence[str] = (),
+    database_url: str = "",
+    settings: Mapping[str, str] | None = None,
+    start: bool = True,
+    entry: Sequence[str] = ENTRY,
 ) -> AsyncIterator[Program]:
     """A fresh installation below `folder`, with these networks of devnet. `settings` are PENSTOCK_ variables. Raises ProgramFailed."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,8 +257,10 @@ async def program(
             **(settings or {}),
         }
         found = load(environment=environment)
-        await initialise(found, key_file=found.passphrase is None, asked=None)
-        made = Program(found, environment, port, folder / "serve.log", devnet_url, http)
+        made = Program(found, environment, port, folder / "serve.log", devnet_url, http, tuple(entry))
+        code, said = await made.run("init", *([] if found.passphrase else ["--key-file"]))
+        if code != 0:
+            raise ProgramFailed(said.decode("utf-8", "replace"))
         stack.push_async_callback(made.stop)
         if start:
             await made.start()
@@ -247,7 +273,7 @@ async def _devnet(
     """Where it answers, and the settings that make a gateway use it."""
     port, log = free_port(), folder / "devnet.log"
     only = [word for chain in chains for word in ("--only", chain)]
-    child = await _child(environment, log, "devnet", "--listen", f"127.0.0.1:{port}", *only)
+    child = await _child(environment, log, *ENTRY, "devnet", "--listen", f"127.0.0.1:{port}", *only)
     stack.push_async_callback(_end, child)
     url = f"http://127.0.0.1:{port}"
     overview = await _until(http, f"{url}/", child, log)
@@ -262,7 +288,7 @@ async def _devnet(
 async def _child(environment: Mapping[str, str], log: Path, *words: str) -> asyncio.subprocess.Process:
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "penstock", *words, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            sys.executable, *words, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
         )
 
 
