@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import runpy
 import secrets
 import sys
 import time
@@ -26,7 +27,6 @@ import aiohttp
 import structlog
 from bip_utils import Bip32Slip10Secp256k1, Bip39SeedGenerator, EthAddrEncoder
 
-from penstock import __main__ as command_line
 from penstock import logs
 from penstock.config import SettingWrong, load
 from penstock.core.party import Secret
@@ -56,8 +56,7 @@ def verbose() -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET))
 
     logs.configure = talkative
-    sys.argv[0] = "penstock"
-    command_line.main()
+    runpy.run_module("penstock", run_name="__main__")
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Addresses that are almost right, and what independent decoders say of them (test plan, C9).
 
-The judges share no library with the codecs that they judge: bip-utils and eth-utils here; pycryptodome, embit, base58 and xrpl-py there.
+The judges share no decoder with the codecs that they judge: bip-utils (and base58 for X-addresses) here; our own over keccak, embit, base58 for
+TRON and xrpl-py there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 import base58
 from bip_utils import (
     Bech32ChecksumError,
+    EthAddrDecoder,
     P2PKHAddrDecoder,
     P2SHAddrDecoder,
     P2TRAddrDecoder,
@@ -22,7 +24,6 @@ from bip_utils import (
     TrxAddrDecoder,
     XrpAddrDecoder,
 )
-from eth_utils.address import is_checksum_address
 
 Judge = Callable[[str], bool]
 
@@ -157,7 +158,7 @@ def is_ethereum(text: str) -> bool:
     digits = text[2:]
     if not (text.startswith("0x") and len(digits) == 40 and text.isascii() and all(c in "0123456789abcdefABCDEF" for c in digits)):
         return False
-    return digits in (digits.lower(), digits.upper()) or bool(is_checksum_address(text))
+    return digits in (digits.lower(), digits.upper()) or _decodes(EthAddrDecoder.DecodeAddr, text)
 
 
 def is_tron(text: str) -> bool:
