@@ -50,7 +50,7 @@ def test_no_secret_is_anywhere_but_where_it_must_be(tmp_path, postgres_url):
     counts = tried(canaries.run, tmp_path, 20, postgres_url)
     assert counts["leaked_secrets"] == 0
     assert counts["secrets"] == 13
-    assert counts["bad_starts"] == 6
+    assert (counts["bad_starts"], counts["bad_settings"]) == (2, 4)
     assert counts["places"] > 50
     assert counts["trace_lines"] > 100, "the program was not as talkative as it can be"
     assert counts["events_parked_in_the_log"] > 0

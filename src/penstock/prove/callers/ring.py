@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 SURPRISE: Final = "Service error, please try again"
 """What the gateway says when something failed that nobody foresaw."""
-FOUND_MAX: Final = 50
+FOUND_MAX: Final = 6
+"""Of one attack: the first few say what is wrong."""
 LINES: Final = 8
 
 READ_ONLY: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -52,10 +53,13 @@ class Ring:
     found: list[Found] = field(default_factory=list)
     letters: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     ends_at: float = 0.0
+    attack: str = ""
+    breaches: Counter[str] = field(default_factory=Counter)
 
     def breach(self, text: str, *, kind: Breach = "other", replay: str = "") -> None:
-        """Note one; many of a kind say no more than a few."""
-        if len(self.found) < FOUND_MAX:
+        """Note one, unless enough of this attack were noted."""
+        self.breaches[self.attack] += 1
+        if self.breaches[self.attack] <= FOUND_MAX:
             self.found.append(Found(kind, text, f"seed {self.seed}: {replay}" if replay else f"seed {self.seed}"))
 
     def withdrawal(self, name: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +74,7 @@ class Ring:
 
     async def unharmed(self, what: str, attack: Callable[[], Awaitable[None]]) -> None:
         """An attack after which the books are as before, to the last row."""
+        self.attack = what
         before = await self.program.books()
         await attack()
         after = await self.program.books()
