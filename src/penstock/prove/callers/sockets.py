@@ -132,7 +132,7 @@ async def endless(ring: Ring) -> None:
         ("half a body", lambda: conversation(port, good[:-10], patience_s=HEAD_S + HANG_S), {408}),
         ("an endless head", lambda: conversation(port, b"GET / HTTP/1.1\r\n" + b"X: " + b"a" * 4_000_000, patience_s=HANG_S), {0, 400}),
         ("too long a body", lambda: conversation(port, good.replace(b"Content-Length: ", b"Content-Length: 99"), patience_s=HANG_S), {408, 413}),
-        ("chunks without end", lambda: conversation(port, chunked + b"1000\r\n" + b"x" * 4096 + b"\r\n", *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 40), {413}),
+        ("chunks without end", lambda: conversation(port, chunked + b"1000\r\n" + b"x" * 4096 + b"\r\n", *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 40), {0, 413}),
         ("a slow second request", lambda: conversation(port, SENTINEL.replace(b"Connection: close\r\n", b"") + head[:40], patience_s=HEAD_S + HANG_S), {200}),
     ]  # fmt: skip
 
