@@ -71,6 +71,7 @@ check: $(VENV)/.tests ## lint, format, types, layers, generated documents
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@mkdir -p build && $(BIN)/lint-imports >build/layers.txt || { cat build/layers.txt; exit 1; }
+	@$(BIN)/python tools/audit-dependencies >build/dependencies.txt || { cat build/dependencies.txt; exit 1; }
 	@if [ -f tests/generated_docs.py ]; then $(BIN)/python -m tests.generated_docs --check; fi
 	@echo "check: ruff, mypy --strict and the layers are clean"
 
@@ -92,6 +93,7 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	$(LOCK) $(UPGRADE) pyproject.toml --group build -c requirements-build.lock -o requirements.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --group test --group build -c requirements.lock -o requirements-test.lock
 	$(LOCK) $(UPGRADE) --group nodes -o requirements-nodes.lock
+	@echo "Now: make install, then $(BIN)/python tools/audit-dependencies --write"
 
 .PHONY: clean
 clean: ## remove everything that make made
