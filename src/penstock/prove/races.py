@@ -314,12 +314,10 @@ async def _on(kind: str, budget: Budget, counts: Counter[str], ends_at: float) -
     async with _course(budget, kind, counts) as course:
         await control(course)
         for turn in range(budget.size):
-            for race in RACES:
-                if turn and time.monotonic() > ends_at:
-                    break
+            for race in RACES if turn == 0 or time.monotonic() < ends_at else ():
                 await race(course)
                 counts["races"] += 1
-            budget.say(f"races on {kind}: {turn + 1} of {budget.size}, {len(course.found)} found")
+            budget.say(f"races on {kind}: {counts['races']} so far, {len(course.found)} found")
         await cancellations_meet_payments(course)  # last: from here on the hot address is not empty
         counts["races"] += 1
         for text in await course.program.breaches():
