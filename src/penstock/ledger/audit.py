@@ -204,6 +204,12 @@ def _check_strays(tx: Tx, reading: Reading) -> None:
             "WHERE entry.ref_kind = 'order' AND orders.id IS NULL ORDER BY entry.id LIMIT 100"
         ):
             report.add("I5", f"entries of order {row['ref_id']} have no order")
+    for table, invariant, what in (("outbox", "I12", "an event"), ("order_history", "I5", "a step")):
+        for row in tx.all(
+            f"SELECT DISTINCT {table}.order_id FROM {table} LEFT JOIN orders ON orders.id = {table}.order_id WHERE orders.id IS NULL "
+            f"ORDER BY {table}.order_id LIMIT 100"
+        ):
+            report.add(invariant, f"there is {what} of order {row['order_id']}, which is not there")
     for row in tx.all(
         "SELECT single_use.name, single_use.order_id FROM single_use LEFT JOIN orders ON orders.id = single_use.order_id "
         "WHERE orders.id IS NULL ORDER BY single_use.name LIMIT 100"

@@ -45,6 +45,7 @@ def check(tx: Tx, report: Report, seen: Mapping[tuple[str, int], str], wanted_he
     `wanted_head` is a hash that somebody wrote down elsewhere: it must be among them.
     """
     number, previous, found, after = 0, GENESIS, wanted_head == "", 0
+    tied: dict[str, Head] = {}
     while page := tx.all("SELECT * FROM audit_checkpoint WHERE number > :after ORDER BY number LIMIT 1000", after=after):
         for row in page:
             name = f"checkpoint {row['number']}"
@@ -53,19 +54,23 @@ def check(tx: Tx, report: Report, seen: Mapping[tuple[str, int], str], wanted_he
             elif row["hash"] != checkpoint_hash(row["number"], row["at_ms"], row["heads"], previous):
                 report.add("I15", f"{name} is not what it was when it was written")
             else:
-                _check_heads(report, name, row["heads"], seen)
+                _check_heads(report, name, row["heads"], seen, tied)
             number, previous = row["number"], row["hash"]
             found = found or row["hash"] == wanted_head
         after = page[-1]["number"]
     if not found:
         report.add("I15", f"no checkpoint has the hash {wanted_head}: the history behind it was cut off or written anew")
+    kept = {row["committer"]: Head(row["number"], row["hash"]) for row in tx.all("SELECT committer, number, hash FROM audit_head")}
+    if kept != tied:
+        report.add("I15", "the last pass has read to other heads than the last checkpoint names: one of them was changed or cut off")
     _check_actions(tx, report)
     return previous
 
 
-def _check_heads(report: Report, name: str, text: str, seen: Mapping[tuple[str, int], str]) -> None:
+def _check_heads(report: Report, name: str, text: str, seen: Mapping[tuple[str, int], str], tied: dict[str, Head]) -> None:
     heads = json.loads(text)
     for committer, (number, link) in heads["batches"].items():
+        tied[committer] = Head(number, link)
         if seen.get((committer, number)) != link:
             report.add("I15", f"{name} has seen another batch {number} of {committer}")
 

@@ -210,6 +210,10 @@ def check_attempt(report: Report, facts: AttemptFacts, terms: Terms) -> None:
     chain = row["chain"] or ""
     _check_owned(report, facts, chain)
     _check_ended(report, facts, terms, chain)
+    failed = row["state"] == "final" and not any(entry["posting_kind"] == "final" for entry in facts.entries)
+    takes = 0 if failed else max((sum(version["pays"].values()) for version in facts.versions), default=0)
+    if row["outflow"] != takes:
+        report.add("I13", f"attempt {facts.id} is counted with {row['outflow']} base units and its versions pay {takes}", chain=chain)
     for version in facts.versions:
         if version["sends"] and not version["stored"]:
             report.add("I8", f"version {version['id']} was sent and its bytes are not stored", chain=chain)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain as chained
-from typing import Literal
+from typing import Any, Literal
 
 from penstock.db import Row, Tx
 from penstock.ledger.facts import ids_of, pages
@@ -27,6 +28,12 @@ class JournalLine:
 
 
 Journal = Iterable[JournalLine]
+
+
+def digest_of(intent: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical text of an intent's fields (core.intent.Intent.to_json)."""
+    text = json.dumps(intent, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def compare(tx: Tx, report: Report, journal: Journal | None) -> None:

@@ -227,7 +227,9 @@ class Treasury:
         block, chain = seen.held.block, seen.chain
         expected = self._expected(tx, token, last, seen)
         if units > expected:
-            more = TokenAmount(token, units - expected).to_coin().units
+            arrived = TokenAmount(token, units - expected)
+            log.warning("treasury.inflow.booked", chain=chain, token=token.id, arrived=str(arrived), block=block)
+            more = arrived.to_coin().units
             sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=chain, block=block))
         elif units < expected:
             missing = TokenAmount(token, expected - units)
