@@ -216,6 +216,7 @@ class Settler:
     def _write(self, tx: Tx, changes: _Changes) -> int:
         after = store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])
         self._book.close(tx, changes.sheet, changes.now_ms)
+        self._runtime.crash_point("settle:booked")
         decided = [order for order in after if order.state in TERMINAL]
         if decided:
             ids = self._next_ids(len(decided))
