@@ -314,10 +314,10 @@ def _others(database: str, *, restarts: bool) -> list[Blow]:
         ClockSteps("clock an hour ahead", HOUR_MS),
         ClockSteps("clock an hour behind", -HOUR_MS),
         Sleepwalk(),
-        FullDisk("signer's disk full", 0),
+        FullDisk("disk full to the last byte", 0),
     ]
     if database == "sqlite":
-        found.append(FullDisk("disk full", 20_000))
+        found.append(FullDisk("disk nearly full", 20_000))
     else:
         found.append(LoseCommits())
         if restarts:

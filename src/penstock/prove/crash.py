@@ -24,6 +24,7 @@ from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import wired
 
 LANE: Final = "crash"
+DATABASES: Final = ("sqlite", "postgresql")
 FINISH_S: Final = 90.0
 """In good weather every order is over within this, leases of the dead included."""
 BETWEEN: Final = 6
@@ -64,16 +65,16 @@ class _Story:
         return self.rows.setdefault(blow.name, _Row())
 
 
-async def run(budget: Budget, *, restart: Restart | None = None, only: Sequence[str] = ()) -> Tried:
-    """Both databases, one after the other. `restart` belongs to `budget.postgresql`; without it that blow is left out. `only`: these blows.
+async def run(budget: Budget, *, restart: Restart | None = None, only: Sequence[str] = (), databases: Sequence[str] = DATABASES) -> Tried:
+    """One database after the other. `restart` belongs to `budget.postgresql`; without it that blow is left out. `only`: these blows.
 
     The seconds are shared; a story that has none left lets everything finish and is judged on the blows that fell.
     """
     started = time.monotonic()
-    databases = ["sqlite", *(["postgresql"] if budget.postgresql else [])]
+    told = [database for database in databases if database == "sqlite" or budget.postgresql]
     stories = []
-    for number, database in enumerate(databases):
-        share = (budget.seconds - (time.monotonic() - started)) / (len(databases) - number)
+    for number, database in enumerate(told):
+        share = (budget.seconds - (time.monotonic() - started)) / (len(told) - number)
         stories.append(await _tell(budget, database, restart if database == "postgresql" else None, share, only))
     found = [found for story in stories for found in story.found]
     return Tried(LANE, _counts(stories), tuple(found), tuple(_table(stories)), time.monotonic() - started)
