@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import random
 import signal
 import time
@@ -176,6 +178,26 @@ class Kill(Blow):
 
 
 @dataclass(frozen=True, slots=True)
+class KillSigner(Blow):
+    """SIGKILL to the process that holds the keys, at random moments while it signs."""
+
+    name: str = "signer killed"
+    count: int = 4
+
+    async def fall(self, scene: Scene) -> bool:
+        """Each time as soon as it is back."""
+        killed = 0
+        deadline = time.monotonic() + 2 * REACHED_S
+        while killed < self.count and time.monotonic() < deadline:
+            await asyncio.sleep(scene.dice.uniform(0.5, 2.0))
+            for pid in scene.place.signers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+        return killed >= self.count
+
+
+@dataclass(frozen=True, slots=True)
 class RestartDatabase(Blow):
     """PostgreSQL loses everything that it had not made durable, and every connection."""
 
@@ -241,12 +263,12 @@ class FullDisk(Blow):
     seconds: float = 3.0
 
     async def fall(self, scene: Scene) -> bool:
-        """For a while; then there is space. It fell where somebody was told to come again, or where nothing was signed any more."""
-        refused, told = scene.shop.refusals.total(), len(scene.shop.told)
+        """For a while; then there is space. It fell where somebody was told to come again, or where the signer ended itself."""
+        before = scene.shop.refusals.total() + scene.place.said("signer.ended")
         scene.place.fill_disk(bytes_left=self.bytes_left)
         await asyncio.sleep(self.seconds)
         scene.place.fill_disk(bytes_left=None)
-        return scene.shop.refusals.total() > refused or len(scene.shop.told) == told
+        return scene.shop.refusals.total() + scene.place.said("signer.ended") > before
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +332,7 @@ def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
 
 def _others(database: str, *, restarts: bool) -> list[Blow]:
     found: list[Blow] = [
+        KillSigner(),
         NodesDown(),
         ClockSteps("clock an hour ahead", HOUR_MS),
         ClockSteps("clock an hour behind", -HOUR_MS),

@@ -33,7 +33,6 @@ _ROAD: Final = (
     Point("send.claim:after", "order leased, nothing bound"),
     Point("bind:before", "resource taken, not committed"),
     Point("bind:after", "resource committed, nothing signed"),
-    Point("signer:journaled", "in the signer's journal, no signature handed out"),
     Point("sign:before", "signed, bytes not stored"),
     Point("sign:after", "bytes stored, no node has the first of them"),
     Point("flight:submit", "bytes on their way to a node"),

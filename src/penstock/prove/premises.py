@@ -20,7 +20,8 @@ import aiohttp
 
 from penstock.commands import Commands
 from penstock.config import Settings, load
-from penstock.process import command, initialise
+from penstock.process import command
+from penstock.setup import initialise
 from penstock.wiring import Product
 
 PATIENCE_S: Final = 90.0
@@ -79,6 +80,10 @@ class Premises:
         """What every life said."""
         return self.folder / "serve.log"
 
+    def said(self, event: str) -> int:
+        """How often an event stands in the log."""
+        return self.log.read_text("utf-8", "replace").count(event)
+
     @property
     def is_alive(self) -> bool:
         """Whether it runs."""
@@ -90,14 +95,26 @@ class Premises:
             self.process.send_signal(number)
 
     def fill_disk(self, *, bytes_left: int | None) -> None:
-        """No file of the running program may grow beyond what its journal has now and so much more; None: there is space again."""
+        """No file of the running programs may grow beyond what the journal has now and so much more; None: there is space again."""
         if self.process is None or self.process.returncode is not None:
             return
         limit = resource.RLIM_INFINITY
         if bytes_left is not None:
             journals = [file.stat().st_size for file in self.folder.rglob("signer.journal")]
             limit = max(journals, default=0) + bytes_left
-        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        for pid in (self.process.pid, *self.signers()):  # what the program starts from now on has the same limit
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def signers(self) -> list[int]:
+        """The process that holds the keys now: the program's only child."""
+        if self.process is None or self.process.returncode is not None:
+            return []
+        try:
+            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii")
+        except OSError:
+            return []
+        return [int(pid) for pid in text.split()]
 
     async def dead_within(self, seconds: float) -> bool:
         """Wait for its end; False when it is still there."""

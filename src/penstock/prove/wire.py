@@ -63,11 +63,13 @@ class Wire:
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    try:
         while data := await reader.read(_CHUNK):
             writer.write(data)
             await writer.drain()
-        writer.transport.abort()
+    except OSError:
+        pass
+    writer.transport.abort()  # whoever waits for an answer must learn that none comes
 
 
 @contextlib.asynccontextmanager
