@@ -61,12 +61,15 @@ async def migrate(settings: Settings) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]:
-    """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises."""
+async def opened(settings: Settings, *, signing: bool, machine: SystemRuntime | None = None) -> AsyncIterator[Product]:
+    """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises.
+
+    `machine` is the real one; `penstock prove` brings one that kills its process or turns its clock.
+    """
     refuse_old_home(settings.home)
     if not (settings.home / "vault.json").exists():
         raise NotInitialised(f"{settings.home} has no keys yet; run `penstock init` first")
-    runtime = SystemRuntime()
+    runtime = machine or SystemRuntime()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(runtime.close)
         signer_up: Callable[[], Awaitable[None]] = _nothing
@@ -138,13 +141,13 @@ async def fetch(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
         return body
 
 
-async def serve(settings: Settings, role: str) -> None:
-    """Run until SIGTERM: stop listening, answer what was accepted, then stop."""
+async def serve(settings: Settings, role: str, machine: SystemRuntime | None = None) -> None:
+    """Run until SIGTERM: stop listening, answer what was accepted, then stop. `machine` as for `opened`."""
     if role != "all" and settings.database_url.startswith("sqlite"):
         raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
-    async with opened(settings, signing=role != "api") as product:
+    async with opened(settings, signing=role != "api", machine=machine) as product:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}

@@ -24,7 +24,7 @@ from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
-from penstock.orders import attempts, auditor, board, treasury
+from penstock.orders import attempts, auditor, board, clock, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
@@ -249,6 +249,10 @@ class Product:
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
         if self.database.dialect == "sqlite":
             await self.database.write("take_over", self._take_over)  # the signer's lock says that nobody else works here
+        if role != "api":
+            wall = clock.Clock(self.runtime, self.database)
+            await wall.begin()
+            self._every(clock.LOOK_S, wall.look)
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":

@@ -145,6 +145,7 @@ class App:
         elif answer is answers.NOT_FOUND:
             self._metrics.answered("other", answer.code, self._runtime.monotonic() - started)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        self._runtime.crash_point("answer:begun")
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
     async def _call(self, scope: Scope, receive: Receive, handler: Handler, started: float) -> Answer:

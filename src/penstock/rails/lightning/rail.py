@@ -83,11 +83,19 @@ class LightningRail:
         codec.chain_of(network.chain_id)
         self.fee_max = parse_units(str(network.param("fee_max", "0")), DECIMALS) if fee_max is None else fee_max
         self._memories = Memories()
+        self._ahead_ms = runtime.now_ms() - int(runtime.monotonic() * 1000)
 
     @property
     def network(self) -> Network:
         """The network this rail serves."""
         return self._network
+
+    def _moment_ms(self) -> int:
+        """What stands in for a block: the wall clock as it was at the start, and from then on the one that only rises.
+
+        Payments and looks at the balance are put in order by it, which a step of the wall clock must not change.
+        """
+        return self._ahead_ms + int(self._runtime.monotonic() * 1000)
 
     def _param(self, name: str, default: int) -> int:
         return int(self._network.param(name, default))
@@ -167,7 +175,7 @@ class LightningRail:
         """What is ours in the node's channels, no earlier than the moment that stands as block. Raises NodeUnreachable."""
         if address != self._node:
             raise ValueError("a Lightning lane's address is its node's identity")
-        at_ms = self._runtime.now_ms()
+        at_ms = self._moment_ms()
         purse = await self._purse()
         units = {token.id: purse.owned_msat for token in tokens if token.is_native}
         return Holdings(at_ms, units, clocked=True, steady=purse.steady)
@@ -267,7 +275,7 @@ class LightningRail:
             case Fate.PENDING:
                 return Pending()
             case Fate.FAILED if memory.certainly_failed(self._runtime.monotonic()):
-                return FailedOnChain(order.payment_hash, self._runtime.now_ms(), 0, f"the node could not pay it: {seen.detail}")
+                return FailedOnChain(order.payment_hash, self._moment_ms(), 0, f"the node could not pay it: {seen.detail}")
             case Fate.FAILED:
                 return Pending()
             case Fate.UNKNOWN:
@@ -281,7 +289,7 @@ class LightningRail:
             return Suspicious(f"the node paid {seen.amount_msat} millisatoshi, and {order.amount_msat} were ordered")
         if seen.fee_msat > order.fee_limit_msat:
             return Suspicious(f"routing cost {seen.fee_msat} millisatoshi, and the limit was {order.fee_limit_msat}")
-        return FinalOnChain(order.payment_hash, self._runtime.now_ms(), seen.fee_msat, "settled: the recipient gave the preimage for it")
+        return FinalOnChain(order.payment_hash, self._moment_ms(), seen.fee_msat, "settled: the recipient gave the preimage for it")
 
     def _unknown(self, order: PayOrder, memory: Memory) -> Observation:
         if memory.known:
