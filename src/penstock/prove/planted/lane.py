@@ -18,8 +18,8 @@ from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.lists import BUGS
 from penstock.prove.planted.patch import Moved, planted
+from penstock.prove import families, simulation
 from penstock.prove.simulation import Violation
-from penstock.prove.simulation import run as simulate
 
 SEEDS_MAX = 2_000
 """Fresh seeds within which a bug must be found."""
@@ -109,7 +109,7 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
     """The violation's first line ("" for none, or for one that says something else than the bug is to be caught by), and how often the planted line was reached. Raises Moved."""
     with planted(bug.edits) as reached:
         try:
-            simulate(seed)
+            _play(bug, seed)
         except Violation as violation:
             if bug.caught_by not in str(violation).splitlines()[0]:
                 return "", reached.times
@@ -119,10 +119,17 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
     return "", reached.times
 
 
+def _play(bug: Bug, seed: int) -> None:
+    if bug.network == simulation.CHAIN:
+        simulation.run(seed)
+    else:
+        families.run(seed, bug.network)
+
+
 def _not_clean(bug: Bug, seed: int) -> Found | None:
     """The product as it is, under the seed that found the bug."""
     try:
-        simulate(seed)
+        _play(bug, seed)
     except Violation as violation:
         return Found(
             "other", f"seed {seed} is not clean without {bug.name}: {str(violation).splitlines()[0]}", f"make sim PYTEST='--seed {seed}'"

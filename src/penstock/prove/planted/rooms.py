@@ -7,7 +7,7 @@ from typing import Final
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.patch import Edit
 
-_DEAD_ORDERS_MAY_GO_ON: Final = Edit(
+DEAD_ORDERS_MAY_GO_ON: Final = Edit(
     "penstock.signer.local:LocalSigner._bury",
     'raise SignRefused(f"attempt {death.attempt_id}: what was signed for it never expires")',
     "pass",
@@ -36,7 +36,7 @@ ROOMS: Final = (
                 "    decision = advance(",
                 '    seen = Dead("timed out") if type(seen).__name__ == "Absent" else seen\n    decision = advance(',
             ),
-            _DEAD_ORDERS_MAY_GO_ON,
+            DEAD_ORDERS_MAY_GO_ON,
         ),
         caught_by="not everything finished",
         seed=2,
