@@ -63,7 +63,7 @@ def _tron(network: BoxNetwork, number: int, token: Token, value: str) -> Recipie
 def _bitcoin(network: BoxNetwork, number: int, token: Token, value: str) -> Recipient:
     del value
     program = hashlib.new("ripemd160", hashlib.sha256(_public_key(number)).digest()).digest()
-    address = bech32.encode("bcrt", 0, program)
+    address = bech32.encode("bcrt", 0, program) or ""
     return Recipient(address, "", _holder(network, address, token))
 
 

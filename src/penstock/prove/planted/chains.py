@@ -104,7 +104,9 @@ TRON: Final = (
         room="tron",
         network="TRX",
         history="One node that listed no transactions was enough to call an expired payment dead.",
-        edits=(Edit("penstock.rails.tron.watch:Watch.needed_for_absence", "return self.needed if self._network.is_test else 2", "return 1"),),
+        edits=(
+            Edit("penstock.rails.tron.watch:Watch.needed_for_absence", "return self.needed if self._network.is_test else 2", "return 1"),
+        ),
         caught_by="",
         seed=3,
     ),
@@ -123,7 +125,7 @@ TRON: Final = (
                 '    payment, paid = intent.payments[0], status == "success"',
             ),
         ),
-        caught_by="",
+        caught_by="should have arrived",
         seed=1,
     ),
     Bug(
@@ -205,9 +207,7 @@ TRON: Final = (
         room="tron",
         network="TRX",
         history="A block that was merely mined was taken for solidified; the fork that dropped it came later.",
-        edits=(
-            Edit("penstock.rails.tron.watch:Watch._view", "solid=block <= tips.solid.number", "solid=block <= tips.head.number"),
-        ),
+        edits=(Edit("penstock.rails.tron.watch:Watch._view", "solid=block <= tips.solid.number", "solid=block <= tips.head.number"),),
         caught_by="",
         seed=1,
     ),
@@ -240,8 +240,8 @@ XRP: Final = (
                 "    return seen",
             ),
         ),
-        caught_by="",
-        seed=1,
+        caught_by="should have arrived",
+        seed=2,
     ),
     Bug(
         name="new-sequence-when-it-expired",
@@ -262,7 +262,7 @@ XRP: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        caught_by="",
+        caught_by="should have arrived",
         seed=1,
     ),
     Bug(
@@ -280,8 +280,8 @@ XRP: Final = (
                 "    if all(view.validated > newest.terms",
             ),
         ),
-        caught_by="",
-        seed=1,
+        caught_by="should have arrived",
+        seed=2,
     ),
     Bug(
         name="tag-dropped",
@@ -290,7 +290,7 @@ XRP: Final = (
         network="XRP",
         history="The destination tag was left out of the payment: at an exchange it is nobody's money.",
         edits=(Edit("penstock.rails.xrp.transaction:build", "if payment.memo:", "if False:"),),
-        caught_by="",
+        caught_by="a lane stands",
         seed=1,
     ),
     Bug(
@@ -299,10 +299,8 @@ XRP: Final = (
         network="XRP",
         history="Payments carried tfPartialPayment, so that a ledger may deliver any part of the amount and call it success.",
         source="https://xrpl.org/docs/concepts/payment-types/partial-payments",
-        edits=(
-            Edit("penstock.rails.xrp.transaction:build", '"Flags": FULLY_CANONICAL |', '"Flags": FULLY_CANONICAL | 0x00020000 |'),
-        ),
-        caught_by="",
+        edits=(Edit("penstock.rails.xrp.transaction:build", '"Flags": FULLY_CANONICAL |', '"Flags": FULLY_CANONICAL | 0x00020000 |'),),
+        caught_by="a lane stands",
         seed=1,
     ),
     Bug(
@@ -311,10 +309,8 @@ XRP: Final = (
         room="orders",
         network="XRP",
         history="The memo was checked, stored and left out of what was signed.",
-        edits=(
-            Edit("penstock.orders.choose:payment_of", "order.destination, order.memo,", 'order.destination, "",'),
-        ),
-        caught_by="",
+        edits=(Edit("penstock.orders.choose:payment_of", "order.destination, order.memo,", 'order.destination, "",'),),
+        caught_by="not everything finished",
         seed=1,
     ),
 )
@@ -430,7 +426,7 @@ LIGHTNING: Final = (
                 "            return Pending()",
             ),
         ),
-        caught_by="",
+        caught_by="should have arrived",
         seed=1,
     ),
     Bug(
@@ -438,9 +434,13 @@ LIGHTNING: Final = (
         room="lightning",
         network="LIGHTNING",
         history="FAILED was believed while a call of ours lay on its way to the node, which takes the hash of a failed payment again.",
-        edits=(Edit("penstock.rails.lightning.fates:Memory.certainly_failed", "sure = self.sent == 1", "return True\n    sure = self.sent == 1"),),
-        caught_by="",
-        seed=1,
+        edits=(
+            Edit(
+                "penstock.rails.lightning.fates:Memory.certainly_failed", "sure = self.sent == 1", "return True\n    sure = self.sent == 1"
+            ),
+        ),
+        caught_by="should have arrived",
+        seed=8,
     ),
     Bug(
         name="lost-call-made-again-elsewhere",
@@ -477,7 +477,7 @@ LIGHTNING: Final = (
         room="orders",
         network="LIGHTNING",
         history="Nobody noted which invoices had been given before: two orders for one payment hash, and the second never ends.",
-        edits=(Edit("penstock.orders.accept:Accept._outside", "return order, destination.once", 'return order, ""'),),
+        edits=(Edit("penstock.orders.accept:Accept._outside", "), destination.once", '), ""'),),
         caught_by="",
         seed=1,
     ),

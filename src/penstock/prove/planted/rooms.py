@@ -39,7 +39,7 @@ ROOMS: Final = (
             DEAD_ORDERS_MAY_GO_ON,
         ),
         caught_by="not everything finished",
-        seed=2,
+        seed=3,
     ),
     Bug(
         name="pool-miss-is-failure",
@@ -54,8 +54,8 @@ ROOMS: Final = (
                 "        seen = FailedOnChain(attempt.signed[-1].txid, 0, 0, 'not in any pool')\n    decision = advance(",
             ),
         ),
-        caught_by="and the books say",
-        seed=6,
+        caught_by="not everything finished",
+        seed=3,
     ),
     Bug(
         name="balance-kept-in-memory",
@@ -152,7 +152,7 @@ ROOMS: Final = (
             ),
         ),
         caught_by="not everything finished",
-        seed=2,
+        seed=3,
     ),
     Bug(
         name="settled-at-the-first-block",
@@ -196,7 +196,7 @@ ROOMS: Final = (
             ),
             without(",\n    PRIMARY KEY (merchant_id, merchant_order_id)"),
         ),
-        caught_by="should have arrived",
+        caught_by="not everything finished",
         seed=5,
     ),
     Bug(
@@ -338,5 +338,19 @@ ROOMS: Final = (
         edits=(Edit("penstock.orders.intake:Intake._drop_keys", "if keys:", "if not keys:"),),
         caught_by="for ever",
         seed=48,
+    ),
+    Bug(
+        name="never-sent-again",
+        room="core",
+        history="What the pools had lost was waited for, for ever: they would surely have it.",
+        edits=(
+            Edit(
+                "penstock.core.attempt:advance",
+                "return _not_in_a_block(state, Outcome.RESEND)",
+                "return _not_in_a_block(state, Outcome.WAIT)",
+            ),
+        ),
+        caught_by="not everything finished",
+        seed=1,
     ),
 )
