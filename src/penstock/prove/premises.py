@@ -172,7 +172,7 @@ async def premises(
 
     The gateway reaches its database by `wire_url` where there is one, commands always by `database_url`.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  nothing else runs yet
+    folder.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         http = await stack.enter_async_context(
             aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0))
