@@ -111,7 +111,7 @@ def asked(server, request):
         our_reader, our_writer = await asyncio.open_connection(sock=ours)
         our_writer.write(b"" if request is None else wire.framed(request))
         answer = await wire.read_frame(our_reader, body_s=10)
-        our_writer.close()
+        await wire.hang_up(our_writer)
         await talking
         return answer
 

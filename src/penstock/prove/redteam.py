@@ -207,7 +207,7 @@ class _Siege:
         except (OSError, asyncio.IncompleteReadError):
             return None
         finally:
-            writer.close()
+            await wire.hang_up(writer)
 
     async def attack(self, name: str, request: Mapping[str, Any]) -> None:
         """Whatever is answered, nothing may be signed, and the answer is one of ours."""
@@ -333,7 +333,7 @@ class _Siege:
             self.tried["a silent connection"] += 1
         await self.pay_honestly(self.house.tokens()[0])
         for writer in held:
-            writer.close()
+            await wire.hang_up(writer)
 
     async def split(self) -> None:
         """Many sealed orders, each small, together more than the cap of a day."""

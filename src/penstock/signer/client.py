@@ -88,4 +88,4 @@ class RemoteSigner(PublicAddresses):
         except wire.Malformed as error:
             raise ConnectionResetError(str(error)) from error
         finally:
-            writer.close()
+            await wire.hang_up(writer)

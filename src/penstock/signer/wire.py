@@ -131,6 +131,13 @@ def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[s
         yield batch
 
 
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection to the end, whatever became of it."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 @contextlib.contextmanager
 def reachable(path: Path) -> Iterator[str]:
     """A name of the socket that the system takes: it allows about 100 bytes, and homes may lie deeper."""
