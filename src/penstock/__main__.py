@@ -416,7 +416,7 @@ def verify_proof(proof: Path, published: Path, as_json: Json = False) -> None:
         fail(f"not JSON: {error}", 2)
     except ProofWrong as error:
         fail(str(error))
-    emit(shown, as_json, lambda values: show.rows("Proved: the published totals contain", show.owed(values)))
+    emit(shown, as_json, lambda values: show.rows("Proved", show.owed(values)))
 
 
 @app.command()

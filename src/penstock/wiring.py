@@ -257,7 +257,7 @@ class Product:
         await self.board.refresh()
         if role != "api":
             await self.treasury.refresh()
-            await self.auditor.turn()  # before the first signature
+            await self.auditor.first()
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
         self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)

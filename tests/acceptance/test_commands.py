@@ -289,6 +289,53 @@ def test_audit_warns_of_unseen_funding_and_stops_at_an_edited_balance(new_gatewa
     assert table.code == 1 and "THE BOOKS DIFFER" in table.out
 
 
+def test_the_past_and_what_is_owed_can_be_proved(new_gateway: Make, tmp_path: Path) -> None:
+    gateway = new_gateway()
+    merchant = gateway.merchant(USDT="1000")
+    other = gateway.merchant(USDT="7", ETH="2")
+    gateway.start()
+    assert gateway.wait(lambda: gateway.command("audit", "--verify-chain")["head"] != "0" * 64)
+    whole = gateway.command("audit", "--verify-chain")
+    assert whole["ok"] and whole["counts"]["entries"] == 3
+    assert gateway.command("audit", "--head", whole["head"])["ok"]
+    assert "write" in gateway.run("audit", "--verify-chain").out.lower()
+    strange = gateway.run("audit", "--head", "f" * 64, "--json")
+    assert strange.code == 1 and "no checkpoint has the hash" in strange.json["first_break"]
+    assert "THE CHAIN IS BROKEN" in gateway.run("audit", "--head", "f" * 64).out
+
+    published, proof = tmp_path / "owed.json", tmp_path / "proof.json"
+    written = gateway.command("audit", "--liabilities", str(published))
+    assert {coin["coin"]: coin["total"] for coin in written["coins"]} == {"USDT": str(1007 * 10**18), "ETH": str(2 * 10**18)}
+    assert "Publish" in gateway.run("audit", "--liabilities", str(tmp_path / "again.json")).out
+    proof.write_text(gateway.run("audit", "--liabilities", str(published), "--proof", other.app_id).out)
+    shown = gateway.run("verify-proof", str(proof), str(published), "--json")
+    assert {(one["coin"], one["available"]) for one in shown.json} == {("USDT", str(7 * 10**18)), ("ETH", str(2 * 10**18))}
+    assert "Proved" in gateway.run("verify-proof", str(proof), str(published)).out
+    proof.write_text(proof.read_text().replace(str(7 * 10**18), str(6 * 10**18)))
+    bent = gateway.run("verify-proof", str(proof), str(published))
+    assert bent.code == 1 and "another root" in bent.err
+    assert gateway.run("verify-proof", str(tmp_path / "none"), str(published)).code == 2
+    assert gateway.run("audit", "--proof", merchant.app_id).code == 2
+    nobody = gateway.run("audit", "--liabilities", str(published), "--proof", "m:99")
+    assert nobody.code == 1 and "was owed nothing" in nobody.err
+
+
+def test_a_breach_of_the_books_makes_serve_not_ready_until_a_person_has_looked(new_gateway: Make) -> None:
+    gateway = new_gateway()
+    gateway.merchant(USDT="1000")
+    with gateway.connect() as connection:
+        connection.execute("UPDATE balance SET available = '2000000000000000000000'")
+    gateway.start()
+    page = gateway.wait(lambda: (reply := gateway.get("/readyz")).status == 503 and reply.json.get("reasons") and reply.json)
+    assert any(text.startswith("the audit found (I3): m:") for text in page["reasons"])
+    assert 'penstock_waiting{kind="finding",state="stop"} 1.0' in gateway.get("/metrics").raw.decode()
+    assert "audit.stop" in gateway.log.read_text()
+    seen = gateway.command("resume", "all", "--reason", "we know")
+    assert "m:" in seen["stood_because"] and seen["reason"] == "we know"
+    assert ready(gateway)["ready"] is True
+    assert gateway.run("resume", "all", "--reason", "again").code == 1
+
+
 def test_only_one_worker_signs_for_a_home(gateway: Gateway) -> None:
     """A second `serve` on the same home ends at once and says why."""
     done = gateway.run("serve", PENSTOCK_SERVER__LISTEN="127.0.0.1:0")

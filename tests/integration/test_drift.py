@@ -71,7 +71,7 @@ def test_a_base_unit_that_left_without_us_stops_the_network_and_is_named(house):
     chain_id = chain.spec.chain_id
     stolen = Intent(
         attempt_id=1, version=1, kind="pay", chain="ETH", family="evm", chain_id=chain_id, sender=hot,
-        slot=chain.pending_nonce(codec.parse_address(hot)), token_id=USDT.id, contract=USDT.contract, payments=(Payment(1, STRANGER, "", 1),),
+        slot=1, token_id=USDT.id, contract=USDT.contract, payments=(Payment(1, STRANGER, "", 1),),
         terms={"gas_limit": 90_000, "max_fee_per_gas": 2 * chain.next_base_fee() + 10**9, "max_priority_fee_per_gas": 10**9}, fee_cap=10**18,
     )  # fmt: skip
     with capture_logs() as logs:

@@ -104,7 +104,7 @@ def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head:
     reading.check_orders(tx, facts.ids_of(tx, "orders"))
     reading.check_attempts(tx, facts.ids_of(tx, "attempt"))
     _check_strays(tx, reading)
-    report.head = chain.check(tx, report, witness.seen, wanted_head)
+    report.head = chain.check(tx, report, wanted_head)
     kept.compare(tx, report, reading.moved, witness.later, terms)
     house = {key: units for key, units in reading.moved.items() if not ledger.is_stored(key[0])}
     rules.check_balances(report, balances(tx), dict(reading.moved), terms)
@@ -125,10 +125,9 @@ def look_again(tx: Tx, terms: Terms, journal: Journal | None = None) -> tuple[Re
     order_ids, attempt_ids = set(facts.ids_of(tx, "orders", OPEN)), set(facts.ids_of(tx, "attempt", LIVE))
     for link in reading.links(tx):
         for entry in link.entries:
-            if entry["ref_kind"] == "order":
-                order_ids.add(int(entry["ref_id"]))
-            elif entry["ref_kind"] == "attempt":
-                attempt_ids.add(int(entry["ref_id"]))
+            ids = {"order": order_ids, "attempt": attempt_ids}.get(entry["ref_kind"])
+            if ids is not None and entry["ref_id"].isdecimal():
+                ids.add(int(entry["ref_id"]))
     reading.check_orders(tx, sorted(order_ids))
     reading.check_attempts(tx, sorted(attempt_ids))
     after = kept.moved_on(tx, reading.heads, reading.moved)

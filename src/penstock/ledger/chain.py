@@ -7,9 +7,10 @@ whoever wrote that down elsewhere can tell.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,23 +24,21 @@ from penstock.ledger.rules import Totals
 
 @dataclass(slots=True)
 class Witness:
-    """Notes of a reading from the first row: the hash of every batch, and what moved after the last checkpoint."""
+    """Notes of a reading from the first row: what moved after the last checkpoint."""
 
     heads: Mapping[str, Head]
-    seen: dict[tuple[str, int], str] = field(default_factory=dict)
     later: Totals = field(default_factory=dict)
 
     def see(self, link: Link) -> None:
         """One more batch."""
         committer, number = link.batch["committer"], link.batch["number"]
-        self.seen[committer, number] = link.batch["hash"]
         if number > (self.heads[committer].number if committer in self.heads else 0):
             for line in link.postings:
                 key = line["account"], line["coin_id"]
                 self.later[key] = self.later.get(key, 0) + line["amount"]
 
 
-def check(tx: Tx, report: Report, seen: Mapping[tuple[str, int], str], wanted_head: str = "") -> str:
+def check(tx: Tx, report: Report, wanted_head: str = "") -> str:
     """I15: every checkpoint follows the one before and names batches as they are. Returns the last one's hash.
 
     `wanted_head` is a hash that somebody wrote down elsewhere: it must be among them.
@@ -47,6 +46,7 @@ def check(tx: Tx, report: Report, seen: Mapping[tuple[str, int], str], wanted_he
     number, previous, found, after = 0, GENESIS, wanted_head == "", 0
     tied: dict[str, Head] = {}
     while page := tx.all("SELECT * FROM audit_checkpoint WHERE number > :after ORDER BY number LIMIT 1000", after=after):
+        seen = _batches_named(tx, page)
         for row in page:
             name = f"checkpoint {row['number']}"
             if row["number"] != number + 1 or row["previous_hash"] != previous:
@@ -65,6 +65,20 @@ def check(tx: Tx, report: Report, seen: Mapping[tuple[str, int], str], wanted_he
         report.add("I15", "the last pass has read to other heads than the last checkpoint names: one of them was changed or cut off")
     _check_actions(tx, report)
     return previous
+
+
+def _batches_named(tx: Tx, checkpoints: Sequence[Row]) -> dict[tuple[str, int], str]:
+    """The hashes of the batches that these checkpoints name, as they are now."""
+    keys: list[dict[str, Any]] = []
+    for row in checkpoints:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # what cannot be read is not what was written, and is named for that
+            keys += [{"committer": name, "number": head[0]} for name, head in json.loads(row["heads"])["batches"].items()]
+    rows = tx.all(
+        "SELECT committer, number, hash FROM batch WHERE (committer, number) IN "
+        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
+        k=keys,
+    )
+    return {(row["committer"], row["number"]): row["hash"] for row in rows}
 
 
 def _check_heads(report: Report, name: str, text: str, seen: Mapping[tuple[str, int], str], tied: dict[str, Head]) -> None:

@@ -15,6 +15,10 @@ UNHELD_MS: Final = 24 * 60 * 60_000
 """How long an order may be under way before somebody should ask why."""
 
 
+HALTED: Final = "halted"
+"""The mark of a finding that only says what an earlier one has done."""
+
+
 def check(tx: Tx, report: Report, now_ms: int) -> None:
     """Rows that are long past their time."""
     for table, what in (("orders", "order"), ("attempt", "attempt"), ("outbox", "event")):
@@ -54,4 +58,4 @@ def check(tx: Tx, report: Report, now_ms: int) -> None:
 def check_halted(tx: Tx, report: Report) -> None:
     """Lanes that stand until a person resumes them."""
     for row in tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"):
-        report.add("I16", f"nothing is sent on {row['chain']}: {row['halted']}", chain=row["chain"])
+        report.add("I16", f"nothing is sent on {row['chain']}: {row['halted']}", chain=row["chain"], mark=HALTED)

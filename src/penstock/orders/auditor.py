@@ -20,6 +20,7 @@ from penstock.db import Conflict, Database, Row, Tx
 from penstock.ledger import chain
 from penstock.ledger.audit import Finding, Report, look_again
 from penstock.ledger.checkpoint import Checkpoint
+from penstock.ledger.late import HALTED
 from penstock.ledger.rules import Terms
 from penstock.orders import attempts
 from penstock.runtime import Runtime
@@ -52,6 +53,15 @@ class Auditor:
         self._database = database
         self._catalog = catalog
         self._terms = terms
+
+    async def first(self) -> None:
+        """The pass before the first signature. An audit that cannot be made is told, and tried again in its time: nobody is paid later
+        because of it, and `/readyz` says that nobody audits.
+        """
+        try:
+            await self.turn()
+        except Exception as error:  # noqa: BLE001  see above
+            log.error("audit.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400
 
     async def turn(self) -> Report | None:
         """One pass; None where another process is at it."""
@@ -103,14 +113,14 @@ class Auditor:
 def note(tx: Tx, catalog: Catalog, findings: Sequence[Finding], *, now_ms: int, whole: bool) -> list[Finding]:
     """Remember findings and halt what they are about; returns those that were not known. `whole`: nothing else is wrong at all."""
     known = {row["digest"]: row for row in tx.all("SELECT digest, invariant, acknowledged_at_ms FROM audit_finding")}
-    now = {finding.digest: finding for finding in findings}
+    now = {finding.digest: finding for finding in findings if finding.mark != HALTED}
     over = [digest for digest, row in known.items() if digest not in now and (whole or row["invariant"] in STANDING)]
     tx.run("DELETE FROM audit_finding WHERE digest IN (SELECT k.digest FROM {ROWS k(digest TEXT)})", k=[{"digest": d} for d in over])
     fresh = {digest: finding for digest, finding in now.items() if digest not in known}
     tx.run(
         "INSERT INTO audit_finding (digest, invariant, level, text, chain, coin_id, first_at_ms) "
         "SELECT f.digest, f.invariant, f.level, f.text, f.chain, f.coin_id, :now_ms "
-        "FROM {ROWS f(digest TEXT, invariant TEXT, level TEXT, text TEXT, chain TEXT, coin_id TEXT)}",
+        "FROM {ROWS f(digest TEXT, invariant TEXT, level TEXT, text TEXT, chain TEXT, coin_id TEXT)} WHERE true ON CONFLICT DO NOTHING",
         now_ms=now_ms,
         f=[
             {"digest": d, "invariant": f.invariant, "level": f.level, "text": f.text[:1000], "chain": f.chain, "coin_id": f.coin_id}

@@ -68,7 +68,9 @@ class Readiness:
                 f"{len(found.acknowledged)} findings of the audit were acknowledged and are still there: `penstock audit` names them"
             )
         age_ms = self._runtime.now_ms() - found.ended_at_ms
-        if found.ended_at_ms and age_ms > auditor.LATE_MS:
+        if not found.ended_at_ms:
+            warnings.append("the books were not audited yet: does a worker run?")
+        elif age_ms > auditor.LATE_MS:
             warnings.append(f"the books were last audited {age_ms // 60_000} minutes ago: does a worker run?")
 
     async def _held(self) -> list[str]:
