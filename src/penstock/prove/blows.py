@@ -302,6 +302,26 @@ class NodesDown(Blow):
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class EmptyWallet(Blow):
+    """More is asked for than the hot address has; later it has it."""
+
+    name: str = "hot wallet empty"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Orders are held for liquidity, and go when coins arrive."""
+        for _ in range(3):
+            await scene.shop.order("BTC", "BTC", "15")
+        deadline, held = time.monotonic() + REACHED_S, False
+        async with scene.place.commands() as commands:
+            while not held and time.monotonic() < deadline:
+                rows = await commands.list_orders(state="held", app_id="", chain="BTC", limit=100)
+                held = any(row["hold_reason"].startswith("liquidity") for row in rows)
+                await asyncio.sleep(0.1)
+        await scene.shop.fund("BTC", "BTC", 60)
+        return held
+
+
 def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
     """Size 1: two labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
 
@@ -333,6 +353,7 @@ def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
 def _others(database: str, *, restarts: bool) -> list[Blow]:
     found: list[Blow] = [
         KillSigner(),
+        EmptyWallet(),
         NodesDown(),
         ClockSteps("clock an hour ahead", HOUR_MS),
         ClockSteps("clock an hour behind", -HOUR_MS),

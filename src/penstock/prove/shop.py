@@ -81,7 +81,9 @@ class Shop:
         self.told: list[float] = []
         """When answers, and events never seen before, came: the signs of progress."""
         self._catalog = Catalog.load()
+        self._numbers = itertools.count()
         self._goods = itertools.cycle(self.dice.sample(GOODS, len(GOODS)))
+        self._hot: dict[str, str] = {}
         self._app_id = self._secret = self._account = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
@@ -102,19 +104,20 @@ class Shop:
             self._account = str((await commands.add_account("ada@example.com", "Ada"))["c_id"])
             for coin, amount in CREDITS.items():
                 await commands.credit(self._app_id, coin, amount, "a lane of penstock prove")
-            rows = await commands.treasury_rows()
+            self._hot = {row["chain"]: row["address"] for row in await commands.treasury_rows()}
         for chain in CHAINS:
             await self.place.control(chain, "block_time", block_ms=self._block_ms(chain))
-            address = next(row["address"] for row in rows if row["chain"] == chain)
             for token in self._catalog.tokens_on(chain):
                 if token.coin.symbol in FUNDS:
-                    await self._fund(chain, token, address)
+                    await self.fund(chain, token.coin.symbol, FUNDS[token.coin.symbol])
 
     def _block_ms(self, chain: str) -> int:
         return int(self.place.environment.get(f"PENSTOCK_NETWORKS__{chain}__BLOCK_MS", "250"))
 
-    async def _fund(self, chain: str, token: Token, address: str) -> None:
-        units = str(FUNDS[token.coin.symbol] * 10**token.decimals)
+    async def fund(self, chain: str, symbol: str, whole: int) -> None:
+        """So many whole coins more on the hot address."""
+        token, address = self._token(chain, symbol), self._hot[chain]
+        units = str(whole * 10**token.decimals)
         if token.contract is None:
             await self.place.control(chain, "fund", address=address, units=units)
         else:
@@ -135,12 +138,16 @@ class Shop:
         self._is_open = True
         while self._is_open:
             if len(self.unfinished()) < AT_ONCE:
-                wish = await self._next_wish()
-                self.wishes[wish.name] = wish
-                task = asyncio.create_task(self._client(wish))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                await self.order(*next(self._goods))
             await asyncio.sleep(0.03)
+
+    async def order(self, chain: str, symbol: str, value: str) -> None:
+        """One more wish, and somebody who asks for it."""
+        wish = await self._wish(chain, symbol, value)
+        self.wishes[wish.name] = wish
+        task = asyncio.create_task(self._client(wish))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def last_orders(self) -> None:
         """No wish is made any more; those that there are still come true."""
@@ -150,12 +157,9 @@ class Shop:
         """Wishes without an answer or an event."""
         return [wish for wish in self.wishes.values() if wish.answer is None or not wish.events]
 
-    async def _next_wish(self) -> Wish:
-        chain, symbol, value = next(self._goods)
-        token = self._catalog.by_symbol(symbol, chain or "ETH")
-        if token is None:
-            raise AssertionError(f"{symbol} on {chain} is not in the catalogue")
-        name, payment_hash = f"{chain or 'inside'}-{len(self.wishes)}", ""
+    async def _wish(self, chain: str, symbol: str, value: str) -> Wish:
+        token = self._token(chain or "ETH", symbol)
+        name, payment_hash = f"{chain or 'inside'}-{next(self._numbers)}", ""
         if not chain:
             address = self._account
         elif chain == "LIGHTNING":
@@ -165,6 +169,12 @@ class Shop:
             address = self._nobody(chain)
         fields = {"merchant_order_id": name, "address": address, "token_id": token.id, "value": value}
         return Wish(name, token, fields | {"merchant_pays_fee": self.dice.random() < 0.5 or bool(payment_hash)}, not chain, payment_hash)
+
+    def _token(self, chain: str, symbol: str) -> Token:
+        token = self._catalog.by_symbol(symbol, chain)
+        if token is None:
+            raise AssertionError(f"{symbol} on {chain} is not in the catalogue")
+        return token
 
     def _nobody(self, chain: str) -> str:
         """An address that was never paid and that nobody has the key of any more."""
