@@ -207,8 +207,8 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.orders.settle:Settler._write",
-                "self._outbox.enqueue(tx, [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)])",
-                "self.__dict__.setdefault('_later', []).extend(event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True))",
+                "self._outbox.enqueue(tx, events)",
+                "self.__dict__.setdefault('_later', []).extend(events)",
             ),
             Edit(
                 "penstock.orders.settle:Settler.apply",
