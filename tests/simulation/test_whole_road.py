@@ -18,7 +18,7 @@ from penstock.webhooks import outbox
 LABELS = [
     f"{name}:{when}"
     for name in (
-        "intake send.claim bind sign sent follow.claim settle lane treasury deliver.claim webhook.record ids.lease ids.renew".split()  # noqa: SIM905
+        "intake send.claim bind sign sent follow.claim settle lane treasury audit.claim audit.pass deliver.claim webhook.record ids.lease ids.renew".split()  # noqa: SIM905
     )
     for when in ("before", "after")
 ] + ["signer:journaled", "submit:after", "webhook:sent"]

@@ -7,7 +7,7 @@ CREATE INDEX entry_batch ON entry (batch_id);
 CREATE INDEX orders_open ON orders (id) WHERE state NOT IN ('succeeded', 'failed');
 
 -- What operators do is one chain of its own, numbered without gaps. Rows of before have no number.
-ALTER TABLE operator_action ADD COLUMN number {INT};
+ALTER TABLE operator_action ADD COLUMN number {INT} NULL;
 ALTER TABLE operator_action ADD COLUMN previous_hash TEXT NOT NULL DEFAULT '';
 ALTER TABLE operator_action ADD COLUMN hash TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX operator_action_number ON operator_action (number);
