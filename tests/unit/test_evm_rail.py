@@ -235,7 +235,7 @@ def test_nodes_that_differ_on_a_balance_are_not_believed_and_a_third_decides():
 def test_a_count_of_transactions_that_one_node_claims_alone_is_not_believed():
     """It was, and one lying node of two halted the lane: a stranger seemed to use the key."""
     bench = Bench(2)
-    bench.node.eth_getTransactionCount = lambda address, block: hex(1_005 if block == "latest" else 5)
+    bench.node.eth_getTransactionCount = lambda _, block: hex(1_005 if block == "latest" else 5)
     held = asyncio.run(bench.rail.holdings_at(SENDER, [], 90))
     assert (held.slots_mined, held.slots_used) == (5, 5)
 

@@ -1,6 +1,6 @@
 """The lane of planted bugs: each is put in, and the simulation must find it; the same seed without it must be clean.
 
-Size 1 tries the seed that is known to find each bug, in this process. Larger sizes go on with fresh seeds, on all cores and each bug in a
+Size 1 tries the seed that is known to find each bug, in this process, and the first few others where a change of the product has moved it. Larger sizes go on with fresh seeds, on all cores and each bug in a
 process of its own, and say how many seeds it took.
 """
 
@@ -25,6 +25,8 @@ from penstock.prove.world import CHAIN
 
 SEEDS_MAX = 2_000
 """Fresh seeds within which a bug must be found."""
+SEEDS_AT_SIZE_1 = 40
+"""Every change of the product shuffles what a seed means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def _looks(bugs: list[Bug], budget: Budget, until: float) -> Iterator[tuple[Catc
         for bug in bugs:
             if time.monotonic() > until:
                 return
-            yield look(bug, [bug.seed])
+            yield look(bug, dict.fromkeys([bug.seed, *range(1, SEEDS_AT_SIZE_1)]))
         return
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         source = random.Random(budget.seed)
