@@ -71,23 +71,23 @@ def _planted(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     rows = [row for row in lanes.get("planted", {}).get("table", []) if row.get("caught")]
     if not rows:
         return None
-    rows.sort(key=lambda row: row["seeds"])
+    rows.sort(key=lambda row: row["seeds_tried"])
     return {
         "title": "Seeds until each planted bug was caught",
-        "names": [row["bug"] for row in rows],
-        "values": [row["seeds"] for row in rows],
+        "names": [row["name"] for row in rows],
+        "values": [row["seeds_tried"] for row in rows],
         "unit": "seeds",
     }
 
 
 def _recoveries(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    rows = [row for row in lanes.get("crash", {}).get("table", []) if isinstance(row.get("progress_s"), int | float)]
+    rows = [row for row in lanes.get("crash", {}).get("table", []) if row.get("fell")]
     if not rows:
         return None
     return {
-        "title": "Seconds from a kill to the first progress after it",
-        "names": [f"{row['label']} ({row['database']})" for row in rows],
-        "values": [row["progress_s"] for row in rows],
+        "title": "Longest seconds from a blow to the first answer after it",
+        "names": [f"{row['blow']} ({row['database']})" for row in rows],
+        "values": [row["answers_again_s"] for row in rows],
         "unit": "s",
     }
 

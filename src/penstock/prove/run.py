@@ -53,11 +53,10 @@ LANES: Final = (
     Lane("canaries", "penstock.prove.canaries:run", 0.04, "marked secrets, and whether they show up anywhere"),
     Lane("redteam", "penstock.prove.redteam:run", 0.04, "a gateway in a thief's hands, against the real signer"),
     Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
-    Lane("rollback", "penstock.prove.rollback:run", 0.08, "older databases and journals put back"),
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
-    Lane("planted", "penstock.prove.planted:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
-    Lane("simulation", "penstock.prove.simulation:run_lane", 0.15, "whole days of bad weather on all networks, in virtual time"),
+    Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
+    Lane("simulation", "penstock.prove.seeds:run", 0.15, "whole days of bad weather on all networks, in virtual time"),
 )
 
 
