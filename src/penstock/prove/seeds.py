@@ -1,4 +1,4 @@
-"""The lane of the simulation: seed after seed, on every family of networks, on all cores, until its seconds are over."""
+"""The lane of the simulation: seed after seed, on every family of networks, on all cores, until its seconds are over; one each at least."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def run(budget: Budget) -> Tried:
 def _played(budget: Budget, until: float) -> Iterator[Played]:
     wanted = ((NETWORKS[number % len(NETWORKS)], budget.seed + number // len(NETWORKS)) for number in range(10**9))
     if budget.size == 1:
-        for network, seed in wanted:
-            if time.monotonic() > until:
+        for number, (network, seed) in enumerate(wanted):
+            if number >= len(NETWORKS) and time.monotonic() > until:
                 return
             yield play(network, seed)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
