@@ -1,9 +1,12 @@
 """The audit on books that somebody has touched: each breach is named under its own invariant and level (failure model, section 4)."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 from penstock.core.event import FailedOnChain, Final
 from penstock.ledger.audit import NAMED_MAX, Terms, audit, recompute
+from penstock.ledger.signed import JournalLine, digest_of
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
@@ -45,12 +48,12 @@ class Undo(Exception):
     """Takes back what was touched, with the report about it."""
 
 
-async def report_on(r, terms, tamper):
+async def report_on(r, terms, tamper, journal=None):
     """What the audit says of the books as they are after `tamper`, which is rolled back again."""
 
     def job(tx):
         tamper(tx)
-        raise Undo(recompute(tx, terms))
+        raise Undo(recompute(tx, terms, journal))
 
     try:
         await r.database.write("tamper", job)
@@ -116,7 +119,7 @@ TAMPERS = [
         {},
         {("I14", "alert"), ("I15", "alert"), ("I5", "stop"), ("I6", "stop")},
     ),
-    ("an order is gone", f"DELETE FROM orders WHERE id = {order('inside')}", {}, {("I5", "stop")}),
+    ("an order is gone", f"DELETE FROM orders WHERE id = {order('inside')}", {}, {("I5", "stop"), ("I12", "alert")}),
     (
         "a payment is linked to another order",
         f"UPDATE attempt_order SET order_id = {order('failed')} WHERE attempt_id = {attempt('paid')}",
@@ -258,3 +261,27 @@ def test_it_says_what_it_has_counted_and_what_the_house_owns(migrated_url):
             assert units(report.balances[f"payout_in_transit:{road.catalog.by_symbol('USDT', 'ETH').id}"]["USDT"]) == 0
 
     asyncio.run(run())
+
+
+def test_the_signers_journal_and_the_attempt_table_are_compared_digest_by_digest(migrated_url):
+    async def body(r, terms):
+        rows = await r.database.read(lambda tx: tx.all("SELECT attempt_id, number, txid, intent FROM version ORDER BY id"))
+        journal = [JournalLine("sign", v["attempt_id"], v["number"], v["txid"], digest_of(json.loads(v["intent"]))) for v in rows]
+
+        async def said(lines):
+            return [f.text for f in (await audit(r.database, {}, terms, journal=lines)).breaches if f.invariant == "I9"]
+
+        assert len(journal) == 2
+        assert await said(journal) == []
+        first = journal[0]
+        assert "has bytes that the signer's journal does not know" in (await said(journal[1:]))[0]
+        assert "was signed and the books do not know it" in (await said([*journal, JournalLine("sign", 5, 1, "0x5")]))[0]
+        assert "is transaction 0x5 in the signer's journal" in (await said([replace(first, txid="0x5"), journal[1]]))[0]
+        assert "is another intent in the books" in (await said([replace(first, intent="5" * 64), journal[1]]))[0]
+        kill = f"UPDATE attempt SET state = 'dead' WHERE id = {first.attempt_id}"
+        report = await report_on(r, terms, lambda tx: tx.run(kill), journal)
+        assert any("is dead and the signer's journal has no proof of it" in f.text for f in report.breaches)
+        report = await report_on(r, terms, lambda tx: tx.run(kill), [*journal, JournalLine("death", first.attempt_id)])
+        assert not any("no proof of it" in f.text for f in report.breaches)
+
+    scenario(migrated_url, body)
