@@ -56,8 +56,8 @@ def run(budget: Budget) -> Tried:
         budget.say(f"{catch.name}: {'seed ' + str(catch.seed) if catch.caught else 'not found'}")
     rows = sorted(catches, key=lambda catch: catch.name)
     counts = {
-        "planted_bugs": len(BUGS),
-        "planted_bugs_looked_for": len(rows),
+        "planted_bugs": len(rows),
+        "planted_bugs_not_looked_for": len(BUGS) - len(rows),
         "planted_bugs_caught": sum(row.caught for row in rows),
         "planted_bug_seeds": sum(row.seeds_tried for row in rows),
     }
@@ -66,7 +66,7 @@ def run(budget: Budget) -> Tried:
 
 def _looks(bugs: list[Bug], budget: Budget, until: float) -> Iterator[tuple[Catch, Found | None]]:
     if budget.size == 1:
-        for bug in bugs:
+        for bug in [bug for bug in bugs if bug.seed]:
             if time.monotonic() > until:
                 return
             yield look(bug, dict.fromkeys([bug.seed, *range(1, SEEDS_AT_SIZE_1)]))
@@ -84,7 +84,7 @@ def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None
     """In a process of its own: the known seed, then how many fresh ones it takes. None when there is no time left."""
     if time.monotonic() > until:
         return None
-    known, problem = look(bug, [bug.seed])
+    known, problem = look(bug, [bug.seed] if bug.seed else [])
     if known.caught and problem is not None:
         return known, problem
     fresh, late = look(bug, _fresh_seeds(seed, until))

@@ -100,8 +100,8 @@ ROOMS: Final = (
                 "[attempt.signed[-1].view()]",
             ),
         ),
-        caught_by="not everything finished",
-        seed=26,
+        caught_by="",
+        seed=0,
     ),
     Bug(
         name="nonce-from-the-node",
@@ -176,7 +176,7 @@ ROOMS: Final = (
         history="Once in a block, always in a block: when a fork threw the payment out, nobody sent it again.",
         edits=(Edit("penstock.core.attempt:_not_in_a_block", "Decision(A.SENT, Outcome.UNDO)", "Decision(A.INCLUDED, Outcome.WAIT)"),),
         caught_by="not everything finished",
-        seed=30,
+        seed=4,
     ),
     Bug(
         name="duplicates-known-in-memory-alone",
@@ -218,8 +218,8 @@ ROOMS: Final = (
                 "        await self._database.write('events', lambda tx: self._outbox.enqueue(tx, rows))\n    if count:",
             ),
         ),
-        caught_by="0 different events",
-        seed=22,
+        caught_by="different events",
+        seed=17,
     ),
     Bug(
         name="event-forgotten",
@@ -336,8 +336,8 @@ ROOMS: Final = (
         room="orders",
         history="A refused request kept its id: the merchant who had topped up and asked again was told that the order existed.",
         edits=(Edit("penstock.orders.intake:Intake._drop_keys", "if keys:", "if not keys:"),),
-        caught_by="for ever",
-        seed=48,
+        caught_by="",
+        seed=0,
     ),
     Bug(
         name="never-sent-again",
@@ -350,7 +350,7 @@ ROOMS: Final = (
                 "return _not_in_a_block(state, Outcome.WAIT)",
             ),
         ),
-        caught_by="not everything finished",
-        seed=1,
+        caught_by="",
+        seed=0,
     ),
 )
