@@ -126,7 +126,7 @@ async def _live(scene: Scene, story: _Story, blows: Sequence[Blow], deadline: fl
     await shop.settle_in()
     trading = asyncio.create_task(shop.trade())
     try:
-        await _strike(scene, story, Calm("until the first events", until_events=2))
+        await Calm("", until_events=2).fall(scene)
         for later in (blow for blow in blows if blow not in births):
             if time.monotonic() > deadline - 25:  # what is open has to finish
                 break
