@@ -25,12 +25,13 @@ GOES_BACK = Edit("penstock.core.order:wire_status", "max(_WIRE[state], shown)", 
 def test_each_planted_bug_is_found_by_its_seed(tmp_path):
     tried = lane.run(Budget(seconds=600, seed=1, folder=tmp_path))
     assert tried.found == ()
-    assert tried.counts["planted_bugs_caught"] == tried.counts["planted_bugs"] == len(tried.table) >= 40
+    known = [bug for bug in BUGS if bug.seed]
+    assert tried.counts["planted_bugs_caught"] == tried.counts["planted_bugs"] == len(tried.table) == len(known) >= 40
 
 
 def test_planted_bugs_have_names_and_histories_of_their_own():
     assert len({bug.name for bug in BUGS}) == len(BUGS)
-    assert all(bug.history.endswith((".", ")")) and bug.caught_by and bug.edits for bug in BUGS)
+    assert all(bug.history.endswith((".", ")")) and bug.edits and (bug.caught_by or not bug.seed) for bug in BUGS)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -244,7 +244,7 @@ class _Game:
         while not await self._finished(product):
             if product.broken is not None:
                 raise Violation(f"a loop ended: {product.broken!r}")
-            if self._loop.time() > END_S:
+            if self._loop.time() > END_S or await self._stands(product):
                 raise Violation("not everything finished in good weather: " + await self._unfinished(product))
             await asyncio.sleep(1)
         await product.stop()
@@ -323,6 +323,10 @@ class _Game:
             )
         )
         return rows is not None and rows["n"] == 0
+
+    async def _stands(self, product: Product) -> bool:
+        """Whether the lane waits for a person, who never comes here."""
+        return bool(await product.database.read(lambda tx: tx.all("SELECT id FROM lane WHERE halted <> ''")))
 
     async def _unfinished(self, product: Product) -> str:
         rows = await product.database.read(

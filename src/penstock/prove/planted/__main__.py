@@ -13,7 +13,7 @@ def main(name: str, seeds: int) -> None:
     bug = next((bug for bug in BUGS if bug.name == name), None)
     if bug is None:
         sys.exit(f"there is no planted bug {name}; there are {', '.join(bug.name for bug in BUGS)}")
-    for seed in [bug.seed, *range(1, seeds + 1)]:
+    for seed in [*([bug.seed] if bug.seed else []), *range(1, seeds + 1)]:
         said, reached = caught(bug, seed)
         print(f"seed {seed}, line reached {reached} times: {said or 'not found'}")
 

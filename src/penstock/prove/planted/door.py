@@ -246,7 +246,7 @@ DOOR: Final = (
             ),
         ),
         caught_by="secret was logged",
-        seed=2,
+        seed=3,
     ),
     Bug(
         name="headers-in-the-log",
