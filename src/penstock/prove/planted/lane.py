@@ -71,7 +71,8 @@ def _looks(bugs: list[Bug], budget: Budget, until: float) -> Iterator[tuple[Catc
         return
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         source = random.Random(budget.seed)
-        tasks = [pool.submit(_look_within, bug, source.randrange(2**31), until) for bug in bugs]
+        known_first = sorted(bugs, key=lambda bug: not bug.seed)  # the others may take all the time that is left
+        tasks = [pool.submit(_look_within, bug, source.randrange(2**31), until) for bug in known_first]
         for task in tasks:
             done = task.result()
             if done is not None:
@@ -86,9 +87,9 @@ def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None
     if known.caught and problem is not None:
         return known, problem
     fresh, late = look(bug, _fresh_seeds(seed, until))
-    if fresh.caught or fresh.seeds_tried == SEEDS_MAX or not known.caught:
-        return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
-    return known, None
+    if not fresh.caught and fresh.seeds_tried < SEEDS_MAX:  # time was over, which says nothing
+        return (known, None) if known.caught else (fresh, problem if bug.seed else None)
+    return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
 
 
 def _fresh_seeds(seed: int, until: float) -> Iterator[int]:
