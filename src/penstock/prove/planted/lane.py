@@ -1,6 +1,6 @@
 """The lane of planted bugs: each is put in, and the simulation must find it; the same seed without it must be clean.
 
-Size 1 tries the seed that is known to find each bug, in this process, and the first few others where a change of the product has moved it. Larger sizes go on with fresh seeds, on all cores and each bug in a
+Size 1 tries the seed that is known to find each bug, in this process. Larger sizes go on with fresh seeds, on all cores and each bug in a
 process of its own, and say how many seeds it took.
 """
 
@@ -25,8 +25,6 @@ from penstock.prove.world import CHAIN
 
 SEEDS_MAX = 2_000
 """Fresh seeds within which a bug must be found."""
-SEEDS_AT_SIZE_1 = 40
-"""Every change of the product shuffles what a seed means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +67,12 @@ def _looks(bugs: list[Bug], budget: Budget, until: float) -> Iterator[tuple[Catc
         for bug in [bug for bug in bugs if bug.seed]:
             if time.monotonic() > until:
                 return
-            yield look(bug, dict.fromkeys([bug.seed, *range(1, SEEDS_AT_SIZE_1)]))
+            yield look(bug, [bug.seed])
         return
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         source = random.Random(budget.seed)
-        tasks = [pool.submit(_look_within, bug, source.randrange(2**31), until) for bug in bugs]
+        known_first = sorted(bugs, key=lambda bug: not bug.seed)  # the others may take all the time that is left
+        tasks = [pool.submit(_look_within, bug, source.randrange(2**31), until) for bug in known_first]
         for task in tasks:
             done = task.result()
             if done is not None:
@@ -88,9 +87,9 @@ def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None
     if known.caught and problem is not None:
         return known, problem
     fresh, late = look(bug, _fresh_seeds(seed, until))
-    if fresh.caught or fresh.seeds_tried == SEEDS_MAX or not known.caught:
-        return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
-    return known, None
+    if not fresh.caught and fresh.seeds_tried < SEEDS_MAX:  # time was over, which says nothing
+        return (known, None) if known.caught else (fresh, problem if bug.seed else None)
+    return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
 
 
 def _fresh_seeds(seed: int, until: float) -> Iterator[int]:

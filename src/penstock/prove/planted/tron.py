@@ -26,8 +26,8 @@ TRON: Final = (
                 "    return seen",
             ),
         ),
-        caught_by="",
-        seed=0,
+        caught_by="should have arrived",
+        seed=30,
     ),
     Bug(
         name="absent-by-one-node",
