@@ -4,6 +4,7 @@
 -- before, and where there are none. The batch's hash covers it.
 ALTER TABLE entry ADD COLUMN covers TEXT NOT NULL DEFAULT '';
 CREATE INDEX entry_batch ON entry (batch_id);
+CREATE INDEX attempt_resource_attempt ON attempt_resource (attempt_id);
 CREATE INDEX orders_open ON orders (id) WHERE state NOT IN ('succeeded', 'failed');
 
 -- What operators do is one chain of its own, numbered without gaps. Rows of before have no number.
