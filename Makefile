@@ -84,6 +84,13 @@ SEEDS ?= 100
 sim: $(VENV)/.tests ## simulate many seeds: SEEDS=1000; one again: PYTEST="--seed 17"
 	@$(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) $(PYTEST)
 
+MINUTES ?= 10
+REPORT ?= build/prove.html
+.PHONY: prove
+prove: $(VENV)/.tests ## try to break it on this machine: MINUTES=60, ONLY=crash, FULL=1 for release sizes; a page in build/prove.html
+	@mkdir -p build
+	@$(BIN)/python tools/prove --minutes $(MINUTES) --report $(REPORT) $(if $(FULL),--full) $(addprefix --only ,$(ONLY)) $(PROVE)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
