@@ -13,4 +13,10 @@ from penstock.prove.planted.rooms import ROOMS
 from penstock.prove.planted.tron import TRON
 from penstock.prove.planted.xrp import XRP
 
-BUGS: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
+_ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
+
+BUGS: Final = tuple(bug for bug in _ALL if bug.seed)
+"""Those that the simulation sees."""
+
+UNSEEN: Final = tuple(bug for bug in _ALL if not bug.seed)
+"""Those that it has not seen yet: what its weather still lacks. They prove nothing and are counted apart."""
