@@ -328,7 +328,7 @@ _ALL: Final = (
     Lie("foreign_hash", "takes a transaction and names another", _foreign),
     Lie("swallowed", "acknowledges a transaction and passes it to nobody", _swallow),
     Lie("false_absence", "does not know what was sent", _absence(1.0), limit="asks"),
-    Lie("flapping_absence", "knows what was sent every other time", _absence(0.5)),
+    Lie("flapping_absence", "knows what was sent every other time", _absence(0.5), limit="asks"),
     Lie("history_without_us", "leaves what was sent out of lookups, pools and blocks", _history_without_us, limit="asks"),
     Lie("fake_success", "keeps a transaction to itself and shows it as final", _forging(ok=True, forward=False), limit="believed"),
     Lie("success_too_early", "shows a transaction as final that only waits", _forging(ok=True, forward=True), limit="believed"),

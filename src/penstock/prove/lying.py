@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +22,7 @@ from penstock.commands import Commands
 from penstock.core.money import parse_units
 from penstock.devnet.boxes import make_networks
 from penstock.devnet.control import control
-from penstock.prove.lane import Breach, Found
+from penstock.prove.lane import Breach, Budget, Found, Tried
 from penstock.prove.liar import Liar
 from penstock.prove.lies import LIES
 from penstock.prove.lines import LyingPost
@@ -32,6 +35,13 @@ from penstock.rails.tron import codec as tron
 Who = Literal["first", "second", "all"]
 SECRET: Final = "cREDENTIALoFtHEnODE"  # noqa: S105  what must be in no log
 ORDERS: Final = 3
+WHO: Final[tuple[Who, ...]] = ("first", "second", "all")
+OUTCOMES: Final = ("", "went on", "waited for the truth", "asked a person", "believed", "BREACH")
+"""From good to bad. Only where every node tells the same lie is a person asked, or the lie believed."""
+LOST_BY_OWN_NODE: Final = frozenset({"swallowed", "fake_success", "frozen", "flapping_absence"})
+"""On Lightning every address is the operator's one node, which alone knows what it paid: what it took and does not know any more is asked of
+a person, and never sent again; also when one address of two took it.
+"""
 BETWEEN_S: Final = 10.0
 LYING_S: Final = 150.0
 """Virtual seconds for which the lie is told at most."""
@@ -101,8 +111,53 @@ def cases(seed: int) -> Iterator[Case]:
     """Every behaviour on every family, by one node of two and by both."""
     for lie in LIES:
         for family in SCENES:
-            for who in ("first", "second", "all"):
+            for who in WHO:
                 yield Case(family, lie, who, seed)
+
+
+def replay(line: str, folder: Path) -> Result:
+    """Play the case of a `Case.replay` again."""
+    family, lie, who, seed = line.removeprefix("lie ").split("/")
+    return Play(Case(family, lie, next(one for one in WHO if one == who), int(seed)), folder)()
+
+
+def run(budget: Budget) -> Tried:
+    """As many cases as the seconds allow, in an order drawn from the seed; at a larger size each of them with more seeds."""
+    began = time.monotonic()
+    drawn = [case for place in range(budget.size) for case in cases(budget.seed + place)]
+    random.Random(budget.seed).shuffle(drawn)
+    results: list[Result] = []
+    for place, case in enumerate(drawn):
+        if time.monotonic() - began > budget.seconds:
+            break
+        with tempfile.TemporaryDirectory(dir=budget.folder, prefix=f"lie-{place}-") as folder:
+            results.append(Play(case, Path(folder))())
+        for found in results[-1].found:
+            budget.say(found.text)
+    return told(results, time.monotonic() - began)
+
+
+def told(results: Sequence[Result], took_s: float) -> Tried:
+    """One row a behaviour: what became of its orders on each family, the worst of its cases."""
+    rows: dict[str, dict[str, Any]] = {}
+    for result in results:
+        row = rows.setdefault(result.case.lie, {"lie": result.case.lie, "a node that": LIES[result.case.lie].about, "runs": 0})
+        row["runs"] += 1
+        outcome = "BREACH" if result.found else result.outcome
+        row[result.case.family] = max(outcome, row.get(result.case.family, ""), key=OUTCOMES.index)
+    outcomes = Counter(result.outcome for result in results if not result.found)
+    counts = {
+        "runs": len(results),
+        "lies": len(rows),
+        "orders": sum(result.states.total() for result in results),
+        "answers_spoiled": sum(result.told for result in results),
+        "went_on": outcomes["went on"],
+        "waited_for_the_truth": outcomes["waited for the truth"],
+        "asked_a_person": outcomes["asked a person"],
+        "believed_all_nodes": outcomes["believed"],
+    }
+    found = tuple(found for result in results for found in result.found)
+    return Tried("lying nodes", counts, found, tuple(rows[name] for name in LIES if name in rows), took_s)
 
 
 class Play:
@@ -243,7 +298,8 @@ class Play:
 
         To be quarantined is the end while there are liars: a person is asked.
         """
-        ends = {"succeeded", "failed"} | ({"quarantined"} if any(liar.on for liar in self.liars.values()) else set())
+        asked = self._lost or any(liar.on for liar in self.liars.values())
+        ends = {"succeeded", "failed"} | ({"quarantined"} if asked else set())
         over = 0
         for name, address in list(self._recipients.items()):
             state = (await self.house.order(name))["state"]
@@ -300,6 +356,8 @@ class Play:
         for name in self._recipients:
             order = house.run(house.order(name))
             result.states[order["state"]] += 1
+            if order["state"] == "quarantined" and self._lost:
+                continue
             if order["state"] not in {"succeeded", "failed"}:
                 seen = [attempt["seen"] for attempt in order["attempts"]]
                 why = f"{order['states'][-1]['reason']}; {order['waits_for']}; {seen[-1:]}"
@@ -312,9 +370,9 @@ class Play:
         if not while_lying and not result.reasons:
             result.breach("other", "orders waited, and nothing says why")
         house.run(self._check_fees())
-        if halted := house.run(house.halted()):
+        if (halted := house.run(house.halted())) and not self._lost:
             result.breach("other", f"the lane is halted at the end: {halted[:160]}")
-        elif not result.found and not result.believed:
+        elif not halted and not result.found and not result.believed:
             for text in house.run(house.differences()):
                 result.breach("ledger_imbalance", text[:300])
         result.outcome = "went on" if while_lying else "waited for the truth"
@@ -323,10 +381,19 @@ class Play:
         if result.believed:
             result.outcome = "believed"
 
+    @property
+    def _lost(self) -> bool:
+        return self.case.family == "lightning" and self.case.lie in LOST_BY_OWN_NODE
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether only a person can end what this lie began."""
+        return self._lost or (self.case.who == "all" and bool(self.lie.limit))
+
     async def _resume(self) -> None:
         """What a person does about a lane that was halted, and only where every node told the lie that halted it."""
         halted = await self.house.halted()
-        if halted and (self.case.who != "all" or not self.lie.limit):
+        if halted and not self._may_ask:
             self.result.breach("other", f"the lane is halted, and only a person may end that: {halted[:160]}")
         self.result.resumed = halted
         for _ in range(RESUMES_MAX if halted else 0):

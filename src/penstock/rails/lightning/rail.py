@@ -181,7 +181,11 @@ class LightningRail:
         return Holdings(at_ms, units, clocked=True, steady=purse.steady)
 
     async def _purse(self) -> Purse:
-        return await self._nodes.read(Call(PURSE), _is(Purse))
+        """Raises NodeUnreachable, also when addresses that lead to one node differ on what it owns."""
+        purses = await self._of_addresses(Call(PURSE), Purse)
+        if len({purse.owned_msat for purse in purses if purse.steady}) > 1:
+            raise NodeUnreachable("the addresses of the node differ on what is in its channels")
+        return next((purse for purse in purses if not purse.steady), purses[0])
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
         """Pure: one payment, which owns its payment hash. Raises Unpayable."""
@@ -253,12 +257,31 @@ class LightningRail:
         return said
 
     async def _look(self, order: PayOrder, memory: Memory) -> Sighting:
-        seen = await self._nodes.read(Call(LOOK, (order.payment_hash, order.amount_msat)), _is(Sighting))
+        seen = together(order, await self._of_addresses(Call(LOOK, (order.payment_hash, order.amount_msat)), Sighting), needed=self._needed)
         if seen.fate is not Fate.UNKNOWN:
             memory.known = True
         if seen.fate is not Fate.FAILED:
             memory.failed_since = None
         return seen
+
+    @property
+    def _needed(self) -> int:
+        """How many addresses must say what ends a payment without a preimage."""
+        return min(2, len(self._nodes))
+
+    async def _of_addresses(self, call: Call, kind: type[T]) -> list[T]:
+        """What each address of the node answers. Raises NodeUnreachable when none does."""
+        found: list[T] = []
+        last = NodeUnreachable("no address of the node answers")
+        for node in self._nodes.healthy():
+            try:
+                (answer,) = await self._nodes.ask(node, [call])
+                found.append(_is(kind)(answer))
+            except NodeUnreachable as error:
+                last = error
+        if not found:
+            raise last
+        return found
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of a payment. Raises NodeUnreachable."""
@@ -282,8 +305,7 @@ class LightningRail:
                 return self._unknown(order, memory)
 
     def _settled(self, order: PayOrder, seen: Sighting) -> Observation:
-        preimage = seen.preimage
-        if _PREIMAGE.fullmatch(preimage) is None or hashlib.sha256(bytes.fromhex(preimage)).hexdigest() != order.payment_hash:
+        if not _opens(seen.preimage, order):
             return Suspicious("the node says paid, and its preimage does not hash to the payment hash")
         if seen.amount_msat != order.amount_msat:
             return Suspicious(f"the node paid {seen.amount_msat} millisatoshi, and {order.amount_msat} were ordered")
@@ -299,6 +321,25 @@ class LightningRail:
                 "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
             )
         return Absent()
+
+
+def together(order: PayOrder, seen: Sequence[Sighting], *, needed: int) -> Sighting:
+    """What the addresses of one node say together. A preimage is proof whoever brings it; all else they must say alike, and a failure as
+    many of them as are needed: one that lies would let the order be paid again. Pure.
+    """
+    paid = [it for it in seen if it.fate is Fate.SETTLED and _opens(it.preimage, order)]
+    if len({(it.amount_msat, it.fee_msat) for it in paid}) == 1:
+        return paid[0]
+    if len({it.fate for it in seen}) > 1 or paid:
+        return Sighting(Fate.PENDING, detail="the addresses of the node differ on it")
+    if seen[0].fate is Fate.FAILED and len(seen) < needed:
+        return Sighting(Fate.PENDING, detail="called failed by one address of the node, and the others do not answer")
+    return seen[0]
+
+
+def _opens(preimage: str, order: PayOrder) -> bool:
+    """Whether it is the preimage of the payment hash."""
+    return _PREIMAGE.fullmatch(preimage) is not None and hashlib.sha256(bytes.fromhex(preimage)).hexdigest() == order.payment_hash
 
 
 def _mismatch(invoice: Invoice, payment: Payment) -> str:
