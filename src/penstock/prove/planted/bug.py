@@ -12,7 +12,7 @@ class Bug:
     """One realistic defect.
 
     `history` is a sentence on what it is and does, `source` where the field knows it from, `plan` its number in the test plan, `room` the
-    room or chain family whose code is patched. `network` is where it is looked for. `caught_by` are words that a violation has; `seed` is the lowest seed known to catch
+    room or chain family whose code is patched. `network` is where it is looked for. `caught_by` is what it shows as where no guard of the product stops it first; `seed` is the lowest seed known to catch
     it, 0 where none is known yet: then only fresh seeds look for it.
     """
 
