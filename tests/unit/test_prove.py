@@ -32,7 +32,13 @@ def test_what_was_tried_is_summed_over_all_lanes_and_says_itself_in_numbers():
     assert {values[name] for name in sums} == {0}
     assert proof.holds
     assert "one of one" in said
-    assert "nothing was lost" in read(proof)
+    assert "nothing was lost. Every planted bug was seen." in read(proof)
+
+
+def test_where_no_planted_bug_was_looked_for_none_is_said_to_be_seen():
+    proof, _ = proof_of(races="waits")
+    assert "nothing was lost." in read(proof)
+    assert "planted bug was seen" not in read(proof)
 
 
 def test_a_breach_is_counted_by_its_kind_and_shown_with_what_replays_it():

@@ -15,6 +15,8 @@ from rich.text import Text
 from penstock.prove.run import SUMS, Proof
 
 CHARTS: Final = Path(__file__).parent.parent / "charts"
+HOLDS: Final = "Nothing was paid twice, nothing was lost."
+SEEN: Final = " Every planted bug was seen."
 ROWS_MAX: Final = 400
 """Rows of one table on the page; the JSON has them all."""
 
@@ -47,7 +49,7 @@ def _breach(lane: str, one: Mapping[str, str]) -> Text:
 def verdict(proof: Proof) -> Text:
     """The last line, which a person remembers."""
     if proof.holds:
-        return Text("\nNothing was paid twice, nothing was lost, and every planted bug was seen.", style="bold green")
+        return Text(f"\n{HOLDS}{SEEN if proof.values['planted_bugs'] else ''}", style="bold green")
     return Text("\nSomething is wrong: see above, and say so to the people who make Penstock.", style="bold red")
 
 
@@ -59,6 +61,7 @@ def page(proof: Proof) -> str:
     return environment.get_template("page.html.j2").render(
         values=values,
         holds=proof.holds,
+        verdict=verdict(proof).plain.strip(),
         sums=[(name.replace("_", " "), values[name]) for name in SUMS.values()],
         charts=[chart for chart in (_planted(lanes), _recoveries(lanes)) if chart is not None],
         tables=[_table(lane) for lane in values["lanes"] if lane["table"]],
