@@ -71,6 +71,7 @@ check: $(VENV)/.tests ## lint, format, types, layers, generated documents
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@mkdir -p build && $(BIN)/lint-imports >build/layers.txt || { cat build/layers.txt; exit 1; }
+	@$(BIN)/python tools/audit-dependencies >build/dependencies.txt || { cat build/dependencies.txt; exit 1; }
 	@if [ -f tests/generated_docs.py ]; then $(BIN)/python -m tests.generated_docs --check; fi
 	@echo "check: ruff, mypy --strict and the layers are clean"
 
@@ -83,6 +84,13 @@ SEEDS ?= 100
 sim: $(VENV)/.tests ## simulate many seeds: SEEDS=1000; one again: PYTEST="--seed 17"
 	@$(BIN)/python -m pytest tests/simulation --seeds $(SEEDS) $(PYTEST)
 
+MINUTES ?= 10
+REPORT ?= build/prove.html
+.PHONY: prove
+prove: $(VENV)/.tests ## try to break it on this machine: MINUTES=60, ONLY=crash, FULL=1 for release sizes; a page in build/prove.html
+	@mkdir -p build
+	@$(BIN)/python tools/prove --minutes $(MINUTES) --report $(REPORT) $(if $(FULL),--full) $(addprefix --only ,$(ONLY)) $(PROVE)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -92,6 +100,7 @@ lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade for ne
 	$(LOCK) $(UPGRADE) pyproject.toml --group build -c requirements-build.lock -o requirements.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --group test --group build -c requirements.lock -o requirements-test.lock
 	$(LOCK) $(UPGRADE) --group nodes -o requirements-nodes.lock
+	@echo "Now: make install, then $(BIN)/python tools/audit-dependencies --write"
 
 .PHONY: clean
 clean: ## remove everything that make made

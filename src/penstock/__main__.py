@@ -39,6 +39,8 @@ from penstock.signer.place import NotInitialised, folder_of
 from penstock.vault import VaultError
 
 T = TypeVar("T")
+FULL_SIZE = 1_000
+"""Of `prove --full`; 1 is what `make test` runs."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 
 app = typer.Typer(
@@ -482,6 +484,42 @@ def demo(
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     if not result["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prove(
+    minutes: Annotated[float, typer.Option(min=0.1, help="About how long, all lanes together.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Draw from this seed; a fresh one by default.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these lanes.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Release sizes; give the minutes too.")] = False,
+    postgresql: Annotated[str, typer.Option(help="URL of a PostgreSQL whose user may create databases, to try it as well.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Try to break it on this machine: crashes, races, lying nodes, planted bugs; and say what held."""
+    from penstock.prove import report as shown  # noqa: PLC0415  nothing of this is ever part of `serve`
+    from penstock.prove.run import chosen  # noqa: PLC0415
+    from penstock.prove.run import prove as run_lanes  # noqa: PLC0415
+
+    try:
+        lanes = chosen(only or [])
+    except ValueError as error:
+        fail(str(error), 2)
+    size = FULL_SIZE if full else 10
+    proof = run_lanes(
+        lanes,
+        minutes=minutes,
+        seed=seed,
+        size=size,
+        postgresql=postgresql,
+        say=lambda lane, line: note(f"{lane.name}: {line or lane.title}"),
+    )
+    if report is not None:
+        report.write_text(shown.page(proof), "utf-8")
+        note(f"the report is in {report}")
+    emit(proof.values, as_json, lambda values: shown.on_terminal(proof))  # noqa: ARG005  the same values
+    if not proof.holds:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from penstock.ids import IdSource
 from penstock.rails.rpc import HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer import addresses
-from penstock.signer.child import SignerChild
+from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import RemoteSigner
 from penstock.signer.journal import take_lock
 from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, NotInitialised, refuse_old_home, socket_of
@@ -61,18 +61,21 @@ async def migrate(settings: Settings) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]:
-    """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises."""
+async def opened(settings: Settings, *, signing: bool, machine: SystemRuntime | None = None) -> AsyncIterator[Product]:
+    """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises.
+
+    `machine` is the real one; `penstock prove` brings one that kills its process or turns its clock.
+    """
     refuse_old_home(settings.home)
     if not (settings.home / "vault.json").exists():
         raise NotInitialised(f"{settings.home} has no keys yet; run `penstock init` first")
-    runtime = SystemRuntime()
+    runtime = machine or SystemRuntime()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(runtime.close)
+        signer_up: Callable[[], Awaitable[None]] = _nothing
         if signing:
-            lock = take_lock(settings.home / LOCK)
-            stack.callback(os.close, lock)
-            await stack.enter_async_context(_signer_running(settings, runtime))
+            stack.callback(os.close, take_lock(settings.home / LOCK))
+            signer_up = await stack.enter_async_context(_signer_running(settings, runtime))
         vault = Vault.open(settings.home, runtime, passphrase=settings.passphrase)
         seal = load_seal(settings.home, vault)
         database = open_database(runtime, settings.database_url)
@@ -84,25 +87,38 @@ async def opened(settings: Settings, *, signing: bool) -> AsyncIterator[Product]
         stack.push_async_callback(rpc.close)
         stack.push_async_callback(targets.close)
         allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
-        signer = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings))
+        signer = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings), runtime)
         product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer, seal)
         await product.connect()
+        await signer_up()
         yield product
 
 
+async def _nothing() -> None:
+    """A signer that runs by itself is waited for by nobody: orders wait while it is away."""
+
+
 @contextlib.asynccontextmanager
-async def _signer_running(settings: Settings, runtime: SystemRuntime) -> AsyncIterator[None]:
-    """A signer of our own, unless the settings name one that runs by itself. Raises SignerFailed."""
+async def _signer_running(settings: Settings, runtime: SystemRuntime) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """A signer of our own, unless the settings name one that runs by itself. It comes up while we do; who is given waits for it, and
+    raises SignerFailed.
+    """
     if settings.signer.socket:
-        yield
+        yield _nothing
         return
     child = SignerChild(runtime, settings.home, child_environment(), settings.passphrase)
-    try:
-        await child.start()
+    starting = asyncio.ensure_future(child.start())  # noqa: TID251  its failure is ours, and awaited: the runtime need not report it
+
+    async def up() -> None:
+        await starting
         runtime.spawn(child.keep(), name="signer")
-        yield
+
+    try:
+        yield up
     finally:
         await child.stop()
+        with contextlib.suppress(SignerFailed):  # who waited for it was told; nobody else is there to tell
+            await starting
 
 
 @contextlib.asynccontextmanager
@@ -125,13 +141,13 @@ async def fetch(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
         return body
 
 
-async def serve(settings: Settings, role: str) -> None:
-    """Run until SIGTERM: stop listening, answer what was accepted, then stop."""
+async def serve(settings: Settings, role: str, machine: SystemRuntime | None = None) -> None:
+    """Run until SIGTERM: stop listening, answer what was accepted, then stop. `machine` as for `opened`."""
     if role != "all" and settings.database_url.startswith("sqlite"):
         raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
-    async with opened(settings, signing=role != "api") as product:
+    async with opened(settings, signing=role != "api", machine=machine) as product:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}

@@ -24,7 +24,7 @@ from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
-from penstock.orders import attempts, auditor, board, treasury
+from penstock.orders import attempts, auditor, board, clock, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
@@ -176,9 +176,7 @@ class Product:
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
-        self.readiness = Readiness(
-            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, signer=signer
-        )
+        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
         self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
@@ -261,6 +259,10 @@ class Product:
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
         if self.database.dialect == "sqlite":
             await self.database.write("take_over", self._take_over)  # the signer's lock says that nobody else works here
+        if role != "api":
+            wall = clock.Clock(self.runtime, self.database)
+            await wall.begin()
+            self._every(clock.LOOK_S, wall.look)
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":
@@ -275,6 +277,7 @@ class Product:
             self._keep(self.intake.run)
         if role == "api":
             return
+        self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
         self._every(TURN_S, self.recovery.turn)
         self._keep(self._audit_again)

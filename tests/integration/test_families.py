@@ -1,6 +1,7 @@
 """What chain families beyond the EVM ask of the rooms: many orders in one transaction, deaths, recipients with rules, invoices, coins."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from penstock.core.errors import Refused
 from penstock.core.event import Dead, FailedOnChain, Final
 from penstock.core.intent import Resource
+from penstock.core.snowflake import compose
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
 from penstock.orders.timeline import Timelines
@@ -15,6 +17,8 @@ from penstock.rails.base import Holdings, NotEnough, Unpayable
 from tests.fixtures.chain import Road, ScriptedRail
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
+
+HOUR_MS = 3_600_000
 
 
 class Batching(ScriptedRail):
@@ -228,6 +232,38 @@ def test_without_slots_a_look_is_compared_only_when_what_was_live_has_been_seen_
         await road.treasury.refresh()
         (lane,) = await rows_of(r, "SELECT halted FROM lane")
         assert "0.000001 USDT left the hot address" in lane["halted"]
+
+    scenario(migrated_url, Batching, body)
+
+
+@pytest.mark.parametrize("kind", ["numbered by blocks", "numbered by our clock"])
+def test_after_the_clock_was_set_back_a_look_waits_for_what_bears_a_later_time(migrated_url, kind):
+    """It was found by the crash lane: times of before and after the step were compared, and a payment of ours stopped its lane."""
+
+    async def body(r, road):
+        road.rail.clocked = kind == "numbered by our clock"
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        later = r.runtime.now_ms() + HOUR_MS
+        await r.database.write("test", lambda tx: tx.run("UPDATE attempt SET created_at_ms = :later, seen_at_ms = :later", later=later))
+        road.rail.funds["USDT"] -= 9 * 10**6
+        road.rail.funds["ETH"] -= 21_000 * 10**9
+        road.rail.final = 101
+        await road.treasury.refresh()
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert lane["halted"] == ""
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_orders_accepted_while_the_clock_was_ahead_do_not_gather_until_it_gets_there(migrated_url):
+    async def body(r, road):
+        road.rail.window_ms = 60_000
+        ahead_ms = r.runtime.now_ms() + HOUR_MS
+        r._ids = (compose(ahead_ms + n // 4096, 2, n % 4096) for n in itertools.count())
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        assert (await road.order("a"))["state"] == "sending"
 
     scenario(migrated_url, Batching, body)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
+from penstock.core.intent import SignLater, Standing
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
 from penstock.orders.attempts import resume_lane
@@ -221,6 +222,77 @@ def test_the_signer_refuses_one_and_it_goes_to_a_person(migrated_url):
         await road.send()
         assert (await road.order("a"))["state"] == "quarantined"
         assert road.rail.sent == []
+
+    scenario(migrated_url, body)
+
+
+async def sign_again(r, road):
+    """What was put off is due again."""
+    await road.follow()
+    return await r.database.read(lambda tx: tx.all("SELECT slot, state, seen FROM attempt ORDER BY slot"))
+
+
+def test_a_signer_that_is_away_keeps_what_is_bound_waiting_and_nothing_new_is_bound(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        road.signer.later = SignLater("the signer does not answer", everything=True)
+        await road.send()
+        assert [(row["state"], row["seen"]) for row in await sign_again(r, road)] == [("bound", "the signer does not answer")] * 2
+        road.signer.standing_now = Standing("the signer does not answer", {})
+        await r.submit_all([usdt(r, road, "c")])
+        await road.send()
+        held = await road.order("c")
+        assert (held["state"], held["hold_reason"]) == ("held", "network paused")
+        road.signer.later, road.signer.standing_now = None, Standing("", {})
+        assert {row["state"] for row in await sign_again(r, road)} == {"sent"}
+        await road.make_orders_due()
+        await road.send()
+        assert {(await road.order(name))["state"] for name in "abc"} == {"sending"}
+        assert len(set(road.rail.sent)) == 3
+
+    scenario(migrated_url, body)
+
+
+def test_an_intent_that_is_put_off_waits_alone_and_the_others_go(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b"), usdt(r, road, "c")])
+        first = (await r.database.read(lambda tx: tx.one("SELECT next_slot FROM lane")))["next_slot"]
+        road.signer.later, road.signer.later_for = SignLater("the cap of the day is reached", everything=False), {first + 1}
+        await road.send()
+        states = await r.database.read(lambda tx: tx.all("SELECT state, seen FROM attempt ORDER BY slot"))
+        assert [row["state"] for row in states] == ["sent", "bound", "sent"]
+        assert states[1]["seen"] == "the cap of the day is reached"
+        road.signer.later = None
+        assert {row["state"] for row in await sign_again(r, road)} == {"sent"}
+        assert {(await road.order(name))["state"] for name in "abc"} == {"sending"}
+
+    scenario(migrated_url, body)
+
+
+def test_orders_for_which_the_signers_day_has_no_room_are_held_without_a_slot(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a", "50"), usdt(r, road, "b", "30"), usdt(r, road, "c", "10")])
+        road.signer.standing_now = Standing("", {"USDT": 60 * 10**18, "ETH": 0})
+        await road.send()
+        states = {name: (await road.order(name))["state"] for name in "abc"}
+        assert states == {"a": "sending", "b": "held", "c": "sending"}
+        assert (await road.order("b"))["hold_reason"] == "policy"
+        road.signer.standing_now = Standing("", {"USDT": 250 * 10**18})
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("b"))["state"] == "sending"
+        assert len(await r.database.read(lambda tx: tx.all("SELECT slot FROM attempt"))) == 3
+
+    scenario(migrated_url, body)
+
+
+def test_an_order_of_before_the_seals_is_held_and_takes_no_slot(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        await r.database.write("old", lambda tx: tx.run("UPDATE orders SET seal = '' WHERE merchant_order_id = 'a'"))
+        await road.send()
+        assert ((await road.order("a"))["state"], (await road.order("a"))["hold_reason"]) == ("held", "policy")
+        assert (await road.order("b"))["state"] == "sending"
 
     scenario(migrated_url, body)
 

@@ -53,7 +53,7 @@ async def talk(house, data):
         writer.write(data)
         return await wire.read_frame(reader, body_s=WAIT_S)
     finally:
-        writer.close()
+        await wire.hang_up(writer)
 
 
 def test_every_family_is_paid_over_the_socket_and_the_same_intent_gives_the_same_bytes(tmp_path):

@@ -129,7 +129,7 @@ def test_a_long_outage_uses_up_few_versions(house):
 def test_a_second_instance_with_our_key_stops_the_lane_and_pays_nothing_twice(house):
     """C5: the sequence moves without us."""
     hot = house.run(house.hot())
-    key = derive(house._seed, codec.path(0, 0))
+    key = derive(house.keys, codec.path(0, 0))
     chain = house.network.chain
     slot = chain.state.accounts.at(hot, chain.closed).sequence
     stolen = Intent(

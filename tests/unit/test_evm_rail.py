@@ -232,6 +232,14 @@ def test_nodes_that_differ_on_a_balance_are_not_believed_and_a_third_decides():
         balance(two, NATIVE)
 
 
+def test_a_count_of_transactions_that_one_node_claims_alone_is_not_believed():
+    """It was, and one lying node of two halted the lane: a stranger seemed to use the key."""
+    bench = Bench(2)
+    bench.node.eth_getTransactionCount = lambda _, block: hex(1_005 if block == "latest" else 5)
+    held = asyncio.run(bench.rail.holdings_at(SENDER, [], 90))
+    assert (held.slots_mined, held.slots_used) == (5, 5)
+
+
 @pytest.mark.parametrize("answer", ["0x", None, "0x1", Error("missing trie node"), "0x" + "0" * 128])
 def test_a_token_balance_is_one_word(answer):
     bench = Bench()

@@ -160,3 +160,17 @@ def test_the_same_text_is_never_sealed_to_the_same_bytes(key_home):
 def test_nothing_prints_a_key(key_home):
     assert repr(open_by_key(key_home)) == "Vault(***)"
     assert (key_home / "vault.key").read_text().strip() not in (key_home / "vault.json").read_text()
+
+
+def test_of_many_rows_no_sealed_text_opens_in_another_row_or_another_vault(key_home, tmp_path):
+    """G2: a thousand ciphertexts swapped among rows, columns and merchants, and under the key of another house."""
+    vault = open_by_key(key_home)
+    contexts = [f"merchant:{merchant}:{secret}" for merchant in range(40) for secret in range(25)]
+    sealed = {context: vault.seal(context.encode(), context) for context in contexts}
+    other = Vault.create(tmp_path / "another", RUNTIME, passphrase=None, key_file=True)
+    for context, stranger in zip(contexts, contexts[1:] + contexts[:1], strict=True):
+        assert vault.open_sealed(sealed[context], context) == context.encode()
+        with pytest.raises(VaultError, match=stranger):
+            vault.open_sealed(sealed[context], stranger)
+        with pytest.raises(VaultError, match=context):
+            other.open_sealed(sealed[context], context)

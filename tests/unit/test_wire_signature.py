@@ -1,14 +1,15 @@
 """The signature of the wire: the published vectors, the window's edges, and why the construction's weak points do not matter here."""
 
+import hashlib
 import json
 import re
-import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.wire_signature import WINDOW_S, is_timely, is_well_formed, matches, sign
+from penstock.prove.callers.extension import extend, padding
 
 APP_ID = "202300000000000000000000000000001"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -101,58 +102,9 @@ def test_the_window_is_two_minutes_by_whole_seconds_on_both_sides(offset_ms, tim
     assert is_timely(STAMP.encode() + b".999999999", NOW_MS + offset_ms) == timely
 
 
-# SHA-256 from any state (FIPS 180-4): what an attacker runs who knows a digest and a length, and no secret.
-
-
-def _constants():
-    # The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
-    primes, n = [], 2
-    while len(primes) < 64:
-        if all(n % p for p in primes):
-            primes.append(n)
-        n += 1
-    roots = []
-    for prime in primes:
-        low, high = 0, 1 << 40
-        while high - low > 1:  # the cube root in units of 2^-32, exactly
-            middle = (low + high) // 2
-            low, high = (middle, high) if middle**3 <= prime << 96 else (low, middle)
-        roots.append(low & 0xFFFFFFFF)
-    return roots
-
-
-_K = _constants()
-
-
-def _compress(state, block):
-    def turn(value, by):
-        return (value >> by | value << 32 - by) & 0xFFFFFFFF
-
-    words = list(struct.unpack(">16I", block))
-    for i in range(16, 64):
-        s0 = turn(words[i - 15], 7) ^ turn(words[i - 15], 18) ^ words[i - 15] >> 3
-        s1 = turn(words[i - 2], 17) ^ turn(words[i - 2], 19) ^ words[i - 2] >> 10
-        words.append((words[i - 16] + s0 + words[i - 7] + s1) & 0xFFFFFFFF)
-    a, b, c, d, e, f, g, h = state
-    for k, word in zip(_K, words, strict=True):
-        one = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + (e & f ^ ~e & g) + k + word
-        two = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + (a & b ^ a & c ^ b & c)
-        a, b, c, d, e, f, g, h = (one + two) & 0xFFFFFFFF, a, b, c, (d + one) & 0xFFFFFFFF, e, f, g
-    return [(x + y) & 0xFFFFFFFF for x, y in zip(state, (a, b, c, d, e, f, g, h), strict=True)]
-
-
-def _padding(length):
-    return b"\x80" + b"\x00" * ((55 - length) % 64) + struct.pack(">Q", length * 8)
-
-
-def extend(signature, length, suffix):
-    """The digest of (unknown text of `length` bytes, its padding, suffix), from the digest of the text alone."""
-    state = list(struct.unpack(">8I", bytes.fromhex(signature)))
-    done = length + len(_padding(length))
-    tail = suffix + _padding(done + len(suffix))
-    for start in range(0, len(tail), 64):
-        state = _compress(state, tail[start : start + 64])
-    return struct.pack(">8I", *state).hex()
+def test_a_digest_is_continued_as_the_library_would_have_gone_on():
+    text, suffix = b"unknown", b"known"
+    assert extend(hashlib.sha256(text).hexdigest(), len(text), suffix) == hashlib.sha256(text + padding(len(text)) + suffix).hexdigest()
 
 
 def strict_object(body):
@@ -171,7 +123,7 @@ def test_a_length_extended_body_carries_the_right_signature_and_is_never_utf8(co
     body = b"" if empty else json.dumps(content, ensure_ascii=False).encode()
     signature = sign(APP_ID, SECRET, STAMP, body)
     length = len(APP_ID) + len(SECRET) + len(STAMP) + len(body)
-    forged_body, forged = body + _padding(length) + suffix, extend(signature, length, suffix)
+    forged_body, forged = body + padding(length) + suffix, extend(signature, length, suffix)
     # The weak point is real ...
     assert matches(APP_ID.encode(), SECRET, STAMP.encode(), forged_body, forged.encode())
     assert is_well_formed(STAMP.encode(), forged.encode())

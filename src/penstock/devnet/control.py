@@ -75,6 +75,11 @@ def _fund_token(network: BoxNetwork, given: Arguments) -> dict[str, Any]:
     return {"txid": network.fund(given.text("address"), given.number("units"), given.text("contract"))}
 
 
+def _holding(network: BoxNetwork, given: Arguments) -> dict[str, Any]:
+    given.only("address contract")
+    return {"units": str(network.holding(given.text("address"), given.text("contract", "") or None))}
+
+
 def _forget(network: BoxNetwork, given: Arguments) -> dict[str, Any]:
     return {"forgotten": network.forget(given.only("txid").text("txid"))}
 
@@ -135,6 +140,7 @@ _VERBS: Final[Mapping[str, Callable[[BoxNetwork, Arguments], dict[str, Any]]]] =
     "fork": _fork,
     "fund": _fund,
     "fund_token": _fund_token,
+    "holding": _holding,
     "forget": _forget,
     "spike": _spike,
     "block_time": _block_time,

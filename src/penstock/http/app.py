@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry
 from penstock.core.errors import Problem, Refused
 from penstock.http import answers, resources, withdrawals
 from penstock.http.answers import SUCCESS, Answer
+from penstock.http.connections import Connection
 from penstock.http.fields import Call
 from penstock.http.gate import Caller, Gate, RequestHeaders, admit, read_headers
 from penstock.http.limiter import Sources, TokenBuckets, bucket_key
@@ -49,7 +50,7 @@ PREFIX: Final = "/ccpayment/v1"
 
 UVICORN: Final[Mapping[str, Any]] = MappingProxyType(
     {
-        "http": "httptools",  # never h11: ten times slower, and another parser than the one our tests know
+        "http": Connection,  # over httptools; never h11: ten times slower, and another parser than the one our tests know
         "loop": "uvloop",
         "ws": "none",
         "lifespan": "off",  # wiring starts and stops things
@@ -58,12 +59,11 @@ UVICORN: Final[Mapping[str, Any]] = MappingProxyType(
         "date_header": False,
         "access_log": False,
         "backlog": 2048,
-        "limit_concurrency": 4096,  # above it uvicorn answers 503 itself
         "timeout_keep_alive": 75,  # above the idle time of common load balancers, so that they close first
         "timeout_graceful_shutdown": 30,  # no accepted request is lost
     }
 )
-"""How to serve it. uvicorn puts no time limit on slow request *headers*: a proxy in front, or the firewall, bounds idle connections."""
+"""How to serve it."""
 
 log = structlog.get_logger()
 
@@ -145,6 +145,7 @@ class App:
         elif answer is answers.NOT_FOUND:
             self._metrics.answered("other", answer.code, self._runtime.monotonic() - started)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        self._runtime.crash_point("answer:begun")
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
     async def _call(self, scope: Scope, receive: Receive, handler: Handler, started: float) -> Answer:

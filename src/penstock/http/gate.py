@@ -49,6 +49,8 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
             found[name] = value
         elif name == b"x-forwarded-for":
             forwarded.append(value)
+    # Any coding but the plain one is a body that we would read as something else than who sent it.
+    sound = sound and found.get(b"transfer-encoding", b"chunked").lower() == b"chunked"
     length = found.get(b"content-length")
     if length is not None and (not (length.isdigit() and len(length) <= 18) or b"transfer-encoding" in found):
         sound, length = False, None

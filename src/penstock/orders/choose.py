@@ -115,7 +115,7 @@ class Chooser:
         for group in self._groups(fit):
             if len(choice.intents) >= len(self._slots):
                 choice.no_room += [order for order, _ in group]
-            elif (until_ms := self._gathers_until(group)) > now_ms:
+            elif (until_ms := self._gathers_until(group, now_ms)) > now_ms:
                 choice.gathering += [(order, until_ms) for order, _ in group]
             else:
                 self._bind(choice, group, attempt_ids[len(choice.intents)])
@@ -128,11 +128,15 @@ class Chooser:
             by_token["" if most == 1 else order.token_id].append((order, fees))
         return [group[start : start + most] for group in by_token.values() for start in range(0, len(group), most)]
 
-    def _gathers_until(self, group: Sequence[tuple[Order, FeeEstimate]]) -> int:
-        """When a transaction that is not full goes all the same, Unix milliseconds."""
-        if not isinstance(self._rail, Batches) or len(group) >= self._rail.payments_max:
+    def _gathers_until(self, group: Sequence[tuple[Order, FeeEstimate]], now_ms: int) -> int:
+        """When a transaction that is not full goes all the same, Unix milliseconds.
+
+        An id from a moment still to come was drawn while the clock was ahead: how long its order has waited nobody knows.
+        """
+        oldest_ms = moment_ms(group[0][0].id)
+        if not isinstance(self._rail, Batches) or len(group) >= self._rail.payments_max or oldest_ms > now_ms:
             return 0
-        return moment_ms(group[0][0].id) + self._rail.window_ms
+        return oldest_ms + self._rail.window_ms
 
     def _bind(self, choice: Choice, group: Sequence[tuple[Order, FeeEstimate]], attempt_id: int) -> None:
         """One intent for the group, or for as many of its oldest as can be paid."""

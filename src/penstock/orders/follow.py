@@ -109,6 +109,7 @@ class Follower:
         await self._look_again([attempt for attempt in watched if attempt.id not in written])
         again = [v.attempt.signed[-1] for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
         if again:
+            self._runtime.crash_point("follow:again")
             await self._stages.submit(again)
         for verdict in verdicts:
             if verdict.decision.outcome is Outcome.BUMP and not self._held(verdict.attempt.chain):
@@ -204,6 +205,7 @@ class Follower:
             return  # another worker made this version already
         if version is not None:
             await self._stages.submit(await self._stages.sign([version]))
+            self._runtime.crash_point("bump:sent")
 
 
 def _doubtful(verdict: Verdict) -> bool:

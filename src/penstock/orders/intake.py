@@ -165,6 +165,7 @@ class Intake:
         self._give_once_back(tx, [firsts[key] for key in refused if key not in spent])
         if accepted:
             store.insert(tx, accepted, due_at_ms=now_ms)
+            self._runtime.crash_point("intake:unreserved")
             events = self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
             marks = {order.id: mark for mark, order in verdicts.values() if isinstance(order, Order)}
             sheet.cover(dict(_cover(order, marks[order.id], events.get(order.id, "")) for order in accepted))

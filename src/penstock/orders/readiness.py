@@ -24,14 +24,14 @@ class Readiness:
         board: Board,
         prices: Prices,
         treasury: Treasury | None,
-        signer: Signer,
     ) -> None:
         self._runtime = runtime
         self._database = database
         self._board = board
         self._prices = prices
         self._treasury = treasury
-        self._signer = signer
+        self.signer: Signer | None = None
+        """Whose word counts here; none in a process that has nothing signed."""
 
     async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
         """Why it is not ready (empty: it is), and warnings."""
@@ -44,7 +44,7 @@ class Readiness:
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
         held = await self._database.read(attempts.holds)
         warnings += [f"nothing is sent on {chain}, recovery hold: {reason}" for chain, reason in held.items()]
-        if stopped := (await self._signer.standing()).stopped:
+        if self.signer is not None and (stopped := (await self.signer.standing()).stopped):
             warnings.append(f"nothing is signed: {stopped}")
         await self._audited(not_ready, warnings)
         warnings += await self._held()

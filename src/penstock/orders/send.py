@@ -149,7 +149,7 @@ class Sender:
                 return Choice()
             paused = _unsignable(waiting, standing)
             choice = chosen.choose([o for o in waiting if o.id not in paused], fees, attempt_ids, now_ms=now_ms)
-            self._come_back(tx, [(o, moment_ms(o.id)) for o in choice.no_room] + choice.gathering)
+            self._come_back(tx, [(o, min(moment_ms(o.id), now_ms)) for o in choice.no_room] + choice.gathering)
             self._hold(tx, [*choice.held, *paused.values()], history_ids[len(orders) :], now_ms)
             if choice.intents:
                 attempts.insert(tx, lane, choice.intents, version_ids[: len(choice.intents)], now_ms=now_ms, lease=lease)

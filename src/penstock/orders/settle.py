@@ -255,6 +255,7 @@ class Settler:
             self._outbox.enqueue(tx, events)
             changes.sheet.cover(_covers(tx, decided, events))
         self._book.close(tx, changes.sheet, changes.now_ms)
+        self._runtime.crash_point("settle:booked")
         # What the attempts are now; a failed one took gas but none of its outflow.
         tx.run(
             "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, due_at_ms = a.due_at_ms, lease = '', "

@@ -203,6 +203,8 @@ class Treasury:
 
     def _is_behind(self, tx: Tx, lane: Lane, seen: Look) -> bool:
         """Whether the block may show attempts that our books do not have final yet."""
+        if seen.held.slots_used is None and self._stamped_ahead(tx, lane):
+            return True
         if seen.held.clocked:
             # Live at some time of the look: what our clock says of its end is not what the chain would say. What is only bound cannot pay.
             row = tx.one(
@@ -227,6 +229,16 @@ class Treasury:
                 ended_ms=seen.ended_ms,
                 block=seen.held.block,
             )
+        return row is None or bool(row["n"])
+
+    def _stamped_ahead(self, tx: Tx, lane: Lane) -> bool:
+        """Whether an attempt under way bears a time still to come: the clock was set back, and times say nothing of what came first."""
+        row = tx.one(
+            "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND state IN ('bound', 'signed', 'sent', 'included') "
+            "AND (created_at_ms > :now_ms OR seen_at_ms > :now_ms)",
+            lane_id=lane.id,
+            now_ms=self._runtime.now_ms(),
+        )
         return row is None or bool(row["n"])
 
     def _compare(self, tx: Tx, sheet: Sheet, lane: Lane, token: Token, units: int, last: Row | None, seen: Look) -> bool:

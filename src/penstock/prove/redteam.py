@@ -24,6 +24,7 @@ from penstock.prove.signer_house import UNITS, SignerHouse, signer_house
 from penstock.signer import wire
 from penstock.signer.journal import FileJournal
 from penstock.signer.place import folder_of
+from penstock.signer.policy import allowed_networks
 
 ATTACKS_MIN: Final = 500
 """Of size 1, and so many times more of a greater size."""
@@ -32,6 +33,30 @@ CONNECTIONS: Final = 300
 DAY_MAX: Final = 40
 """So many times UNITS may be paid in USDC a day: what an intruder splits to get more."""
 ANSWER_S: Final = 10.0
+BACK_S: Final = 60.0
+MUTATIONS: Final = 12
+"""Of each token in each round: honest intents with one value exchanged by chance."""
+_VALUES: Final[tuple[Any, ...]] = (
+    0,
+    -1,
+    1,
+    2,
+    2**31,
+    2**63,
+    2**64,
+    10**30,
+    "",
+    "x",
+    "0",
+    None,
+    True,
+    [],
+    {},
+    "pay",
+    "cancel",
+    "open",
+    "approve",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +170,12 @@ def _dearer(intent: Intent) -> dict[str, int]:
     return {name: intent.terms[name] + 1}
 
 
+def _said(intent: Intent) -> tuple[object, ...]:
+    """All that decides who gets what, where and of which coin."""
+    paid = tuple((p.order_id, p.key, p.recipient, p.memo, p.units) for p in intent.payments)
+    return intent.chain, intent.family, intent.chain_id, intent.sender, intent.token_id, intent.contract, paid
+
+
 class _Siege:
     """One signer under attack, and what came of it."""
 
@@ -156,6 +187,7 @@ class _Siege:
         self.signed: dict[int, Intent] = {}
         self.last: dict[str, Intent] = {}
         self.honest = 0
+        self.fee_max = {chain: allowed.fee_max for chain, allowed in allowed_networks(house.settings, house.catalog).items()}
 
     async def ask(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """One raw request; None when the signer closed without a word."""
@@ -175,7 +207,7 @@ class _Siege:
         except (OSError, asyncio.IncompleteReadError):
             return None
         finally:
-            writer.close()
+            await wire.hang_up(writer)
 
     async def attack(self, name: str, request: Mapping[str, Any]) -> None:
         """Whatever is answered, nothing may be signed, and the answer is one of ours."""
@@ -209,8 +241,53 @@ class _Siege:
                 asked = attack(Scene(self.house, self.house.honest(token), old))
                 record = asdict(asked) if isinstance(asked, Intent) else asked
                 await self.attack(name, {"op": "sign", "intents": [record]})
+            for _ in range(MUTATIONS):
+                await self.mutate(token, old)
             await self.lie_about_deaths(old)
         await self.garbage()
+
+    async def mutate(self, token: Token, old: Intent) -> None:
+        """One value of an honest intent is another one. What is signed all the same must pay the same to the same, under the cap."""
+        honest = self.house.honest(token)
+        record, other = asdict(honest), asdict(old)
+        holder, name, strange = self._place(record, other)
+        holder[name] = self.house.source.choice((*_VALUES, strange, strange, self.house.source.randrange(10**6, 2**62)))
+        answer = await self.ask({"op": "sign", "intents": [record]})
+        self.tried["one value exchanged by chance"] += 1
+        if answer is None or not answer.get("ok"):
+            if answer is not None and answer.get("error", {}).get("code") == "internal":
+                self.breach("the signer did not expect a mutation", json.dumps(record)[:400])
+            return
+        signed = Intent.from_json(json.dumps(record))
+        if _said(signed) != _said(honest) or signed.fee_cap > self.fee_max[signed.chain]:
+            self.breach("the signer signed a mutation", json.dumps(record)[:400])
+        self.signed[signed.attempt_id] = signed
+
+    def _place(self, record: dict[str, Any], other: dict[str, Any]) -> tuple[dict[str, Any], str, Any]:
+        """Where to put another value, and what stands there in an intent that was signed."""
+        pairs = [(record, other), (record["terms"], other["terms"])]
+        pairs += zip(record["payments"], other["payments"], strict=True)
+        pairs += zip(record["resources"], other["resources"], strict=True)
+        holder, like = self.house.source.choice(pairs)
+        name = self.house.source.choice(sorted(holder))
+        return holder, name, like[name]
+
+    async def die(self) -> None:
+        """Kill -9: the next process remembers every order, name, slot and coin that was paid."""
+        process = self.house.child._process
+        if process is None:
+            raise LookupError("no signer runs")
+        process.kill()
+        await process.wait()
+        deadline = self.house.runtime.monotonic() + BACK_S
+        while (why := (await self.house.signer.standing()).stopped) and self.house.runtime.monotonic() < deadline:
+            await self.house.runtime.sleep(0.05)
+        if why:
+            self.breach("the signer did not come back after kill -9", why)
+        for old in self.last.values():
+            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [asdict(_again(old))]})
+            fresh = replace(_again(old), slot=old.slot + 10**9, resources=())
+            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [asdict(fresh)]})
 
     async def lie_about_deaths(self, old: Intent) -> None:
         """What was signed is buried by a lie, then its order is asked for once more."""
@@ -256,7 +333,7 @@ class _Siege:
             self.tried["a silent connection"] += 1
         await self.pay_honestly(self.house.tokens()[0])
         for writer in held:
-            writer.close()
+            await wire.hang_up(writer)
 
     async def split(self) -> None:
         """Many sealed orders, each small, together more than the cap of a day."""
@@ -302,10 +379,15 @@ async def run(budget: Budget) -> Tried:
         siege = _Siege(house, budget)
         await siege.split()
         await siege.crowd()
+        keeping = house.runtime.spawn(house.child.keep(), name="signer")
+        await siege.round()
+        await siege.die()
         while sum(siege.tried.values()) < ATTACKS_MIN * budget.size and house.runtime.monotonic() - began < budget.seconds:
             await siege.round()
             budget.say(f"red team: {sum(siege.tried.values())} attacks, {siege.honest} honest payments signed between them")
         took_s = house.runtime.monotonic() - began
+        await house.child.stop()
+        await keeping
     siege.judge()
     attacks = sum(siege.tried.values())
     counts = {

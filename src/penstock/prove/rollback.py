@@ -144,7 +144,7 @@ class Play:
         ids = await IdSource.lease(runtime, database, "rollback")
         allowed = allowed_networks(self.settings, load_catalog(self.settings), every=True)
         signer = LocalSigner(self.keys, self.journal, runtime, allowed, SEAL)
-        world = World(runtime, self.post, _Receiver(), _no_prices)  # type: ignore[arg-type]
+        world = World(runtime, self.post, _Receiver(), _no_prices)
         product = Product(self.settings, world, database, ids, self.vault, signer, SEAL)
         await product.connect()
         await product.start()

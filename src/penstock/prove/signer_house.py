@@ -155,7 +155,7 @@ async def signer_house(home: Path, *, seed: int = 1, **more: str) -> AsyncIterat
         seal = OrderSeal(Vault.open(home, runtime, passphrase=None).kept(home / SEAL_FILE, SEAL_CONTEXT))
         catalog = load_catalog(settings)
         allowed = allowed_networks(settings, catalog)
-        signer = RemoteSigner(load_public(home), allowed, socket_of(settings))
+        signer = RemoteSigner(load_public(home), allowed, socket_of(settings), runtime)
         senders = {chain: await signer.address(chain, 0) for chain in allowed}
         yield SignerHouse(settings, runtime, seal, signer, child, random.Random(seed), senders, catalog)
     finally:

@@ -9,18 +9,19 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from penstock.commands import Commands
-from penstock.config import NetworkSettings, Settings
+from penstock.config import NetworkSettings, PolicySettings, Settings
 from penstock.core.seal import OrderSeal
 from penstock.core.snowflake import from_wire
-from penstock.db import Database, SqliteDatabase
+from penstock.db import CommitUnknown, Database, SqliteDatabase, Tx
 from penstock.http.app import App
 from penstock.ids import IdSource
+from penstock.prove.strangers import DENIED, RICH, USDT_MAX, Strangers, Tricked, sifted_logs
 from penstock.prove.virtual import Crash, VirtualLoop, VirtualRuntime
 from penstock.prove.world import CHAIN, SimulatedWorld, Wish
 from penstock.signer.journal import Numbered, chained
@@ -30,6 +31,8 @@ from penstock.signer.seed import Seed, create_seed
 from penstock.vault import Vault
 from penstock.wiring import Product, World
 
+T = TypeVar("T")
+
 WISHES: Final = 10
 CRASHES_MAX: Final = 6
 END_S: Final = 600.0
@@ -37,6 +40,9 @@ CONFIRMATIONS: Final = 5
 """Deeper than any fork of the weather: a fork beyond finality is another network's problem."""
 
 SEAL: Final = OrderSeal(b"the seal key of simulated houses")
+
+
+NODE_KEY: Final = "key-of-an-account-with-a-node-provider"
 
 
 class Violation(Exception):
@@ -74,6 +80,20 @@ class Outcome:
     paid: int
     virtual_s: float
     trace: tuple[str, ...]
+
+
+class DoubtfulDatabase(SqliteDatabase):
+    """Now and then the connection breaks while COMMIT is under way: it is done, and nobody hears of it."""
+
+    def __init__(self, runtime: VirtualRuntime, path: Path, doubt: Callable[[], bool]) -> None:
+        self._doubt = doubt
+        super().__init__(runtime, path)
+
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        result = super()._write(label, job)
+        if "migrate" not in label and self._doubt():
+            raise CommitUnknown(label)
+        return result
 
 
 @dataclass(slots=True)
@@ -122,11 +142,14 @@ class _Game:
         self._world = plan.world
         self._journal = MemoryJournal()
         self._visits: Counter[str] = Counter()
+        self._told: list[str] = []
+        self._strangers = Strangers(plan.world)
         self._settings = Settings(
             home=home,
+            policy=PolicySettings(maximum={"USDT": USDT_MAX}, deny_addresses=(DENIED,)),
             networks={
                 CHAIN: NetworkSettings(
-                    rpc_urls=self._world.nodes.urls(CHAIN),
+                    rpc_urls=tuple(f"{url}?key={NODE_KEY}" for url in self._world.nodes.urls(CHAIN)),
                     chain_id=self._world.network.chain.spec.chain_id,
                     confirmations=CONFIRMATIONS,
                 )
@@ -139,10 +162,12 @@ class _Game:
     def play(self) -> Outcome:
         """Live, die and live again until everything is finished; then audit."""
         try:
-            while not self._live(self._story):
-                pass
-            self._live(self._judge)
-        except Violation as violation:
+            with sifted_logs(lambda: [self._world.app_secret, NODE_KEY]) as told_secrets:
+                while not self._live(self._story):
+                    pass
+                self._live(self._judge)
+            self._judge_what_was_seen(told_secrets)
+        except (Violation, Tricked) as violation:
             told = [line for line in self._world.journal.lines if ".claim:" not in line]
             trace = "\n".join(told[-200:])
             raise Violation(f"seed {self._seed}: {violation}\nreplay: make sim PYTEST='--seed {self._seed}'\n{trace}") from violation
@@ -159,6 +184,10 @@ class _Game:
             tuple(journal.lines),
         )
 
+    def _judge_what_was_seen(self, told_secrets: Sequence[str]) -> None:
+        for event in (*self._told, *(f"a secret was logged with {event}" for event in told_secrets)):
+            raise Violation(event)
+
     def _live(self, part: Any) -> bool:
         """One life of the program; False when it ended in a crash."""
         runtime = VirtualRuntime(self._loop, self._world.source, self._world.journal)
@@ -167,8 +196,8 @@ class _Game:
         task = runtime.spawn(self._run(runtime, databases, part), name="life")
         try:
             self._loop.run_until_complete(task)
-        except Crash:
-            return False
+        except (Crash, CommitUnknown):
+            return False  # a start that meets a broken connection ends, and whoever watches the process starts it again
         else:
             return True
         finally:
@@ -178,7 +207,7 @@ class _Game:
             self._visits += runtime.visits
 
     async def _run(self, runtime: VirtualRuntime, databases: list[Database], part: Any) -> None:
-        database = SqliteDatabase(runtime, self._home / "penstock.db")
+        database = DoubtfulDatabase(runtime, self._home / "penstock.db", self._doubt)
         databases.append(database)
         await database.migrate()
         ids = await IdSource.lease(runtime, database, "simulation")
@@ -188,7 +217,23 @@ class _Game:
         world = World(runtime, self._world.rpc, self._world, _no_prices)
         product = Product(self._settings, world, database, ids, self._vault, signer, SEAL)
         await product.connect()
+        for rail in product.rails.values():
+            setattr(rail, "submit", self._witnessed(rail.submit, database))  # noqa: B010  no other name for it: a rail stays what it is
         await part(runtime, product)
+
+    def _doubt(self) -> bool:
+        """Whether a commit is not heard of."""
+        return self._world.stormy and bool(self._world.wishes) and self._world.source.random() < 0.003
+
+    def _witnessed(self, submit: Callable[[bytes], Any], database: Database) -> Callable[[bytes], Any]:
+        """What nodes are given is durable before (invariant I8)."""
+
+        async def submit_seen(raw: bytes) -> Any:
+            if database._read(lambda tx: tx.one("SELECT id FROM version WHERE raw = :raw", raw=raw.hex())) is None:
+                self._told.append("a node was given bytes that are not stored")
+            return await submit(raw)
+
+        return submit_seen
 
     async def _story(self, runtime: VirtualRuntime, product: Product) -> None:
         """The merchant asks for what it wants until every wish is answered and finished."""
@@ -197,13 +242,14 @@ class _Game:
         app = product.app()
         weather = runtime.spawn(self._world.weather(), name="weather")
         clients = [runtime.spawn(self._client(app, wish), name=wish.name) for wish in self._world.wishes if wish.answer is None]
-        for client in clients:
+        strangers = runtime.spawn(self._strangers.visit(app, product), name="strangers")
+        for client in [*clients, strangers]:
             await client
         await weather
         while not await self._finished(product):
             if product.broken is not None:
                 raise Violation(f"a loop ended: {product.broken!r}")
-            if self._loop.time() > END_S:
+            if self._loop.time() > END_S or await self._stands(product):
                 raise Violation("not everything finished in good weather: " + await self._unfinished(product))
             await asyncio.sleep(1)
         await product.stop()
@@ -216,11 +262,26 @@ class _Game:
             world.app_id, world.app_secret = merchant["app_id"], merchant["app_secret"]
         if not await product.directory.list_accounts():
             await commands.add_account("ada@example.com", "Ada")
+            await self._invite(commands)
         if not world.wishes:
             for coin, amount in (("USDT", "500"), ("ETH", "2")):
                 await commands.credit(world.app_id, coin, amount, "simulation")
             await self._fund(product)
             self._wish(product, str((await product.directory.list_accounts())[0].id))
+
+    async def _invite(self, commands: Commands) -> None:
+        """Merchants beside the one that is served, and an account that all can pay."""
+        strangers = self._strangers
+        for name in ("stall", "closed"):
+            merchant = await commands.add_merchant(name, "")
+            keys = merchant["app_id"], merchant["app_secret"]
+            if name == "stall":
+                strangers.other = keys
+            else:
+                strangers.disabled = keys
+                await commands.set_merchant(keys[0], webhook_url=None, disabled=True, ip_allow=None)
+        strangers.account = (await commands.list_accounts())[0]["c_id"]
+        await commands.credit(self._world.app_id, "USDC", RICH, "simulation")
 
     async def _fund(self, product: Product) -> None:
         network = product.catalog.network(CHAIN)
@@ -249,6 +310,8 @@ class _Game:
             answer = await self._world.ask(app, wish)
             if answer["code"] not in (224066, 11004):
                 break
+            if self._loop.time() > END_S:
+                raise Violation(f"{wish.name} is answered {answer} for ever")
             await asyncio.sleep(2)
         wish.answer = answer
         if self._world.source.random() < 0.3:
@@ -265,6 +328,10 @@ class _Game:
             )
         )
         return rows is not None and rows["n"] == 0
+
+    async def _stands(self, product: Product) -> bool:
+        """Whether the lane waits for a person, who never comes here."""
+        return bool(await product.database.read(lambda tx: tx.all("SELECT id FROM lane WHERE halted <> ''")))
 
     async def _unfinished(self, product: Product) -> str:
         rows = await product.database.read(

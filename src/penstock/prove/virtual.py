@@ -84,10 +84,12 @@ class VirtualRuntime:
         self.visits: Counter[str] = Counter()
         self.crash_at: Callable[[str, int], bool] = lambda label, visit: False  # noqa: ARG005
         self.delay_s = 0.002
+        self.shift_ms: Callable[[], int] = lambda: 0
+        self.frozen_until_s: Callable[[], float] = lambda: 0.0
 
     def now_ms(self) -> int:
-        """Virtual wall clock."""
-        return START_MS + int(self._loop.time() * 1000)
+        """Virtual wall clock, as wrong as this machine's is at the moment."""
+        return START_MS + int(self._loop.time() * 1000) + self.shift_ms()
 
     def monotonic(self) -> float:
         """Virtual seconds."""
@@ -104,6 +106,12 @@ class VirtualRuntime:
     async def sleep(self, seconds: float) -> None:
         """Virtual seconds."""
         await asyncio.sleep(seconds)
+        await self._thaw()
+
+    async def _thaw(self) -> None:
+        """A process that was stopped goes on later, wherever it was."""
+        while (frozen_s := self.frozen_until_s() - self._loop.time()) > 0:  # noqa: ASYNC110  what it waits for is time
+            await asyncio.sleep(frozen_s)
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """A task of this life."""
@@ -120,6 +128,7 @@ class VirtualRuntime:
     async def in_thread(self, lane: str, work: Callable[[], T], *, width: int = 1) -> T:  # noqa: ARG002
         """Inline, after a moment that the seed chooses, so that other tasks get between."""
         await asyncio.sleep(self._source.random() * self.delay_s)
+        await self._thaw()
         if self._dead:
             raise asyncio.CancelledError
         return work()

@@ -203,7 +203,7 @@ class SimulatedWorld:
         return answer
 
 
-async def call_asgi(app: Callable[..., Any], path: str, headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+async def call_asgi(app: Callable[..., Any], path: str, headers: Mapping[str, str | bytes], body: bytes) -> tuple[dict[str, str], bytes]:
     """One POST to an ASGI application, without a socket."""
     sent: list[dict[str, Any]] = []
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
@@ -214,7 +214,7 @@ async def call_asgi(app: Callable[..., Any], path: str, headers: Mapping[str, st
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw_headers = [(name.lower().encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers.items()]
     raw_headers.append((b"content-length", str(len(body)).encode()))
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": raw_headers}
     await app({**scope, "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}, receive, send)

@@ -389,6 +389,28 @@ class Nodes:
             raise NodeUnreachable(f"the nodes differ on {call.method}")
         raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
 
+    async def reached(self, call: Call, check: Callable[[Any], int], *, needed: int) -> int:
+        """The highest number that so many nodes have reached, of one that only grows: what one of them claims alone does not count. Raises
+        NodeUnreachable when fewer answer.
+        """
+        values: list[int] = []
+        last = NodeUnreachable("no node answers")
+        for node in self.usable():
+            try:
+                (answer,) = await self.ask(node, [call])
+                if isinstance(answer, Fault):
+                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
+                values.append(check(answer))
+            except NodeUnreachable as error:
+                last = error
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
+        if not values:
+            raise last
+        if len(values) < needed:
+            raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
+        return sorted(values, reverse=True)[needed - 1]
+
 
 class Together(Generic[A, B]):
     """Callers that come while a batch is under way go together in the next one, in order of arrival."""

@@ -96,3 +96,6 @@ async def _end(process: Process) -> None:
         await process.wait()
     if process.stdout is not None:
         await process.stdout.read()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            await process.stdin.wait_closed()

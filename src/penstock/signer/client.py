@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, SignRefused, Standing
+from penstock.runtime import Runtime
 from penstock.signer import wire
 from penstock.signer.addresses import PublicAddresses, PublicKeys
 from penstock.signer.policy import AllowedNetwork
@@ -27,21 +28,24 @@ class SignerAway(SignLater):
 class RemoteSigner(PublicAddresses):
     """`core.intent.Signer` over the socket at `path`; a connection for each request."""
 
-    def __init__(self, public: PublicKeys, allowed: Mapping[str, AllowedNetwork], path: Path) -> None:
+    def __init__(self, public: PublicKeys, allowed: Mapping[str, AllowedNetwork], path: Path, runtime: Runtime) -> None:
         super().__init__(public, allowed)
         self._path = path
+        self._runtime = runtime
 
     async def sign(self, intents: list[Intent]) -> list[Signed]:
         """As the signer answers. Raises SignRefused, SignLater, SignerAway."""
         signed: list[Signed] = []
         for batch in wire.batches(intents):
             signed += wire.signed_of(await self._ask({"op": "sign", "intents": batch}, ANSWER_S))
+            self._runtime.crash_point("signer:journaled")
         return signed
 
     async def bury(self, deaths: list[Death]) -> None:
         """As the signer answers. Raises SignRefused, SignerAway."""
         for batch in wire.batches(deaths):
             await self._ask({"op": "bury", "deaths": batch}, ANSWER_S)
+            self._runtime.crash_point("signer:buried")
 
     async def entries(self, after: int) -> list[JournalEntry]:
         """As the signer answers. Raises SignerAway."""
@@ -73,6 +77,8 @@ class RemoteSigner(PublicAddresses):
                 raise SignLater(text, everything=everything)
             case {"error": {"code": "refused", "text": str(text)}}:
                 raise SignRefused(text)
+            case {"error": {"code": "internal" | "malformed", "text": str(text)}}:
+                raise SignLater(text, everything=False)  # what it cannot digest keeps nothing else waiting
             case {"error": {"text": str(text)}}:
                 raise SignerAway(f"the signer is out of order: {text}")
             case _:
@@ -89,4 +95,4 @@ class RemoteSigner(PublicAddresses):
         except wire.Malformed as error:
             raise ConnectionResetError(str(error)) from error
         finally:
-            writer.close()
+            await wire.hang_up(writer)

@@ -78,6 +78,7 @@ class Spent:
         """One attempt, at the time its first version was recorded."""
         self._lately[symbol].append((at_ms, units))
         self._totals[symbol] += units
+        self.within_a_day(symbol, at_ms)  # a long journal leaves no more than a day in memory
 
     def within_a_day(self, symbol: str, now_ms: int) -> int:
         """Ledger units of the last 24 hours."""

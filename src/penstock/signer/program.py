@@ -23,7 +23,7 @@ from penstock.core.party import Secret
 from penstock.core.seal import OrderSeal
 from penstock.runtime import SystemRuntime
 from penstock.signer import switch
-from penstock.signer.journal import FileJournal, SignerBusy
+from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.local import LocalSigner
 from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, folder_of, refuse_old_home, socket_of
 from penstock.signer.policy import allowed_networks, caps_of, load_catalog
@@ -74,6 +74,8 @@ async def run(settings: Settings, passphrase: Secret | None, *, ready: Callable[
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in ends:
             task.cancel()
+        if broken.is_set():
+            raise JournalBroken("the journal cannot be written any more; it is read anew at the next start")
         log.info("signer.stopped")
 
 

@@ -51,9 +51,7 @@ class SignerServer:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the other side went away, or never said what it began; there is nobody to tell
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await wire.hang_up(writer)
 
     def _may_ask(self, writer: asyncio.StreamWriter) -> bool:
         peer: socket.socket = writer.get_extra_info("socket")

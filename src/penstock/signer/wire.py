@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -28,6 +29,9 @@ Code = Literal["refused", "later", "journal", "malformed", "stranger", "internal
 _HEADER: Final = struct.Struct(">I")
 _PATH_BYTES_MAX: Final = 100
 _DIGITS_MAX: Final = 78
+_DEPTH_MAX: Final = 8
+_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+"""A bracket, or a whole text, whose brackets count for nothing."""
 _FIELDS: Final[Mapping[type, frozenset[str]]] = {cls: frozenset(f.name for f in fields(cls)) for cls in (Intent, Payment, Resource, Death)}
 
 
@@ -66,9 +70,9 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
 def decoded(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
     try:
-        value = json.loads(
-            body.decode(), object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number
-        )
+        text = body.decode()
+        _check_depth(text)
+        value = json.loads(text, object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number)
         json.dumps(value, ensure_ascii=False).encode()  # a text with half a surrogate pair has no bytes
     except Malformed:
         raise
@@ -77,6 +81,15 @@ def decoded(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Malformed("the frame is not one JSON object")
     return value
+
+
+def _check_depth(text: str) -> None:
+    """Python's decoder goes down on the stack of the machine: deep enough, it ends the process without a word."""
+    depth = 0
+    for token in _BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth > _DEPTH_MAX:
+            raise Malformed(f"the frame is nested deeper than {_DEPTH_MAX} levels")
 
 
 def intents_of(value: object) -> list[Intent]:
@@ -128,6 +141,13 @@ def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[s
         size += length
     if batch:
         yield batch
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection to the end, whatever became of it."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @contextlib.contextmanager

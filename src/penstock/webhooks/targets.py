@@ -235,7 +235,8 @@ class _Connector(aiohttp.TCPConnector):
 class HttpTargets:
     """`Targets` over aiohttp: TLS verified, 5 s to connect, 20 s in all, 64 KiB of the answer, connections kept while they are used."""
 
-    def __init__(self, runtime: Runtime, *, allow_private: bool, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, runtime: Runtime, *, allow_private: bool, lookup: Lookup = system_lookup, total_s: float | None = None) -> None:
+        self._total_s = TOTAL_S if total_s is None else total_s
         self._runtime = runtime
         self._allow_private = allow_private
         self._lookup = lookup
@@ -251,7 +252,7 @@ class HttpTargets:
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=TOTAL_S, connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(total=self._total_s, connect=CONNECT_S),
                 headers={"User-Agent": "Penstock", "Accept-Encoding": "identity"},
             )
         return session
@@ -263,12 +264,12 @@ class HttpTargets:
             raise TargetFailed(f"the webhook URL cannot be used: {problem}")
         try:
             async with (
-                asyncio.timeout(TOTAL_S),
+                asyncio.timeout(self._total_s),
                 self._session(urlsplit(url).scheme).post(url, data=body, headers=headers, allow_redirects=False) as answer,
             ):
                 return Reply(answer.status, await _beginning(answer))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise TargetFailed(_reason(error)) from None
+            raise TargetFailed(_reason(error, self._total_s)) from None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -286,7 +287,7 @@ async def _beginning(answer: aiohttp.ClientResponse) -> str:
     return content.decode("utf-8", "replace")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, total_s: float) -> str:
     """What went wrong in words without addresses of ours, secrets or what the receiver wrote."""
     cause: BaseException | None = error
     while cause is not None:
@@ -296,7 +297,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"no connection within {CONNECT_S:g} s"
     if isinstance(error, TimeoutError):
-        return f"no answer within {TOTAL_S:g} s"
+        return f"no answer within {total_s:g} s"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name does not resolve"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

@@ -83,11 +83,19 @@ class LightningRail:
         codec.chain_of(network.chain_id)
         self.fee_max = parse_units(str(network.param("fee_max", "0")), DECIMALS) if fee_max is None else fee_max
         self._memories = Memories()
+        self._ahead_ms = runtime.now_ms() - int(runtime.monotonic() * 1000)
 
     @property
     def network(self) -> Network:
         """The network this rail serves."""
         return self._network
+
+    def _moment_ms(self) -> int:
+        """What stands in for a block: the wall clock as it was at the start, and from then on the one that only rises.
+
+        Payments and looks at the balance are put in order by it, which a step of the wall clock must not change.
+        """
+        return self._ahead_ms + int(self._runtime.monotonic() * 1000)
 
     def _param(self, name: str, default: int) -> int:
         return int(self._network.param(name, default))
@@ -167,13 +175,17 @@ class LightningRail:
         """What is ours in the node's channels, no earlier than the moment that stands as block. Raises NodeUnreachable."""
         if address != self._node:
             raise ValueError("a Lightning lane's address is its node's identity")
-        at_ms = self._runtime.now_ms()
+        at_ms = self._moment_ms()
         purse = await self._purse()
         units = {token.id: purse.owned_msat for token in tokens if token.is_native}
         return Holdings(at_ms, units, clocked=True, steady=purse.steady)
 
     async def _purse(self) -> Purse:
-        return await self._nodes.read(Call(PURSE), _is(Purse))
+        """Raises NodeUnreachable, also when addresses that lead to one node differ on what it owns."""
+        purses = await self._of_addresses(Call(PURSE), Purse)
+        if len({purse.owned_msat for purse in purses if purse.steady}) > 1:
+            raise NodeUnreachable("the addresses of the node differ on what is in its channels")
+        return next((purse for purse in purses if not purse.steady), purses[0])
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
         """Pure: one payment, which owns its payment hash. Raises Unpayable."""
@@ -245,12 +257,31 @@ class LightningRail:
         return said
 
     async def _look(self, order: PayOrder, memory: Memory) -> Sighting:
-        seen = await self._nodes.read(Call(LOOK, (order.payment_hash, order.amount_msat)), _is(Sighting))
+        seen = together(order, await self._of_addresses(Call(LOOK, (order.payment_hash, order.amount_msat)), Sighting), needed=self._needed)
         if seen.fate is not Fate.UNKNOWN:
             memory.known = True
         if seen.fate is not Fate.FAILED:
             memory.failed_since = None
         return seen
+
+    @property
+    def _needed(self) -> int:
+        """How many addresses must say what ends a payment without a preimage."""
+        return min(2, len(self._nodes))
+
+    async def _of_addresses(self, call: Call, kind: type[T]) -> list[T]:
+        """What each address of the node answers. Raises NodeUnreachable when none does."""
+        found: list[T] = []
+        last = NodeUnreachable("no address of the node answers")
+        for node in self._nodes.healthy():
+            try:
+                (answer,) = await self._nodes.ask(node, [call])
+                found.append(_is(kind)(answer))
+            except NodeUnreachable as error:
+                last = error
+        if not found:
+            raise last
+        return found
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of a payment. Raises NodeUnreachable."""
@@ -267,21 +298,20 @@ class LightningRail:
             case Fate.PENDING:
                 return Pending()
             case Fate.FAILED if memory.certainly_failed(self._runtime.monotonic()):
-                return FailedOnChain(order.payment_hash, self._runtime.now_ms(), 0, f"the node could not pay it: {seen.detail}")
+                return FailedOnChain(order.payment_hash, self._moment_ms(), 0, f"the node could not pay it: {seen.detail}")
             case Fate.FAILED:
                 return Pending()
             case Fate.UNKNOWN:
                 return self._unknown(order, memory)
 
     def _settled(self, order: PayOrder, seen: Sighting) -> Observation:
-        preimage = seen.preimage
-        if _PREIMAGE.fullmatch(preimage) is None or hashlib.sha256(bytes.fromhex(preimage)).hexdigest() != order.payment_hash:
+        if not _opens(seen.preimage, order):
             return Suspicious("the node says paid, and its preimage does not hash to the payment hash")
         if seen.amount_msat != order.amount_msat:
             return Suspicious(f"the node paid {seen.amount_msat} millisatoshi, and {order.amount_msat} were ordered")
         if seen.fee_msat > order.fee_limit_msat:
             return Suspicious(f"routing cost {seen.fee_msat} millisatoshi, and the limit was {order.fee_limit_msat}")
-        return FinalOnChain(order.payment_hash, self._runtime.now_ms(), seen.fee_msat, "settled: the recipient gave the preimage for it")
+        return FinalOnChain(order.payment_hash, self._moment_ms(), seen.fee_msat, "settled: the recipient gave the preimage for it")
 
     def _unknown(self, order: PayOrder, memory: Memory) -> Observation:
         if memory.known:
@@ -291,6 +321,25 @@ class LightningRail:
                 "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
             )
         return Absent()
+
+
+def together(order: PayOrder, seen: Sequence[Sighting], *, needed: int) -> Sighting:
+    """What the addresses of one node say together. A preimage is proof whoever brings it; all else they must say alike, and a failure as
+    many of them as are needed: one that lies would let the order be paid again. Pure.
+    """
+    paid = [it for it in seen if it.fate is Fate.SETTLED and _opens(it.preimage, order)]
+    if len({(it.amount_msat, it.fee_msat) for it in paid}) == 1:
+        return paid[0]
+    if len({it.fate for it in seen}) > 1 or paid:
+        return Sighting(Fate.PENDING, detail="the addresses of the node differ on it")
+    if seen[0].fate is Fate.FAILED and len(seen) < needed:
+        return Sighting(Fate.PENDING, detail="called failed by one address of the node, and the others do not answer")
+    return seen[0]
+
+
+def _opens(preimage: str, order: PayOrder) -> bool:
+    """Whether it is the preimage of the payment hash."""
+    return _PREIMAGE.fullmatch(preimage) is not None and hashlib.sha256(bytes.fromhex(preimage)).hexdigest() == order.payment_hash
 
 
 def _mismatch(invoice: Invoice, payment: Payment) -> str:

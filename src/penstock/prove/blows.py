@@ -1,0 +1,369 @@
+"""What falls on the program while it works, and in which order: kills, and a world that goes away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.prove.lane import Found
+from penstock.prove.points import Point, chosen, points, recovery, visit
+from penstock.prove.premises import BLOCK_MS, Premises
+from penstock.prove.shop import CHAINS, Shop
+from penstock.prove.wire import Wire
+
+REACHED_S: Final = 15.0
+"""A life in which its crash point does not come by within this is killed from outside."""
+MOVES_S: Final = 40.0
+GATHER_S: Final = 1.5
+FALLING_S: Final = 5.0
+"""A price of eight times the usual falls by an eighth a block."""
+HOUR_MS: Final = 3_600_000
+LEASE_S: Final = 9.0
+"""Longer than orders and attempts are leased."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """Where blows fall."""
+
+    place: Premises
+    shop: Shop
+    dice: random.Random
+    wire: Wire | None
+    restart_database: Callable[[], Awaitable[None]] | None
+
+    async def revive(self) -> None:
+        """As a process manager does: start it again until it stays."""
+        deadline = time.monotonic() + MOVES_S
+        await self.place.start()
+        while not self.place.is_alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            await self.place.start()
+
+    async def silence(self, began: float, ended: float) -> tuple[float, float] | None:
+        """The longest time without an answer, and without an event, from `began` to the first one after `ended`; None where none came."""
+        deadline = time.monotonic() + MOVES_S
+        signs = (self.shop.answered, self.shop.told)
+        while not all(sign and sign[-1] > ended for sign in signs):
+            if time.monotonic() > deadline:
+                silent = ", ".join(name for name, sign in zip(("answer", "event"), signs, strict=True) if not sign or sign[-1] <= ended)
+                self.shop.found.append(Found("other", f"no {silent} within {MOVES_S:g} s after a blow"))
+                return None
+            if not self.place.is_alive:
+                await self.place.start()
+            await asyncio.sleep(0.02)
+        return _longest_gap(self.shop.answered, began, ended), _longest_gap(self.shop.told, began, ended)
+
+    async def weather(self, kind: str) -> None:
+        """What a crash point needs to come by."""
+        if kind == "fork":
+            await self.place.control("ETH", "fork", depth=2, transactions="drop")
+            await self.place.control("BTC", "fork", depth=1, transactions="drop")
+        elif kind == "spike":
+            # Transactions gather at the old price; then no block takes them, until the price has come down again.
+            await self.place.control("ETH", "block_time", block_ms=0)
+            await self.place.dead_within(GATHER_S)
+            await self.place.control("ETH", "spike", factor=8)
+            await self.place.control("ETH", "block_time", block_ms=BLOCK_MS)
+            await self.place.dead_within(FALLING_S)
+        elif kind == "down":
+            for chain in CHAINS:
+                await self.place.control(chain, "faults", node="all", down="503")
+
+    async def heal(self) -> None:
+        """Good weather again."""
+        self.place.turn_clock(0)
+        self.place.signal(signal.SIGCONT)
+        self.place.fill_disk(bytes_left=None)
+        for chain in CHAINS:
+            await self.place.control(chain, "heal")
+
+
+def _longest_gap(moments: Sequence[float], began: float, ended: float) -> float:
+    since = [moment for moment in moments if moment > began]
+    until = [*(moment for moment in since if moment <= ended), next(moment for moment in since if moment > ended)]
+    return max(later - earlier for earlier, later in itertools.pairwise([began, *until]))
+
+
+class Blow(ABC):
+    """One thing that goes wrong."""
+
+    name: str
+    is_sudden = False
+    """Whether silence counts from its beginning; else from its end, when the world is good again."""
+
+    @abstractmethod
+    async def fall(self, scene: Scene) -> bool:
+        """Do it. False where it could not be brought about; the program may be dead after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calm(Blow):
+    """Nothing goes wrong until so many more events have come."""
+
+    name: str
+    until_events: int
+
+    async def fall(self, scene: Scene) -> bool:
+        """Wait."""
+        wanted, deadline = scene.shop.arrivals + self.until_events, time.monotonic() + MOVES_S
+        while not (met := scene.shop.arrivals >= wanted) and time.monotonic() < deadline:  # noqa: ASYNC110  many tasks feed it
+            await asyncio.sleep(0.02)
+        return met
+
+
+@dataclass(frozen=True, slots=True)
+class KillAt(Blow):
+    """SIGKILL by its own hand at the n-th visit of a label, in a life that was started for it."""
+
+    point: Point
+    visit: int
+    again: bool = False
+    """Another blow follows at once."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The label, with how deep the recovery died where it did."""
+        return self.point.label + (" (in recovery)" if self.again else "")
+
+    @property
+    def at(self) -> str:
+        """As the machine is told."""
+        return f"{self.point.label}:{self.visit}"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Replace the running life by one that dies there."""
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        await scene.place.start(self.at)
+        if self.point.weather in {"fork", "spike", "down"}:
+            await self._make_weather(scene)
+        reached = await scene.place.dead_within(2 * REACHED_S if self.point.weather == "slow" else REACHED_S)
+        if not reached:
+            scene.place.signal(signal.SIGKILL)
+            await scene.place.dead_within(REACHED_S)
+        if self.point.weather == "down":
+            await scene.heal()
+        return reached
+
+    async def _make_weather(self, scene: Scene) -> None:
+        """Again and again while it lives, because no one knows when it is where the weather counts."""
+        await scene.place.ready()
+        deadline = time.monotonic() + REACHED_S
+        while scene.place.is_alive and time.monotonic() < deadline:
+            await scene.weather(self.point.weather)
+            await scene.place.dead_within(1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill(Blow):
+    """SIGKILL from outside at a random moment."""
+
+    name: str = "at a random moment"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Some time within three seconds."""
+        await asyncio.sleep(scene.dice.uniform(0, 3))
+        scene.place.signal(signal.SIGKILL)
+        return await scene.place.dead_within(REACHED_S)
+
+
+@dataclass(frozen=True, slots=True)
+class KillSigner(Blow):
+    """SIGKILL to the process that holds the keys, at random moments while it signs."""
+
+    name: str = "signer killed"
+    count: int = 4
+
+    async def fall(self, scene: Scene) -> bool:
+        """Each time as soon as it is back."""
+        killed = 0
+        deadline = time.monotonic() + 2 * REACHED_S
+        while killed < self.count and time.monotonic() < deadline:
+            await asyncio.sleep(scene.dice.uniform(0.5, 2.0))
+            for pid in scene.place.signers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+        return killed >= self.count
+
+
+@dataclass(frozen=True, slots=True)
+class RestartDatabase(Blow):
+    """PostgreSQL loses everything that it had not made durable, and every connection."""
+
+    name: str = "pg_ctl restart -m immediate"
+    is_sudden = True
+
+    async def fall(self, scene: Scene) -> bool:
+        """Returns when it is up again."""
+        if scene.restart_database is None:
+            return False
+        await scene.restart_database()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class LoseCommits(Blow):
+    """The answers of some COMMITs are lost, with their connections."""
+
+    name: str = "answer of COMMIT lost"
+    count: int = 5
+    is_sudden = True
+
+    async def fall(self, scene: Scene) -> bool:
+        """Until so many are lost."""
+        if scene.wire is None:
+            return False
+        wanted, deadline = scene.wire.lost + self.count, time.monotonic() + REACHED_S
+        scene.wire.lose(self.count)
+        while not (met := scene.wire.lost >= wanted) and time.monotonic() < deadline:  # noqa: ASYNC110  many connections feed it
+            await asyncio.sleep(0.02)
+        return met
+
+
+@dataclass(frozen=True, slots=True)
+class Sleepwalk(Blow):
+    """SIGSTOP past every lease of orders and attempts, and then on as if nothing had been. Nobody else may sign meanwhile."""
+
+    name: str = "stopped past its lease"
+
+    async def fall(self, scene: Scene) -> bool:
+        """A second program on the home is refused, while the first one sleeps and when it wakes."""
+        scene.place.signal(signal.SIGSTOP)
+        try:
+            other = await scene.place.beside("all")
+            async with asyncio.timeout(REACHED_S):
+                code = await other.wait()
+            if code != 2:
+                scene.shop.found.append(
+                    Found("other", f"a second program began to sign on the home of one that was stopped (exit code {code})")
+                )
+            await asyncio.sleep(LEASE_S)
+        finally:
+            scene.place.signal(signal.SIGCONT)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FullDisk(Blow):
+    """No file of the program may grow: the database, or the signer's journal too."""
+
+    name: str
+    bytes_left: int
+    seconds: float = 3.0
+
+    async def fall(self, scene: Scene) -> bool:
+        """For a while; then there is space. It fell where somebody was told to come again, or where the signer ended itself."""
+        before = scene.shop.refusals.total() + scene.place.said("signer.ended")
+        scene.place.fill_disk(bytes_left=self.bytes_left)
+        await asyncio.sleep(self.seconds)
+        scene.place.fill_disk(bytes_left=None)
+        return scene.shop.refusals.total() + scene.place.said("signer.ended") > before
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSteps(Blow):
+    """The wall clock jumps and comes back."""
+
+    name: str
+    off_ms: int
+    seconds: float = 4.0
+
+    async def fall(self, scene: Scene) -> bool:
+        """Both edges are steps."""
+        scene.place.turn_clock(self.off_ms)
+        await asyncio.sleep(self.seconds)
+        scene.place.turn_clock(0)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class NodesDown(Blow):
+    """Every node of every network is away."""
+
+    name: str = "all nodes down"
+    seconds: float = 6.0
+
+    async def fall(self, scene: Scene) -> bool:
+        """For a while."""
+        await scene.weather("down")
+        await asyncio.sleep(self.seconds)
+        await scene.heal()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyWallet(Blow):
+    """More is asked for than the hot address has; later it has it."""
+
+    name: str = "hot wallet empty"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Orders are held for liquidity, and go when coins arrive."""
+        for _ in range(3):
+            await scene.shop.order("BTC", "BTC", "15")
+        deadline, held = time.monotonic() + REACHED_S, False
+        async with scene.place.commands() as commands:
+            while not held and time.monotonic() < deadline:
+                rows = await commands.list_orders(state="held", app_id="", chain="BTC", limit=100)
+                held = any(row["hold_reason"].startswith("liquidity") for row in rows)
+                await asyncio.sleep(0.1)
+        await scene.shop.fund("BTC", "BTC", 60)
+        return held
+
+
+def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
+    """Size 1: two labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
+
+    Consecutive seeds choose consecutive labels.
+    """
+    dice = random.Random(seed)
+    everything = _others(database, restarts=restarts)
+    if size <= 1:
+        labels = chosen(database, seed, 4)
+        others = [everything[seed % len(everything)]]
+        found = _kills(labels, dice, rounds=1) + _recovery(database, dice, 2) + [Kill()] + others
+    else:
+        rounds = size - 1
+        found = _kills(points(database), dice, rounds=rounds) + _recovery(database, dice, 4) * rounds
+        found += [Kill() for _ in range(3 * rounds)] + everything * rounds
+    if only:
+        found = [blow for blow in (*_kills(points(database), dice, rounds=1), Kill(), *everything) if blow.name in only]
+    return found
+
+
+def _kills(labels: Sequence[Point], dice: random.Random, *, rounds: int) -> list[Blow]:
+    return [KillAt(point, visit(point, dice)) for _ in range(rounds) for point in labels]
+
+
+def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
+    return [KillAt(point, 1, again=True) for point in recovery(database, dice, depth)] + [Kill()]
+
+
+def _others(database: str, *, restarts: bool) -> list[Blow]:
+    found: list[Blow] = [
+        KillSigner(),
+        EmptyWallet(),
+        NodesDown(),
+        ClockSteps("clock an hour ahead", HOUR_MS),
+        ClockSteps("clock an hour behind", -HOUR_MS),
+        Sleepwalk(),
+        FullDisk("disk full to the last byte", 0),
+    ]
+    if database == "sqlite":
+        found.append(FullDisk("disk nearly full", 20_000))
+    else:
+        found.append(LoseCommits())
+        if restarts:
+            found.append(RestartDatabase())
+    return found

@@ -1,0 +1,1 @@
+"""What hostile callers send, one file a kind of attack."""

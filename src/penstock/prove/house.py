@@ -1,0 +1,165 @@
+"""The whole product in one process on any list of boxes, in virtual time: real rooms, rails, signer and SQLite; it can die and live again.
+
+A house outlives its program: home folder, keys, the signer's journal, the networks and whoever receives its webhooks stay. A life is one
+process of the program, from its start to a crash or an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from penstock.config import NetworkSettings, Settings
+from penstock.db import Database, SqliteDatabase
+from penstock.devnet.box import BoxNetwork
+from penstock.ids import IdSource
+from penstock.prove.reach import BoxPost
+from penstock.prove.simulation import SEAL, MemoryJournal
+from penstock.prove.virtual import START_MS, Journal, VirtualLoop, VirtualRuntime
+from penstock.rails.rpc import Post
+from penstock.signer.local import LocalSigner
+from penstock.signer.policy import allowed_networks, load_catalog
+from penstock.signer.seed import create_seed
+from penstock.vault import Vault
+from penstock.webhooks.deliver import Targets
+from penstock.wiring import Product, World
+
+T = TypeVar("T")
+
+OpenDatabase = Callable[[VirtualRuntime, Path], SqliteDatabase]
+"""How a life opens the one file; an auditor opens it in a way of its own."""
+Never = Callable[[str, int], bool]
+
+
+class House:
+    """One home on some networks, and lives of the program one after another."""
+
+    def __init__(
+        self,
+        home: Path,
+        networks: Sequence[BoxNetwork],
+        targets: Targets,
+        *,
+        loop: VirtualLoop,
+        source: random.Random,
+        journal: Journal,
+        settings: Settings | None = None,
+        node_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.journal = journal
+        self.networks = {network.name: network for network in networks}
+        self.nodes = BoxPost(networks)
+        self.post: Post = self.nodes
+        self.fetch: Callable[..., Any] = _no_prices
+        self.open_database: OpenDatabase = SqliteDatabase
+        self.clock_shift_ms = 0
+        self.frozen_until_s: Callable[[], float] = lambda: 0.0
+        self.visited: list[str] = []
+        self._targets = targets
+        self._source = source
+        chosen = node_settings or {}
+        of_networks = {network.name: self._of_nodes(network, chosen.get(network.name, {})) for network in networks}
+        self.settings = replace(settings or Settings(home=home), home=home, networks=of_networks)
+        first = VirtualRuntime(loop, source, journal)
+        self.vault = Vault.create(home, first, passphrase=None, key_file=True)
+        self.keys = create_seed(home, self.vault, first)
+        self.signed = MemoryJournal()
+        self._lives: list[_Life] = []
+
+    def _of_nodes(self, network: BoxNetwork, chosen: Mapping[str, Any]) -> NetworkSettings:
+        wanted = {**network.settings, **chosen}
+        form = wanted.pop("rpc_url", "{url}")
+        return NetworkSettings(rpc_urls=tuple(form.format(url=url) for url in self.nodes.urls(network.name)), **wanted)
+
+    def now_ms(self) -> int:
+        """The clock that the networks and everybody outside share."""
+        return START_MS + int(self.loop.time() * 1000)
+
+    @property
+    def product(self) -> Product:
+        """The rooms of the life that began first. Raises LookupError where nothing lives."""
+        if not self._lives or self._lives[0].product is None:
+            raise LookupError("nothing lives here")
+        return self._lives[0].product
+
+    @property
+    def products(self) -> list[Product]:
+        """The rooms of every process."""
+        return [life.product for life in self._lives if life.product is not None]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Virtual time goes on until this is done. Raises Crash where the program dies before."""
+        return self.loop.run_until_complete(work)
+
+    def start(self, *, crash_at: Never | None = None) -> None:
+        """A life of the program, up to where its pumps run. Raises Crash where it dies before."""
+        self.run(self._begin(crash_at, "all"))
+
+    async def add_worker(self, crash_at: Never | None = None) -> None:
+        """A second process over the same database and signer. `serve` on SQLite is alone; here the two never write at the same moment."""
+        await self._begin(crash_at, "worker")
+
+    async def _begin(self, crash_at: Never | None, role: str) -> None:
+        runtime = VirtualRuntime(self.loop, self._source, self.journal)
+        runtime.shift_ms = lambda: self.clock_shift_ms
+        runtime.frozen_until_s = self.frozen_until_s if not self._lives else runtime.frozen_until_s
+        if crash_at is not None:
+            runtime.crash_at = crash_at
+        life = _Life(self, runtime)
+        self._lives.append(life)
+        await life.begin(role, number=len(self._lives))
+
+    def die(self) -> None:
+        """Power off, whatever was under way; clients of the life end with it."""
+        for life in self._lives:
+            self.visited += list(life.runtime.visits)
+            life.end()
+        self._lives = []
+        while tasks := asyncio.all_tasks(self.loop):
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+
+class _Beside(Product):
+    """A second process: what another one has leased is not its own."""
+
+    def _take_over(self, tx: Any) -> None:
+        del tx
+
+
+class _Life:
+    """One process of the program."""
+
+    def __init__(self, house: House, runtime: VirtualRuntime) -> None:
+        self.runtime = runtime
+        self.product: Product | None = None
+        self._house = house
+        self._database: Database | None = None
+
+    async def begin(self, role: str, *, number: int) -> None:
+        house, runtime = self._house, self.runtime
+        self._database = database = house.open_database(runtime, house.settings.home / "penstock.db")
+        await database.migrate()
+        ids = await IdSource.lease(runtime, database, f"house {number}")
+        allowed = allowed_networks(house.settings, load_catalog(house.settings), every=True)
+        signer = LocalSigner(house.keys, house.signed, runtime, allowed, SEAL)
+        world = World(runtime, house.post, house._targets, house.fetch)
+        make = Product if number == 1 else _Beside
+        self.product = make(house.settings, world, database, ids, house.vault, signer, SEAL)
+        await self.product.connect()
+        await self.product.start(role)
+
+    def end(self) -> None:
+        self.runtime.bury()
+        if self._database is not None:
+            self._database._close()
+
+
+async def _no_prices(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
+    raise ValueError(f"{url} is not asked here ({bytes_max}, {timeout_s})")

@@ -1,0 +1,92 @@
+"""Bugs that show on Lightning's network alone, or there first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.prove.planted.bug import Bug
+from penstock.prove.planted.patch import Edit
+
+LIGHTNING: Final = (
+    Bug(
+        name="no-answer-is-failure",
+        plan="M15",
+        room="lightning",
+        network="LIGHTNING",
+        history="A status query that failed was taken for a payment that failed; the payment was under way and settled.",
+        edits=(
+            Edit(
+                "penstock.rails.lightning.rail:LightningRail.observe",
+                "    seen = await self._look(order, memory)",
+                "    try:\n"
+                "        seen = await self._look(order, memory)\n"
+                "    except NodeUnreachable:\n"
+                "        return FailedOnChain(order.payment_hash, self._runtime.now_ms(), 0, 'no answer')",
+            ),
+        ),
+        caught_by="",
+        seed=0,
+    ),
+    Bug(
+        name="expired-invoice-is-failure",
+        plan="M16",
+        room="lightning",
+        network="LIGHTNING",
+        history="The invoice had expired while its payment was in flight, and was called failed; the recipient took it all the same.",
+        edits=(
+            Edit(
+                "penstock.rails.lightning.rail:LightningRail.observe",
+                "        case Fate.PENDING:\n            return Pending()",
+                "        case Fate.PENDING:\n"
+                "            if self._runtime.now_ms() > codec.parse(order.invoice, order.chain_id).expires_s * 1000 - 60_000:\n"
+                "                return FailedOnChain(order.payment_hash, self._runtime.now_ms(), 0, 'expired')\n"
+                "            return Pending()",
+            ),
+        ),
+        caught_by="should have arrived",
+        seed=1,
+    ),
+    Bug(
+        name="failure-believed-at-once",
+        room="lightning",
+        network="LIGHTNING",
+        history="FAILED was believed while a call of ours lay on its way to the node, which takes the hash of a failed payment again.",
+        edits=(
+            Edit(
+                "penstock.rails.lightning.fates:Memory.certainly_failed", "sure = self.sent == 1", "return True\n    sure = self.sent == 1"
+            ),
+        ),
+        caught_by="",
+        seed=0,
+    ),
+    Bug(
+        name="lost-call-made-again-elsewhere",
+        room="lightning",
+        network="LIGHTNING",
+        history="A call that got no answer was made again at the node's second address and counted once. (A hundred seeded months found it.)",
+        edits=(
+            Edit(
+                "penstock.rails.lightning.rail:LightningRail._submit",
+                "(answer,) = await self._nodes.ask(self._nodes.usable()[0], [Call(SEND, (order,))])",
+                "answer = await self._nodes.read(Call(SEND, (order,)), _is(Submission))",
+            ),
+        ),
+        caught_by="",
+        seed=0,
+    ),
+    Bug(
+        name="look-dated-too-early",
+        room="orders",
+        network="LIGHTNING",
+        history="A look at what the node owns was dated when it began: a payment that began and ended meanwhile looked like money that left.",
+        edits=(
+            Edit(
+                "penstock.orders.treasury:Treasury.look",
+                "Look(chain, address, began_ms, self._runtime.now_ms(), held)",
+                "Look(chain, address, began_ms, began_ms, held)",
+            ),
+        ),
+        caught_by="",
+        seed=0,
+    ),
+)

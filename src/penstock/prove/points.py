@@ -1,0 +1,98 @@
+"""Where the program is killed: every named crash point, what it is in the road of a withdrawal, and the weather that it needs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from penstock.db import migrations
+
+Weather = Literal["", "start", "migration", "fork", "spike", "down", "slow"]
+"""What makes the program come by: ordinary load, its own start, a start on an older schema, a reorganisation, fees that rise, nodes that are
+away, or half a minute of patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One label and the step after which, or before which, it lies."""
+
+    label: str
+    step: str
+    weather: Weather = ""
+    database: str = ""
+    """Only on this one."""
+
+
+_ROAD: Final = (
+    Point("intake:unreserved", "order inserted, its reserve not posted"),
+    Point("intake:before", "order, reserve and key written, not committed"),
+    Point("intake:after", "order committed, no answer yet"),
+    Point("answer:begun", "half of the answer sent"),
+    Point("send.claim:after", "order leased, nothing bound"),
+    Point("bind:before", "resource taken, not committed"),
+    Point("bind:after", "resource committed, nothing signed"),
+    Point("sign:before", "signed, bytes not stored"),
+    Point("sign:after", "bytes stored, no node has the first of them"),
+    Point("flight:submit", "bytes on their way to a node"),
+    Point("submit:after", "the node has answered, its answer not recorded"),
+    Point("sent:before", "the answer written, not committed"),
+    Point("sent:after", "the answer recorded"),
+    Point("follow.claim:after", "attempt leased to be observed"),
+    Point("flight:observe", "in the middle of asking nodes"),
+    Point("settle:before", "seen and decided, not committed"),
+    Point("settle:booked", "settled in the ledger, event not queued"),
+    Point("settle:after", "settled, event not picked up"),
+    Point("deliver.claim:after", "event leased, not sent"),
+    Point("flight:webhook", "the webhook on its way"),
+    Point("webhook:sent", "the receiver has said success, not recorded"),
+    Point("webhook.record:before", "success written, not committed"),
+    Point("webhook.record:after", "success recorded"),
+    Point("treasury:before", "chain read, coins not booked", "start"),
+    Point("treasury:after", "coins booked at the start", "start"),
+    Point("ids.lease:before", "worker number taken, not committed", "start"),
+    Point("ids.lease:after", "worker number leased, nothing runs yet", "start"),
+    Point("take_over:before", "the dead one's leases freed, not committed", "start", "sqlite"),
+    Point("take_over:after", "the dead one's leases freed", "start", "sqlite"),
+    Point("ids.renew:before", "worker number kept, not committed", "slow"),
+    Point("ids.renew:after", "worker number kept", "slow"),
+    Point("follow:again", "a block undone, the same bytes not given again", "fork"),
+    Point("bump:before", "the dearer version written, not committed", "spike"),
+    Point("bump:after", "the dearer version stored, not signed", "spike"),
+    Point("bump:sent", "the dearer version sent", "spike"),
+    Point("follow.later:before", "no node answers: to be asked later, not committed", "down"),
+    Point("follow.later:after", "no node answers: to be asked later", "down"),
+)
+
+
+def points(database: str) -> list[Point]:
+    """Every point of a database's kind, migrations first: they need one that is not there yet."""
+    schema = [
+        Point(f"migrate:{number:04d}:{when}", f"schema {name}{' not' if when == 'before' else ''} committed", "migration")
+        for number, name, _ in migrations()
+        for when in ("before", "after")
+    ]
+    return schema + [point for point in _ROAD if point.database in {"", database}]
+
+
+def chosen(database: str, seed: int, count: int) -> list[Point]:
+    """So many points, or all: consecutive seeds choose consecutive ones of a fixed shuffle, so that a few seeds cover every label."""
+    every = points(database)
+    if count >= len(every):
+        return every
+    shuffled = random.Random(7).sample(every, len(every))
+    first = seed * count % len(every)
+    found = {point.label for point in (shuffled + shuffled)[first : first + count]}
+    return [point for point in every if point.label in found]
+
+
+def visit(point: Point, dice: random.Random) -> int:
+    """At which visit to die: the first one where there are few."""
+    return 1 if point.weather else dice.randint(1, 4)
+
+
+def recovery(database: str, dice: random.Random, depth: int) -> Sequence[Point]:
+    """Points that every start passes, one crash after the other: a recovery that dies while it recovers."""
+    at_start = [point for point in points(database) if point.weather == "start"]
+    return [dice.choice(at_start) for _ in range(depth)]

@@ -1,0 +1,72 @@
+"""What `penstock prove` makes of its lanes' answers."""
+
+import importlib
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from penstock.prove import report
+from penstock.prove.run import LANES, chosen, prove
+
+
+def proof_of(**functions):
+    lanes = [replace(lane, function=f"tests.fixtures.lanes:{functions[lane.name]}") for lane in LANES if lane.name in functions]
+    said = []
+    return prove(lanes, minutes=0.1, seed=7, size=1, say=lambda _, line: said.append(line)), said
+
+
+def read(proof):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report.on_terminal(proof))
+    return console.file.getvalue()
+
+
+def test_what_was_tried_is_summed_over_all_lanes_and_says_itself_in_numbers():
+    proof, said = proof_of(planted="sound", races="waits")
+    values = json.loads(json.dumps(proof.values))
+    assert (values["orders"], values["planted_bugs"], values["planted_bugs_caught"], values["seed"]) == (17, 2, 2, 7)
+    sums = ("double_payments", "lost_orders", "ledger_imbalances", "overdrafts", "lost_events", "leaked_secrets", "other_breaches")
+    assert {values[name] for name in sums} == {0}
+    assert proof.holds
+    assert "one of one" in said
+    assert "nothing was lost. Every planted bug was seen." in read(proof)
+
+
+def test_where_no_planted_bug_was_looked_for_none_is_said_to_be_seen():
+    proof, _ = proof_of(races="waits")
+    assert "nothing was lost." in read(proof)
+    assert "planted bug was seen" not in read(proof)
+
+
+def test_a_breach_is_counted_by_its_kind_and_shown_with_what_replays_it():
+    proof, _ = proof_of(planted="sound", crash="breached")
+    assert proof.values["double_payments"] == 1
+    assert not proof.holds
+    assert "again: penstock prove --seed 7" in read(proof)
+    page = report.page(proof)
+    assert "w3 &lt;b&gt;paid&lt;/b&gt; twice" in page
+    assert "Seeds until each planted bug was caught" in page
+
+
+def test_a_planted_bug_that_nobody_saw_is_no_proof():
+    assert not proof_of(planted="missed")[0].holds
+
+
+def test_a_lane_that_breaks_down_is_a_breach_and_the_others_go_on():
+    proof, _ = proof_of(planted="broken", races="waits")
+    assert (proof.values["other_breaches"], proof.values["orders"]) == (1, 5)
+    assert "no space left on device" in read(proof)
+
+
+def test_a_lane_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no lane is called nonsense"):
+        chosen(["nonsense"])
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
+def test_every_lane_is_there(lane):
+    module, _, name = lane.function.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))

@@ -1,0 +1,128 @@
+"""What travels over the signer's socket: the same intents on both sides, nothing else taken for a request, and no stranger answered."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.intent import Death, Resource, Signed
+from penstock.signer import wire
+from penstock.signer.server import SignerServer
+from tests.unit.test_signer import pay
+
+INTENT = pay(resources=(Resource("a" * 64 + ":1", 7),))
+
+
+def over(value):
+    """As it comes out on the other side."""
+    return wire.decoded(wire.framed(value)[4:])
+
+
+def test_intents_deaths_and_signatures_come_out_as_they_went_in():
+    intents = [INTENT, dataclasses.replace(INTENT, contract=None, fee_cap=10**77)]
+    (batch,) = wire.batches(intents)
+    assert wire.intents_of(over({"x": batch})["x"]) == intents
+    deaths = [Death(7, 'proof "é" \U0001f600')]
+    (batch,) = wire.batches(deaths)
+    assert wire.deaths_of(over({"x": batch})["x"]) == deaths
+    signed = Signed(1, 2, "0xab", b"\0\xff")
+    assert wire.signed_of(over({"x": [wire.shown(signed)]})["x"]) == [signed]
+
+
+def test_what_is_too_much_for_one_frame_goes_in_several_in_order():
+    long = [dataclasses.replace(INTENT, attempt_id=n, sender="x" * 300_000) for n in range(8)]
+    batches = [[item["attempt_id"] for item in batch] for batch in wire.batches(long)]
+    assert batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert [len(batch) for batch in wire.batches([Death(n, "") for n in range(2_500)])] == [1_000, 1_000, 500]
+    with pytest.raises(wire.Malformed, match="at most"):
+        wire.framed({"x": "x" * wire.FRAME_BYTES_MAX})
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_whatever_the_bytes_are_they_are_an_object_or_malformed(body):
+    with contextlib.suppress(wire.Malformed):
+        assert isinstance(wire.decoded(body), dict)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1.0}',
+        b'{"a":1e3}',
+        b'{"a":NaN}',
+        b'{"a":' + b"9" * 80 + b"}",
+        b'{"a":"\\ud800"}',
+        b'{"a":1}{}',
+        b'\xef\xbb\xbf{"a":1}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a":[[[[[[[[1]]]]]]]]}',
+        b"7",
+    ],
+)
+def test_loose_json_is_malformed(body):
+    with pytest.raises(wire.Malformed):
+        wire.decoded(body)
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("intent must have exactly the fields", {"raw": "00"}),
+        ("attempt_id must be a whole number", {"attempt_id": True}),
+        ("slot must be a whole number", {"slot": "0"}),
+        ("chain must be a text", {"chain": 1}),
+        ("contract must be a text or null", {"contract": 1}),
+        ("terms must be whole numbers by name", {"terms": {"gas": "1"}}),
+        ("terms must be whole numbers by name", {"terms": []}),
+        ("payments must be a list", {"payments": {}}),
+        ("payment must have exactly the fields", {"payments": [{"order_id": 1}]}),
+        ("units must be a whole number", {"payments": [dataclasses.asdict(INTENT.payments[0]) | {"units": False}]}),
+        ("seal must be a text", {"payments": [dataclasses.asdict(INTENT.payments[0]) | {"seal": None}]}),
+        ("name must be a text", {"resources": [{"name": 1, "units": 1}]}),
+    ],
+)
+def test_an_intent_of_wrong_kinds_is_malformed_and_names_the_field(words, change):
+    with pytest.raises(wire.Malformed, match=words):
+        wire.intents_of([json.loads(json.dumps(dataclasses.asdict(INTENT))) | change])
+
+
+class Surprised:
+    """A signer that fails as none should, with a secret in its mouth."""
+
+    async def standing(self):
+        raise RuntimeError("the seed is abandon abandon about")
+
+
+def asked(server, request):
+    """One request over a real pair of sockets, and all that comes back."""
+
+    async def scenario():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        talking = asyncio.ensure_future(server.talk(reader, writer))
+        our_reader, our_writer = await asyncio.open_connection(sock=ours)
+        our_writer.write(b"" if request is None else wire.framed(request))
+        answer = await wire.read_frame(our_reader, body_s=10)
+        await wire.hang_up(our_writer)
+        await talking
+        return answer
+
+    return asyncio.run(scenario())
+
+
+def test_a_user_that_may_not_ask_is_turned_away_before_it_asks():
+    answer = asked(SignerServer(Surprised(), frozenset({2**31 - 5}), broken=lambda: None), None)
+    assert answer["error"]["code"] == "stranger"
+
+
+def test_a_surprise_is_one_constant_sentence_and_tells_nothing():
+    answer = asked(SignerServer(Surprised(), frozenset({os.geteuid()}), broken=lambda: None), {"op": "standing"})
+    assert answer == {"error": {"code": "internal", "text": "the signer failed at this request; its log names the kind of failure"}}
