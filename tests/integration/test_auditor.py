@@ -271,8 +271,9 @@ def test_what_nobody_takes_up_is_late_after_ten_minutes(migrated_url):
 def test_readiness_says_what_was_found_until_it_is_acknowledged(migrated_url):
     async def body(r, road, auditor_):
         room = readiness.Readiness(
-            runtime=r.runtime, database=r.database, board=road.board, prices=road.board._prices, treasury=road.treasury, signer=road.signer
+            runtime=r.runtime, database=r.database, board=road.board, prices=road.board._prices, treasury=road.treasury
         )
+        room.signer = road.signer
         await auditor_.turn()
         assert (await room.reasons())[0] == []
         await touch(r, "UPDATE balance SET available = :available WHERE holder = 'u:1000001'", available=7)

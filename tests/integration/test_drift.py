@@ -75,7 +75,7 @@ def test_a_base_unit_that_left_without_us_stops_the_network_and_is_named(house):
         terms={"gas_limit": 90_000, "max_fee_per_gas": 2 * chain.next_base_fee() + 10**9, "max_priority_fee_per_gas": 10**9}, fee_cap=10**18,
     )  # fmt: skip
     with capture_logs() as logs:
-        txid = chain.submit(codec.sign(stolen, derive(house._seed, codec.path(chain_id, 0))).raw)
+        txid = chain.submit(codec.sign(stolen, derive(house.keys, codec.path(chain_id, 0))).raw)
         since = final_at(house, txid)
         told = told_after(house, since, "treasury.outflow.unexplained", logs, token=USDT.id)
     assert (told["log_level"], told["missing"]) == ("error", "0.000001")

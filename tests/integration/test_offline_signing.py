@@ -19,7 +19,7 @@ def test_what_an_offline_signer_made_is_the_orders_transaction_to_the_last_byte(
         house.run(house.withdraw("a", "BTC", "0.015", address))
         (version,) = house.run(house.until("a", "sending", "confirming"))["attempts"][0]["versions"]
         psbt = PSBT.from_base64(ask(house, "a")["psbt"])
-        assert psbt.sign_with(bip32.HDKey.from_seed(house._seed.master())) == 1
+        assert psbt.sign_with(bip32.HDKey.from_seed(house.keys.master())) == 1
         checked = ask(house, "a", psbt.to_base64())
         assert checked["txid"] == version["txid"]
         assert checked["hex"].startswith("02000000")
