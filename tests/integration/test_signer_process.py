@@ -47,8 +47,7 @@ async def until(probe):
 
 async def talk(house, data):
     """Raw bytes in, one frame out; None when it closed without a word."""
-    with wire.reachable(house.socket) as name:
-        reader, writer = await asyncio.open_unix_connection(name)
+    reader, writer = await wire.connected(house.socket, house.runtime)
     try:
         writer.write(data)
         return await wire.read_frame(reader, body_s=WAIT_S)

@@ -51,6 +51,12 @@ def test_a_breach_is_counted_by_its_kind_and_shown_with_what_replays_it():
     assert "Seeds until each planted bug was caught" in page
 
 
+def test_what_a_lane_counts_never_hides_a_breach_that_it_found():
+    proof, _ = proof_of(canaries="leaked")
+    assert proof.values["leaked_secrets"] == 1
+    assert not proof.holds
+
+
 def test_a_planted_bug_that_nobody_saw_is_no_proof():
     assert not proof_of(planted="missed")[0].holds
 

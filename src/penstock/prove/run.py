@@ -144,7 +144,7 @@ def _sums(results: Sequence[Tried]) -> dict[str, int]:
     counts: Counter[str] = Counter({"planted_bugs": 0, "planted_bugs_caught": 0})
     for tried in results:
         counts.update(tried.counts)
-    return {**{name: found[name] for name in SUMS.values()}, **counts}
+    return {**counts, **{name: found[name] for name in SUMS.values()}}
 
 
 def _lane(tried: Tried) -> dict[str, Any]:

@@ -85,8 +85,7 @@ class RemoteSigner(PublicAddresses):
                 raise SignerAway("the signer is out of order: its answer makes no sense")
 
     async def _exchange(self, frame: bytes) -> dict[str, Any] | None:
-        with wire.reachable(self._path) as name:
-            reader, writer = await asyncio.open_unix_connection(name)
+        reader, writer = await wire.connected(self._path, self._runtime)
         try:
             writer.write(frame)
             with contextlib.suppress(ConnectionError):
