@@ -98,7 +98,9 @@ class Tamperer:
     def _findings(self, tamper: Callable[[Tx], None]) -> set[tuple[str, str]]:
         def job(tx: Tx) -> None:
             tamper(tx)
-            raise _Undo({(f.invariant, f.text) for f in recompute(tx, self._house.terms, self._house.journal()).findings})
+            report = recompute(tx, self._house.terms, self._house.said)
+            self._house.said.close(report)
+            raise _Undo({(f.invariant, f.text) for f in report.findings})
 
         try:
             self._house.run(self._house.database.write("tamper", job))
