@@ -242,11 +242,11 @@ class Commands:
 
     async def audit(self) -> dict[str, Any]:
         """Recompute everything. What breaks the books halts what it is about, as it does in the passes of `serve`."""
-        journal = "the signer's journal says the same"
+        journal = "agrees"
         try:
             report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), journal=self._p.signer.entries)
         except SignLater as later:
-            journal = f"not compared with the signer's journal: {later}"
+            journal = f"not compared: {later}"
             report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
         now_ms = self._p.runtime.now_ms()
         await self._p.database.write("audit.note", lambda tx: auditor.note(tx, self._p.catalog, report.findings, now_ms=now_ms, whole=True))
@@ -258,7 +258,7 @@ class Commands:
             "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings]
             + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else [])
             + [{"invariant": "I9", "text": text} for text in await self.holds()],
-            "journal": journal if not any(f.invariant == "I9" for f in report.breaches) else "the signer's journal says something else",
+            "journal": journal if not any(f.invariant == "I9" for f in report.breaches) else "differs",
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 

@@ -267,7 +267,7 @@ def audit(report: Mapping[str, Any]) -> RenderableType:
             + ("the books are sound." if clean else "THE BOOKS DIFFER."),
             style="green" if clean else "bold red",
         ),
-        Text(f"Journal: {report['journal']}."),
+        Text(f"Signer's journal: {report['journal']}."),
     ]
     if report["breaches"]:
         parts.append(rows("Breaches (stop)", report["breaches"]))
