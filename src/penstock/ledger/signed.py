@@ -40,9 +40,11 @@ class Said:
     def compare(self, tx: Tx, report: Report) -> None:
         """Both ways, in pages. What the tables have and the journal has not said yet is kept until `close`."""
         for keys in pages(self._signed):
-            stored = _versions(tx, {attempt_id for attempt_id, _ in keys})
+            attempt_ids = {attempt_id for attempt_id, _ in keys}
+            stored, held = _versions(tx, attempt_ids), _strays(tx, attempt_ids)
             for key in keys:
-                self._check(report, key, stored.get(key))
+                if key in stored or key not in held:
+                    self._check(report, key, stored.get(key))
         self._unheard = {
             key: row["chain"]
             for ids in pages(ids_of(tx, "attempt"))
@@ -80,6 +82,15 @@ def _versions(tx: Tx, attempt_ids: Iterable[int]) -> dict[tuple[int, int], Row]:
         k=[{"id": attempt_id} for attempt_id in attempt_ids],
     )
     return {(row["attempt_id"], row["number"]): row for row in rows}
+
+
+def _strays(tx: Tx, attempt_ids: Iterable[int]) -> set[tuple[int, int]]:
+    """What a start has found in the journal alone: it holds the network, and says so itself."""
+    rows = tx.all(
+        "SELECT attempt_id, version FROM journal_stray WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        k=[{"id": attempt_id} for attempt_id in attempt_ids],
+    )
+    return {(row["attempt_id"], row["version"]) for row in rows}
 
 
 def _dead(tx: Tx, attempt_ids: Iterable[int]) -> list[Row]:
