@@ -215,7 +215,8 @@ class Play:
         self._lying(False)
         house.wait(30)  # what stands then is for a person
         house.run(self._resume())
-        house.run(self._until_over(MENDED_S))
+        # What was believed may leave the house short of coins that were never spent, or spent twice by its own books: that is for a person.
+        house.run(self._until_over(MENDED_S if not self.result.believed else 2 * BETWEEN_S))
         house.wait(30)
         self._check_end(while_lying)
 
@@ -356,7 +357,7 @@ class Play:
         for name in self._recipients:
             order = house.run(house.order(name))
             result.states[order["state"]] += 1
-            if order["state"] == "quarantined" and self._lost:
+            if (order["state"] == "quarantined" and self._lost) or result.believed:
                 continue
             if order["state"] not in {"succeeded", "failed"}:
                 seen = [attempt["seen"] for attempt in order["attempts"]]
@@ -370,7 +371,7 @@ class Play:
         if not while_lying and not result.reasons:
             result.breach("other", "orders waited, and nothing says why")
         house.run(self._check_fees())
-        if (halted := house.run(house.halted())) and not self._lost:
+        if (halted := house.run(house.halted())) and not self._lost and not result.believed:
             result.breach("other", f"the lane is halted at the end: {halted[:160]}")
         elif not halted and not result.found and not result.believed:
             for text in house.run(house.differences()):
