@@ -156,12 +156,28 @@ def test_a_treasury_without_the_token_is_quoted_all_the_same_and_waits_for_liqui
 def test_what_the_contract_refuses_though_the_treasury_has_enough_is_not_sent():
     bench = Bench()
     honest = bench.node.triggerconstantcontract
-    bench.node.answers["wallet/triggerconstantcontract"] = lambda body: (
-        reverted() if body["function_selector"].startswith("transfer") else honest(False, **body)
-    )
+    for node in reversed(bench.nodes):
+        assert not isinstance(prepare(bench, USDT, ALICE)[0], Unpayable)  # not by the word of one
+        node.answers["wallet/triggerconstantcontract"] = lambda body: (
+            reverted() if body["function_selector"].startswith("transfer") else honest(False, **body)
+        )
     (said,) = prepare(bench, USDT, ALICE)
     assert isinstance(said, Unpayable)
     assert not said.for_ever
+
+
+def test_one_node_that_names_no_price_makes_no_cap_that_would_not_hold():
+    """It did: bytes are burnt whatever the transaction says, and the fee was above the cap of the order."""
+    bench = Bench()
+    (honest,) = prepare(bench, USDT, ALICE)
+    bench.node.answers["wallet/getchainparameters"] = {
+        "chainParameter": [
+            {"key": key} for key in ("getEnergyFee", "getTransactionFee", "getCreateNewAccountFeeInSystemContract", "getCreateAccountFee")
+        ]
+    }
+    (said,) = prepare(bench, USDT, ALICE)
+    assert said.terms["net_fee_max"] >= honest.terms["net_fee_max"]
+    assert said.terms["fee_limit"] >= honest.terms["fee_limit"]
 
 
 @pytest.mark.parametrize("token", [NATIVE, USDT])

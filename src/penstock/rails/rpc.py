@@ -389,26 +389,36 @@ class Nodes:
             raise NodeUnreachable(f"the nodes differ on {call.method}")
         raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
 
+    async def each(self, call: Call, check: Callable[[Any], T]) -> list[T]:
+        """What every node that did not fail lately says, in order. Raises as `each_many`."""
+        return [answers[0] for answers in await self.each_many([call], check)]
+
+    async def each_many(self, calls: Sequence[Call], check: Callable[[Any], T]) -> list[list[T]]:
+        """The same of many calls of one kind, for each node that answers all of them. Raises NodeRefused or NodeUnreachable when none does."""
+        found: list[list[T]] = []
+        last = NodeUnreachable("no node answers")
+        for node in self.healthy():
+            try:
+                answers = await self.ask(node, calls)
+                fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
+                if fault is not None:
+                    raise NodeRefused(f"{node.name} refused {calls[0].method}: {fault.words}")
+                found.append([check(answer) for answer in answers])
+            except NodeUnreachable as error:
+                last = error
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {calls[0].method}: {error}")
+        if not found:
+            raise last
+        return found
+
     async def reached(self, call: Call, check: Callable[[Any], int], *, needed: int) -> int:
         """The highest number that so many nodes have reached, of one that only grows: what one of them claims alone does not count. Raises
         NodeUnreachable when fewer answer.
         """
-        values: list[int] = []
-        last = NodeUnreachable("no node answers")
-        for node in self.usable():
-            try:
-                (answer,) = await self.ask(node, [call])
-                if isinstance(answer, Fault):
-                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
-                values.append(check(answer))
-            except NodeUnreachable as error:
-                last = error
-            except ValueError as error:
-                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
-        if not values:
-            raise last
+        values = await self.each(call, check)
         if len(values) < needed:
-            raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
+            raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers")
         return sorted(values, reverse=True)[needed - 1]
 
 

@@ -166,7 +166,8 @@ class Fees:
         transfer = {"from": self._sender, "to": token.contract or _PROBE} | ({"data": data} if data else {})
         most = self._rules.native_max if token.is_native else self._rules.token_max
         try:
-            used = await self._nodes.read(Call("eth_estimateGas", (transfer,)), _at_most(most))
+            # The most that any node names: one that names too little would let the payment run out of gas.
+            used = max(await self._nodes.each(Call("eth_estimateGas", (transfer,)), _at_most(most)))
         except NodeRefused:
             # The treasury has no such token yet, so the call reverts.
             return self._rules.token_unknown
@@ -176,7 +177,7 @@ class Fees:
         transfer = {"from": sender, "to": payment.recipient, "value": hex(payment.units)}
         most = self._rules.contract_max
         try:
-            used = await self._nodes.read(Call("eth_estimateGas", (transfer,)), lambda answer: quantity(answer, GAS_BITS))
+            used = max(await self._nodes.each(Call("eth_estimateGas", (transfer,)), lambda answer: quantity(answer, GAS_BITS)))
         except NodeRefused:
             # It would refuse the coins now, or the treasury is short; what the chain says at last is what counts.
             return self._rules.contract_unknown
