@@ -19,6 +19,14 @@ ONCE_WRONG = (
     Case("lightning", "false_absence", "first", 1),
     Case("lightning", "fee_zero", "first", 1),
     Case("lightning", "balance_too_low", "first", 1),
+    # One node of TRON that asked nothing: the transaction cost more than its cap, and the next ran out of energy.
+    Case("tron", "fee_zero", "first", 1),
+    # One node that named too little gas or energy: the payment ran out of it and its order failed.
+    Case("tron", "too_little_gas", "first", 1),
+    Case("evm", "too_little_gas", "first", 1),
+    # A version that was made on a head that is not: it was dead at once, no node keeps the ledgers in which to search for it, and the order
+    # waited for ever, also long after the lie.
+    Case("xrp", "stale_head", "first", 1),
 )
 """What the product once did wrong, with what it was."""
 

@@ -357,9 +357,10 @@ _ALL: Final = (
         _turning("balance", lambda number: number * 10**12),
         limit="asks",
     ),
-    Lie("fee_zero", "asks no fee", _turning("fee", _always(0))),
-    Lie("fee_2_to_63", "asks 2^63", _turning("fee", _always(2**63))),
-    Lie("fee_times_a_million", "asks a million times the fee", _turning("fee", lambda number: number * 10**6)),
+    Lie("too_little_gas", "says that a transfer takes half of the gas or energy", _turning("work", lambda number: number // 2)),
+    Lie("fee_zero", "asks no fee", _turning("fee", _always(0)), limit="asks"),
+    Lie("fee_2_to_63", "asks 2^63", _turning("fee", _always(2**63)), limit="asks"),
+    Lie("fee_times_a_million", "asks a million times the fee", _turning("fee", lambda number: number * 10**6), limit="asks"),
 )
 
 

@@ -359,6 +359,8 @@ class Play:
             result.states[order["state"]] += 1
             if (order["state"] == "quarantined" and self._lost) or result.believed:
                 continue
+            if order["state"] == "failed" and self.case.who != "all":
+                result.breach("lost_order", f"{name} failed, and an honest node knew how to pay it: {order['states'][-1]['reason'][:160]}")
             if order["state"] not in {"succeeded", "failed"}:
                 seen = [attempt["seen"] for attempt in order["attempts"]]
                 why = f"{order['states'][-1]['reason']}; {order['waits_for']}; {seen[-1:]}"
