@@ -166,6 +166,17 @@ def test_what_the_contract_refuses_though_the_treasury_has_enough_is_not_sent():
     assert not said.for_ever
 
 
+def test_an_account_that_one_node_calls_old_and_another_new_is_paid_for_as_new():
+    """What the first node said was believed, and making the account cost more than the cap."""
+    bench = Bench()
+    bench.node.accounts = {**bench.node.accounts, ALICE: {"balance": 1}}
+    (told_old,) = prepare(bench, NATIVE, ALICE)
+    assert told_old.terms["net_fee_max"] > 1_100_000
+    bench.nodes[1].accounts = bench.node.accounts
+    (old,) = prepare(bench, NATIVE, ALICE)
+    assert old.terms["net_fee_max"] < 1_100_000
+
+
 def test_one_node_that_names_no_price_makes_no_cap_that_would_not_hold():
     """It did: bytes are burnt whatever the transaction says, and the fee was above the cap of the order."""
     bench = Bench()

@@ -391,10 +391,10 @@ class Nodes:
 
     async def each(self, call: Call, check: Callable[[Any], T]) -> list[T]:
         """What every node that did not fail lately says, in order. Raises as `each_many`."""
-        return [answers[0] for answers in await self.each_many([call], check)]
+        return [answers[0] for answers in await self.each_many([call], [check])]
 
-    async def each_many(self, calls: Sequence[Call], check: Callable[[Any], T]) -> list[list[T]]:
-        """The same of many calls of one kind, for each node that answers all of them. Raises NodeRefused or NodeUnreachable when none does."""
+    async def each_many(self, calls: Sequence[Call], checks: Sequence[Callable[[Any], T]]) -> list[list[T]]:
+        """The same of many calls, for each node that answers all of them. Raises NodeRefused or NodeUnreachable when none does."""
         found: list[list[T]] = []
         last = NodeUnreachable("no node answers")
         for node in self.healthy():
@@ -403,7 +403,7 @@ class Nodes:
                 fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
                 if fault is not None:
                     raise NodeRefused(f"{node.name} refused {calls[0].method}: {fault.words}")
-                found.append([check(answer) for answer in answers])
+                found.append([check(answer) for check, answer in zip(checks, answers, strict=True)])
             except NodeUnreachable as error:
                 last = error
             except ValueError as error:

@@ -163,10 +163,12 @@ class Fees:
 
         https://developers.tron.network/docs/account#account-activation
         """
-        kinds = await self._nodes.read_many(
+        said = await self._nodes.each_many(
             [_account(payment.recipient) for payment in payments],
             [partial(account_kind_of, address=payment.recipient) for payment in payments],
         )
+        # New by the word of one is new: the cap has to hold where an account is made and a node said that it was there.
+        kinds = ["new" if "new" in of_one else of_one[0] for of_one in zip(*said, strict=True)]
         return [
             Unpayable("the recipient is a contract, and TRON takes no plain transfer of TRX to one")
             if kind == "contract"
@@ -177,7 +179,7 @@ class Fees:
     async def _calls(self, payments: Sequence[Payment], contract: str, sender: str) -> list[Need | Unpayable]:
         """The energy of each payment, by trying it; what the contract refuses, though the treasury has enough, is not sent."""
         calls = [_transfer(contract, sender, payment.recipient, payment.units) for payment in payments]
-        tried = [_most_used(said) for said in zip(*await self._nodes.each_many(calls, called_of), strict=True)]
+        tried = [_most_used(said) for said in zip(*await self._nodes.each_many(calls, [called_of] * len(calls)), strict=True)]
         if all(call.ran for call in tried):
             return [Need(max(call.energy, ENERGY_LEAST)) for call in tried]
         held = await self._nodes.read(balance_call("wallet", contract, sender), called_of)
