@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -463,6 +463,12 @@ class Together(Generic[A, B]):
                 if not future.done():  # the work broke off: its own failure is reported by the runtime
                     future.set_exception(NodeUnreachable(f"{self._name} broke off"))
             self._waiting.clear()
+
+
+def reached_by(heights: Iterable[int], needed: int) -> int | None:
+    """The height that so many have reached, None where fewer have said one: neither one that lies high nor one that is late decides it."""
+    highest = sorted(heights, reverse=True)
+    return highest[needed - 1] if len(highest) >= needed else None
 
 
 def _parsed(content: bytes) -> Any:

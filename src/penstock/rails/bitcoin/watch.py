@@ -22,7 +22,7 @@ from penstock.rails.bitcoin.codec import decode, vsize_of
 from penstock.rails.bitcoin.talk import block_hash, height, rate
 from penstock.rails.bitcoin.transaction import outpoint
 from penstock.rails.bitcoin.wallet import wallet_path
-from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, Together, mapping
+from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, Together, mapping, reached_by
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -101,10 +101,10 @@ class Watch:
             if not views:
                 answers.append(NodeUnreachable(str(faults[-1]) if faults else "no node gave a usable answer"))
                 continue
-            answers.append(self._judged(versions, views))
+            answers.append(self._judged(versions, views, through=reached_by((view.head for view in views), self.needed)))
         return answers
 
-    def _judged(self, versions: Sequence[VersionView], views: Sequence[View]) -> Observation:
+    def _judged(self, versions: Sequence[VersionView], views: Sequence[View], *, through: int | None) -> Observation:
         seen = judge(
             versions,
             views,
@@ -113,10 +113,13 @@ class Watch:
             waited=self._waited(versions[-1].txid, views),
             stranger=self._stranger(versions, views),
         )
-        if isinstance(seen, Included) and not seen.depth:
-            log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
         if isinstance(seen, Absent) and all(view.gone and not view.searched for view in views):
             log.warning("attempt.search.incomplete", chain=self._network.chain, txid=versions[-1].txid)
+        if isinstance(seen, Included) and not seen.depth:
+            # Nothing says how much of the chain is shown by nodes that differ on the block.
+            log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
+        elif isinstance(seen, Absent | Pending | Included | Suspicious):
+            seen = replace(seen, through=through)
         return seen
 
     def _waited(self, txid: str, views: Sequence[View]) -> bool:
@@ -271,10 +274,10 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
     """What the nodes' views of one attempt mean together. Pure."""
     groups = Counter(view.landed for view in views if view.landed is not None)
     if groups:
-        landed, _ = groups.most_common(1)[0]
-        depths = sorted((view.depth for view in views if view.landed == landed), reverse=True)
-        # Depth 0: in a block by the word of fewer nodes than are needed, or of nodes that differ.
-        certain = depths[needed - 1] if len(depths) >= needed and len(groups) == 1 else 0
+        (landed, count), *others = groups.most_common(2)
+        # Depth 0: in a block by the word of fewer nodes than are needed, or of as many for two.
+        agreed = count >= needed and not any(other >= needed for _, other in others)
+        certain = sorted((view.depth for view in views if view.landed == landed), reverse=True)[needed - 1] if agreed else 0
         if certain >= depth:
             return _verdict(versions, landed)
         paid = next(version for version in versions if version.txid == landed.txid).intent.kind == "pay"
