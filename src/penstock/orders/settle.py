@@ -149,7 +149,8 @@ class Settler:
             case Dead(proof=proof):
                 self._dead(changes, attempt, orders, f"attempt proved dead: {proof}")
             case Suspicious(detail=detail):
-                changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
+                if attempt.seen != row["seen"]:  # the same as before has stopped the lane before, and whoever resumed it has seen it
+                    changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
                 changes.moves += [
                     Move(o, OrderState.QUARANTINED, detail, at_ms=changes.now_ms)
                     for o in orders
@@ -277,6 +278,8 @@ class Settler:
             k=changes.paid_by,
         )
         for chain, reason in changes.halts.items():
+            if attempts.resumed_after(tx, chain, reason[: attempts.REASON_MAX]) is not None:
+                continue  # a person let the lane go on in spite of this very attempt, which may look otherwise in between
             log.error("lane.halted", chain=chain, reason=reason)
             attempts.halt_lane(tx, chain, reason)
         return len(decided)
