@@ -25,7 +25,20 @@ def test_what_no_node_knows_is_absent_and_proves_nothing():
 def test_what_waits_in_a_pool_is_pending():
     bench = Bench(2)
     bench.nodes[1].add(FIRST.raw)
-    assert bench.observe(FIRST) == Pending()
+    seen = bench.observe(FIRST)
+    assert (seen, seen.thin) == (Pending(), True)
+    bench.nodes[0].add(FIRST.raw)
+    assert not bench.observe(FIRST).thin
+
+
+def test_one_node_of_three_that_stands_still_keeps_no_price_from_being_raised():
+    bench = Bench(3)
+    bench.add(FIRST.raw)
+    bench.observe(FIRST)
+    bench.runtime.seconds += 61
+    for node in bench.nodes[:2]:
+        node.head = 110
+    assert bench.observe(FIRST) == Pending(stuck=True)
 
 
 def test_the_newest_version_is_sent_again_while_an_older_one_waits():

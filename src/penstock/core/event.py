@@ -18,9 +18,12 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market."""
+    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market. `thin`: fewer nodes than must
+    agree hold it, and one that keeps it to itself would keep it for ever.
+    """
 
     stuck: bool = False
+    thin: bool = field(default=False, compare=False)
     through: int | None = field(default=None, compare=False)
 
 

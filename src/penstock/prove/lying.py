@@ -38,7 +38,7 @@ ORDERS: Final = 3
 WHO: Final[tuple[Who, ...]] = ("first", "second", "all")
 OUTCOMES: Final = ("", "went on", "waited for the truth", "asked a person", "believed", "BREACH")
 """From good to bad. Only where every node tells the same lie is a person asked, or the lie believed."""
-LOST_BY_OWN_NODE: Final = frozenset({"swallowed", "fake_success", "frozen", "flapping_absence"})
+LOST_BY_OWN_NODE: Final = frozenset({"swallowed", "kept_waiting", "fake_success", "frozen", "flapping_absence"})
 """On Lightning every address is the operator's one node, which alone knows what it paid: what it took and does not know any more is asked of
 a person, and never sent again; also when one address of two took it.
 """

@@ -127,7 +127,9 @@ class Watch:
         if any(view.landed is not None for view in views):
             self._since.pop(txid, None)
             return False
-        head, now = min(view.head for view in views), self._runtime.monotonic()
+        # One node that stands still among enough others keeps no price from being raised.
+        head = sorted((view.head for view in views), reverse=True)[min(self.needed, len(views)) - 1]
+        now = self._runtime.monotonic()
         if txid not in self._since and len(self._since) >= REMEMBERED_MAX:
             self._since.pop(next(iter(self._since)))
         first_head, first = self._since.setdefault(txid, (head, now))
@@ -288,7 +290,8 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         return Suspicious(f"{stranger} spends a coin of the attempt anchored at {anchor}, and is none of our versions")
     if waited or rate_of(newest) < min(view.rate_min for view in views):
         return Pending(stuck=True)  # also when the pools have thrown it out: at this rate they take it no more
-    return Pending() if any(view.spender == newest.txid for view in views) else Absent()
+    holding = sum(view.spender == newest.txid for view in views)
+    return Pending(thin=holding < needed) if holding else Absent()
 
 
 def _verdict(versions: Sequence[VersionView], landed: Landed) -> Observation:

@@ -314,7 +314,8 @@ def judge(version: VersionView, views: Sequence[View], *, needed: int, needed_fo
         if nodes < needed_for_absence:
             return Suspicious(f"{_proof(version, edge, count)}; one node alone cannot prove it: configure a second one")
     # Where one node has proved it absent the bytes have expired: to send them again would be in vain.
-    return Pending() if edges or any(view.known for view in views) else Absent()
+    holding = sum(view.known for view in views)
+    return Pending(thin=not edges and holding < needed) if edges or holding else Absent()
 
 
 def _proof(version: VersionView, edge: Block, count: int) -> str:

@@ -268,7 +268,8 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         return Pending()  # some of these nodes lack ledgers in which it could be: wait until they have them
     if _underpriced(newest.terms, views, born(newest)):
         return Pending(stuck=True)
-    return Pending() if any(view.waiting for view in views) else Absent()
+    holding = sum(view.waiting for view in views)
+    return Pending(thin=holding < needed) if holding else Absent()
 
 
 def _underpriced(terms: Mapping[str, int], views: Sequence[View], since: int) -> bool:
