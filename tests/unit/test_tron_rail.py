@@ -20,6 +20,7 @@ from penstock.rails.base import (
 )
 from penstock.rails.rpc import Call, Http, Node
 from penstock.rails.tron import codec
+from penstock.rails.tron.fees import ENERGY_UNKNOWN
 from penstock.rails.tron.talk import TronTalk
 from tests.fixtures.tron import ALICE, BLOCK_MS, BOB, CHAIN_ID, HOT, KEY, NATIVE, USDT, USDT_CONTRACT, Bench, Runtime, network, reverted
 
@@ -164,6 +165,16 @@ def test_what_the_contract_refuses_though_the_treasury_has_enough_is_not_sent():
     (said,) = prepare(bench, USDT, ALICE)
     assert isinstance(said, Unpayable)
     assert not said.for_ever
+
+
+def test_what_one_node_alone_names_as_energy_is_no_limit_that_a_payment_could_run_out_of():
+    """While the other node was away, one that named half made a payment fail on the chain, and its order with it."""
+    bench = Bench()
+    (by_two,) = prepare(bench, USDT, ALICE)
+    bench.nodes[1].down = "no answer"
+    (by_one,) = prepare(bench, USDT, ALICE)
+    assert by_one.terms["fee_limit"] > by_two.terms["fee_limit"]
+    assert by_one.terms["fee_limit"] >= ENERGY_UNKNOWN * 100
 
 
 def test_an_account_that_one_node_calls_old_and_another_new_is_paid_for_as_new():

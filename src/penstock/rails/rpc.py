@@ -293,6 +293,10 @@ class Nodes:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def enough(self, said: Sequence[object]) -> bool:
+        """Whether so many have said something that one of them alone did not."""
+        return len(said) >= min(2, len(self._nodes))
+
     def usable(self) -> list[Node]:
         """Nodes in the order in which to ask them: those that failed lately come last."""
         now = self._runtime.monotonic()

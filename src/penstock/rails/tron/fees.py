@@ -179,12 +179,15 @@ class Fees:
     async def _calls(self, payments: Sequence[Payment], contract: str, sender: str) -> list[Need | Unpayable]:
         """The energy of each payment, by trying it; what the contract refuses, though the treasury has enough, is not sent."""
         calls = [_transfer(contract, sender, payment.recipient, payment.units) for payment in payments]
-        tried = [_most_used(said) for said in zip(*await self._nodes.each_many(calls, [called_of] * len(calls)), strict=True)]
+        answers = await self._nodes.each_many(calls, [called_of] * len(calls))
+        tried = [_most_used(said) for said in zip(*answers, strict=True)]
+        # One node alone may name too little: the payment would run out of energy.
+        least = ENERGY_LEAST if self._nodes.enough(answers) else ENERGY_UNKNOWN
         if all(call.ran for call in tried):
-            return [Need(max(call.energy, ENERGY_LEAST)) for call in tried]
+            return [Need(max(call.energy, least)) for call in tried]
         held = await self._nodes.read(balance_call("wallet", contract, sender), called_of)
         return [
-            Need(max(call.energy, ENERGY_LEAST))
+            Need(max(call.energy, least))
             if call.ran
             else Unpayable("the token's contract refuses this transfer")
             if held.word is not None and held.word >= payment.units and not call.missing
