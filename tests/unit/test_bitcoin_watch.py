@@ -76,7 +76,9 @@ def test_our_own_cancel_is_a_failure_once_it_is_final():
     bench = Bench(2)
     bench.add(CANCEL.raw, height=100)
     assert bench.observe(FIRST, SECOND, CANCEL) == Included(CANCEL.txid, 100, 1, succeeded=False)
-    bench.show(head=102)
+    bench.show(head=104)
+    assert bench.observe(FIRST, SECOND, CANCEL) == Included(CANCEL.txid, 100, 5, succeeded=False)
+    bench.show(head=105)
     seen = bench.observe(FIRST, SECOND, CANCEL)
     assert (type(seen), seen.txid, seen.fee) == (FailedOnChain, CANCEL.txid, CANCEL.intent.terms["fee"])
 

@@ -280,9 +280,10 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         # Depth 0: in a block by the word of fewer nodes than are needed, or of as many for two.
         agreed = count >= needed and not any(other >= needed for _, other in others)
         certain = sorted((view.depth for view in views if view.landed == landed), reverse=True)[needed - 1] if agreed else 0
-        if certain >= depth:
-            return _verdict(versions, landed)
         paid = next(version for version in versions if version.txid == landed.txid).intent.kind == "pay"
+        # What gives money back waits longest: were its block undone, an older version could still pay.
+        if certain >= (depth if paid else max(depth, LARGE_CONFIRMATIONS)):
+            return _verdict(versions, landed)
         return Included(landed.txid, landed.block, certain, paid)
     newest = versions[-1]
     if stranger:
