@@ -24,6 +24,7 @@ IDLE_S: Final = 0.25
 """How often rows that nobody announced are looked for: those of other processes and commands."""
 BACK_OFF_S: Final = 0.1
 BACK_OFF_S_MAX: Final = 5.0
+START_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Job(Protocol[Item]):
@@ -46,6 +47,25 @@ async def every(seconds: float, turn: Callable[[], Awaitable[object]], runtime: 
         except Exception as error:  # noqa: BLE001  see above
             log.error("loop.failed", turn=getattr(turn, "__qualname__", "turn"), error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400
         await runtime.sleep(seconds)
+
+
+async def begun(step: str, work: Callable[[], Awaitable[object]], runtime: Runtime) -> None:
+    """A step of a start, which nobody else would repeat: done again while the database is away, or keeps to itself what became of a COMMIT.
+    It has to bear being done twice. Raises DatabaseUnavailable when that lasts.
+    """
+    for seconds in START_WAITS_S:
+        try:
+            await work()
+        except (DatabaseUnavailable, CommitUnknown) as error:
+            log.warning("start.again", step=step, error=type(error).__name__, detail=str(error)[:200], seconds=seconds)
+            await runtime.sleep(seconds)
+        else:
+            return
+    try:
+        await work()
+    except CommitUnknown as error:
+        text = f"the database broke off {len(START_WAITS_S) + 1} times while the program started ({step}); nothing is lost: start it again"
+        raise DatabaseUnavailable(text) from error
 
 
 class Pump:

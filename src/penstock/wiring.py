@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +38,7 @@ from penstock.orders.settle import Settler
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
-from penstock.pump import Pump, every
+from penstock.pump import Pump, begun, every
 from penstock.rails.base import Rail
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
@@ -258,17 +258,19 @@ class Product:
         """Look once at the networks, then start the tasks and pumps of a role."""
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
         if self.database.dialect == "sqlite":
-            await self.database.write("take_over", self._take_over)  # the signer's lock says that nobody else works here
+            # The signer's lock says that nobody else works here.
+            await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
         if role != "api":
             wall = clock.Clock(self.runtime, self.database)
-            await wall.begin()
+            await self._begun("look at the clock", wall.begin)
             self._every(clock.LOOK_S, wall.look)
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":
             self.treasury.comparable = self.recovery.comparable
-            await self.recovery.compare()  # before the chain is asked what it shows: what is missing here may be in the journal
-            await self.treasury.refresh()
+            # Before the chain is asked what it shows: what is missing here may be in the journal.
+            await self._begun("compare with the signer's journal", self.recovery.compare)
+            await self._begun("look at the treasury", self.treasury.refresh)
             await self.auditor.first()
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
@@ -321,6 +323,9 @@ class Product:
         """The first pass was made before the pumps began."""
         await self.runtime.sleep(auditor.PASS_S)
         await every(auditor.PASS_S, self.auditor.turn, self.runtime)
+
+    async def _begun(self, step: str, work: Callable[[], Awaitable[object]]) -> None:
+        await begun(step, work, self.runtime)
 
     def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
         self._keep(lambda: every(seconds, turn, self.runtime))

@@ -19,7 +19,17 @@ ONCE_WRONG = (
     Case("lightning", "false_absence", "first", 1),
     Case("lightning", "fee_zero", "first", 1),
     Case("lightning", "balance_too_low", "first", 1),
+    # One node of TRON that asked nothing: the transaction cost more than its cap, and the next ran out of energy.
+    Case("tron", "fee_zero", "first", 1),
+    # One node that named too little gas or energy: the payment ran out of it and its order failed.
+    Case("tron", "too_little_gas", "first", 1),
+    Case("evm", "too_little_gas", "first", 1),
+    # A version that was made on a head that is not: it was dead at once, no node keeps the ledgers in which to search for it, and the order
+    # waited for ever, also long after the lie.
+    Case("xrp", "stale_head", "first", 1),
 )
+KEPT = tuple(Case(family, "kept_waiting", "first", 1) for family in ("evm", "bitcoin", "tron", "xrp"))
+"""One node that showed in its pool what it passed on to nobody: nothing was sent again while it said so, and fees rose to their cap."""
 """What the product once did wrong, with what it was."""
 
 
@@ -35,6 +45,12 @@ def test_what_a_lie_once_did_it_does_no_more(tmp_path, case):
     result = Play(case, tmp_path)()
     assert result.found == []
     assert result.states == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("case", KEPT, ids=lambda case: case.replay)
+def test_what_one_node_keeps_to_itself_reaches_the_others_while_it_lies(tmp_path, case):
+    result = Play(case, tmp_path)()
+    assert (result.outcome, result.found, result.states) == ("went on", [], {"succeeded": 3})
 
 
 def test_there_are_many_lies_and_each_is_told_on_every_family_by_one_node_and_by_both():

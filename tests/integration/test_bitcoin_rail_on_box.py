@@ -273,7 +273,7 @@ def test_our_own_cancel_brings_everything_home_and_fails_for_good(town):
     assert town.submit(cancel).verdict is Verdict.ACCEPTED
     town.mine(2)
     assert town.observe(pay, cancel) == Included(cancel.txid, town.observe(pay, cancel).block, 2, succeeded=False)
-    town.mine()
+    town.mine(4)
     seen = town.observe(pay, cancel)
     assert (type(seen), seen.txid) == (FailedOnChain, cancel.txid)
     assert received(town) == 0

@@ -254,6 +254,40 @@ def test_an_order_whose_time_is_over_is_not_sent(town):
     assert town.settled(version) == (0, 0)
 
 
+@pytest.mark.parametrize("step_s", [3_600, -3_600])
+def test_a_step_of_the_clock_makes_no_payment_late_and_gives_none_more_time(town, step_s):
+    """An hour ahead, what had not reached the node yet was for a person; an hour back, it was sent an hour after its time."""
+    version = town.version(town.invoice(sat=1_000, expiry_s=900))
+    town.runtime.stepped_s = step_s
+    assert town.observe(version) == Absent()
+    assert town.settled(version) == (0, 0)
+    town.runtime.stepped_s = 0
+    assert town.submit(version).verdict is Verdict.ACCEPTED
+    town.later(5)
+    assert isinstance(town.observe(version), Final)
+
+    late = town.version(town.invoice(sat=1_000, expiry_s=900))
+    town.runtime.stepped_s = step_s
+    town.later(950)
+    town.asked.clear()
+    assert "its time to be sent is over" in town.submit(late).detail
+    assert "/v2/router/send" not in town.asked
+    assert isinstance(town.observe(late), Suspicious if step_s > 0 else Absent)
+    town.later(3_600)
+    assert isinstance(town.observe(late), Suspicious)
+    assert town.settled(late) == (0, 0)
+
+
+def test_an_invoice_is_not_refused_for_ever_because_the_clock_was_stepped(town):
+    invoice = town.invoice(sat=1_000, expiry_s=900)
+    town.runtime.stepped_s = 3_600
+    (held,) = town.prepare(invoice, 1_000)
+    assert isinstance(held, Unpayable) and not held.for_ever
+    town.later(900)
+    (expired,) = town.prepare(invoice, 1_000)
+    assert expired.for_ever
+
+
 def test_an_invoice_that_expires_while_it_is_paid_changes_nothing(town):
     town.do("hold")
     version = town.version(town.invoice(expiry_s=60))

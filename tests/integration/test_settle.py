@@ -6,14 +6,14 @@ import pytest
 
 from penstock.catalog import Catalog
 from penstock.core.errors import InvariantBroken
-from penstock.core.event import Dead, Final, Included, Suspicious
+from penstock.core.event import Dead, Final, Included, Pending, Suspicious
 from penstock.core.money import CoinAmount
 from penstock.db import CommitUnknown, Conflict, DatabaseUnavailable
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances, credit
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
-from tests.integration.test_road import usdt
+from tests.integration.test_road import resume, usdt
 
 
 def scenario(url, body, *, breaches=(), **options):
@@ -54,6 +54,32 @@ def test_a_dead_attempt_gives_the_order_another_try_and_only_one_of_them_pays(mi
         rows = await r.database.read(lambda tx: tx.all("SELECT slot, state FROM attempt ORDER BY slot"))
         assert [(row["slot"], row["state"]) for row in rows] == [(0, "dead"), (1, "final")]
         assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
+
+    scenario(migrated_url, body)
+
+
+def test_what_a_person_has_resumed_in_spite_of_stops_the_lane_no_more_though_its_order_stays_quarantined(migrated_url):
+    """A Lightning payment that its node has forgotten stopped the lane a minute after each `resume`, for ever."""
+
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Suspicious("its records are gone")
+        await road.follow()
+        assert "its records are gone" in await halted(r)
+        await resume(r, "the node was restored from a backup", 1)
+        for answer in (road.rail.answer, Pending(), road.rail.answer):  # it may look otherwise in between
+            road.rail.answer = answer
+            assert await road.follow() == 1
+            assert await halted(r) == ""
+        assert (await road.order("a"))["state"] == "quarantined"
+        road.rail.answer = Suspicious("a stranger has spent its coin")
+        await road.follow()
+        assert "a stranger" in await halted(r)
+        await resume(r, "our own sweep", 2)
+        road.rail.answer = final
+        await road.follow()
+        assert (await road.order("a"))["state"] == "succeeded"
 
     scenario(migrated_url, body)
 

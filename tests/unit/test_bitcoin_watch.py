@@ -25,7 +25,20 @@ def test_what_no_node_knows_is_absent_and_proves_nothing():
 def test_what_waits_in_a_pool_is_pending():
     bench = Bench(2)
     bench.nodes[1].add(FIRST.raw)
-    assert bench.observe(FIRST) == Pending()
+    seen = bench.observe(FIRST)
+    assert (seen, seen.thin) == (Pending(), True)
+    bench.nodes[0].add(FIRST.raw)
+    assert not bench.observe(FIRST).thin
+
+
+def test_one_node_of_three_that_stands_still_keeps_no_price_from_being_raised():
+    bench = Bench(3)
+    bench.add(FIRST.raw)
+    bench.observe(FIRST)
+    bench.runtime.seconds += 61
+    for node in bench.nodes[:2]:
+        node.head = 110
+    assert bench.observe(FIRST) == Pending(stuck=True)
 
 
 def test_the_newest_version_is_sent_again_while_an_older_one_waits():
@@ -63,9 +76,46 @@ def test_our_own_cancel_is_a_failure_once_it_is_final():
     bench = Bench(2)
     bench.add(CANCEL.raw, height=100)
     assert bench.observe(FIRST, SECOND, CANCEL) == Included(CANCEL.txid, 100, 1, succeeded=False)
-    bench.show(head=102)
+    bench.show(head=104)
+    assert bench.observe(FIRST, SECOND, CANCEL) == Included(CANCEL.txid, 100, 5, succeeded=False)
+    bench.show(head=105)
     seen = bench.observe(FIRST, SECOND, CANCEL)
     assert (type(seen), seen.txid, seen.fee) == (FailedOnChain, CANCEL.txid, CANCEL.intent.terms["fee"])
+
+
+def test_how_far_nodes_have_looked_is_said_by_as_many_as_are_needed():
+    """One that claims a height, or is late, or alone, decides nothing: what is not seen by then may be in a block all the same."""
+    bench = Bench(3)
+    bench.nodes[0].head, bench.nodes[1].head, bench.nodes[2].head = 10**6, 90, 100
+    assert bench.observe(FIRST).through == 100
+    bench.nodes[2].down = "refused"
+    assert bench.observe(FIRST).through == 90
+    bench.nodes[1].down = "refused"
+    assert bench.observe(FIRST).through is None
+
+
+def test_of_nodes_that_differ_on_the_block_nothing_says_how_far_they_have_looked():
+    bench = Bench(2)
+    bench.nodes[0].add(FIRST.raw, height=99)
+    bench.nodes[1].add(FIRST.raw, height=97)
+    seen = bench.observe(FIRST)
+    assert (seen.depth, seen.through) == (0, None)
+
+
+def test_one_node_of_three_that_names_another_block_keeps_nothing_from_being_final():
+    """It did, for as long as it liked."""
+    bench = Bench(3)
+    bench.nodes[0].add(SECOND.raw, height=91)
+    for node in bench.nodes[1:]:
+        node.add(FIRST.raw, height=95)
+    assert bench.observe(FIRST, SECOND) == Final(FIRST.txid, 95, 2_000)
+
+
+def test_two_nodes_of_four_that_name_another_block_are_as_many_as_the_others():
+    bench = Bench(4)
+    for node, (raw, place) in zip(bench.nodes, [(FIRST.raw, 91), (FIRST.raw, 91), (SECOND.raw, 95), (SECOND.raw, 95)], strict=True):
+        node.add(raw, height=place)
+    assert bench.observe(FIRST, SECOND).depth == 0
 
 
 def test_one_node_of_two_makes_nothing_final():

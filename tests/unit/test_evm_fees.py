@@ -49,6 +49,18 @@ def test_a_token_transfer_asks_for_the_gas_of_a_new_holder_and_adds_a_margin():
     assert asked["data"].startswith("0xa9059cbb")
 
 
+def test_what_one_node_alone_names_as_gas_is_no_limit_that_a_payment_could_run_out_of():
+    """While the other node was away, one that named half made a payment fail on the chain, and its order with it."""
+    bench = Bench(2)
+    bench.show(answers={"eth_feeHistory": history(), "eth_estimateGas": hex(50_000)})
+    bench.node.answers = bench.node.answers | {"eth_estimateGas": hex(25_000)}
+    assert bench.estimate(USDT).terms["gas_limit"] == 65_000
+    alone = Bench(2)
+    alone.show(answers={"eth_feeHistory": history(), "eth_estimateGas": hex(25_000)})
+    alone.nodes[1].down = "refused"
+    assert alone.estimate(USDT).terms["gas_limit"] == 100_000
+
+
 def test_gas_and_prices_are_not_asked_for_each_time():
     bench = Bench()
     bench.show(answers={"eth_feeHistory": history(), "eth_estimateGas": hex(50_000)})

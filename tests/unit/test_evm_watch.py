@@ -206,6 +206,34 @@ def test_what_the_pools_have_thrown_out_below_the_base_fee_is_stuck_too():
     assert bench.observe(version) == Pending(stuck=True)
 
 
+def test_one_node_of_three_that_stands_still_keeps_no_price_from_being_raised():
+    bench, version = Bench(3), attempt()
+    for node in bench.nodes:
+        node.known = {version.txid}
+    bench.nodes[2].used[SENDER] = 4
+    assert bench.observe(version) == Pending()
+    bench.runtime.seconds += 70
+    for node in bench.nodes[:2]:
+        node.head = 110
+    assert bench.observe(version) == Pending(stuck=True)
+
+
+def test_one_node_of_two_that_runs_ahead_raises_no_price():
+    bench, version = Bench(2), attempt()
+    bench.observe(version)
+    bench.runtime.seconds += 70
+    bench.nodes[0].head = 10_000
+    assert bench.observe(version) == Absent()
+
+
+def test_what_fewer_nodes_hold_than_must_agree_is_held_thinly():
+    bench, version = Bench(2), attempt()
+    bench.nodes[0].known = {version.txid}
+    assert bench.observe(version).thin
+    bench.nodes[1].known = {version.txid}
+    assert not bench.observe(version).thin
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_waiting_long_at_the_head_of_the_line_is_stuck_too(known):
     bench, version = Bench(), attempt()

@@ -130,3 +130,12 @@ def test_the_wheel_carries_every_file_of_the_package(tmp_path):
         carried = set(wheel.namelist())
     expected = {str(path.relative_to(ROOT / "src")) for path in committed_files() if path.is_relative_to(ROOT / "src")}
     assert expected - carried == set()
+
+
+def test_each_test_that_the_reliability_page_names_is_there():
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    there = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert named <= there

@@ -20,6 +20,7 @@ from penstock.rails.base import (
 )
 from penstock.rails.rpc import Call, Http, Node
 from penstock.rails.tron import codec
+from penstock.rails.tron.fees import ENERGY_UNKNOWN
 from penstock.rails.tron.talk import TronTalk
 from tests.fixtures.tron import ALICE, BLOCK_MS, BOB, CHAIN_ID, HOT, KEY, NATIVE, USDT, USDT_CONTRACT, Bench, Runtime, network, reverted
 
@@ -156,12 +157,49 @@ def test_a_treasury_without_the_token_is_quoted_all_the_same_and_waits_for_liqui
 def test_what_the_contract_refuses_though_the_treasury_has_enough_is_not_sent():
     bench = Bench()
     honest = bench.node.triggerconstantcontract
-    bench.node.answers["wallet/triggerconstantcontract"] = lambda body: (
-        reverted() if body["function_selector"].startswith("transfer") else honest(False, **body)
-    )
+    for node in reversed(bench.nodes):
+        assert not isinstance(prepare(bench, USDT, ALICE)[0], Unpayable)  # not by the word of one
+        node.answers["wallet/triggerconstantcontract"] = lambda body: (
+            reverted() if body["function_selector"].startswith("transfer") else honest(False, **body)
+        )
     (said,) = prepare(bench, USDT, ALICE)
     assert isinstance(said, Unpayable)
     assert not said.for_ever
+
+
+def test_what_one_node_alone_names_as_energy_is_no_limit_that_a_payment_could_run_out_of():
+    """While the other node was away, one that named half made a payment fail on the chain, and its order with it."""
+    bench = Bench()
+    (by_two,) = prepare(bench, USDT, ALICE)
+    bench.nodes[1].down = "no answer"
+    (by_one,) = prepare(bench, USDT, ALICE)
+    assert by_one.terms["fee_limit"] > by_two.terms["fee_limit"]
+    assert by_one.terms["fee_limit"] >= ENERGY_UNKNOWN * 100
+
+
+def test_an_account_that_one_node_calls_old_and_another_new_is_paid_for_as_new():
+    """What the first node said was believed, and making the account cost more than the cap."""
+    bench = Bench()
+    bench.node.accounts = {**bench.node.accounts, ALICE: {"balance": 1}}
+    (told_old,) = prepare(bench, NATIVE, ALICE)
+    assert told_old.terms["net_fee_max"] > 1_100_000
+    bench.nodes[1].accounts = bench.node.accounts
+    (old,) = prepare(bench, NATIVE, ALICE)
+    assert old.terms["net_fee_max"] < 1_100_000
+
+
+def test_one_node_that_names_no_price_makes_no_cap_that_would_not_hold():
+    """It did: bytes are burnt whatever the transaction says, and the fee was above the cap of the order."""
+    bench = Bench()
+    (honest,) = prepare(bench, USDT, ALICE)
+    bench.node.answers["wallet/getchainparameters"] = {
+        "chainParameter": [
+            {"key": key} for key in ("getEnergyFee", "getTransactionFee", "getCreateNewAccountFeeInSystemContract", "getCreateAccountFee")
+        ]
+    }
+    (said,) = prepare(bench, USDT, ALICE)
+    assert said.terms["net_fee_max"] >= honest.terms["net_fee_max"]
+    assert said.terms["fee_limit"] >= honest.terms["fee_limit"]
 
 
 @pytest.mark.parametrize("token", [NATIVE, USDT])

@@ -118,9 +118,11 @@ def test_one_node_of_two_makes_nothing_final():
     bench.chain.add(**{version.txid: tx()})
     bench.chain.run(19)
     bench.nodes[1].down = "no answer"
-    assert bench.observe(version) == Included(version.txid, 101, 0, True)
+    alone = bench.observe(version)
+    assert (alone, alone.through) == (Included(version.txid, 101, 0, True), None)
     bench.nodes[1].down, bench.nodes[1].solid_lag = "", 1
-    assert bench.observe(version) == Included(version.txid, 101, 20, True)
+    both = bench.observe(version)
+    assert (both, both.through) == (Included(version.txid, 101, 20, True), bench.chain.solid - 1)
 
 
 def test_a_single_configured_node_may_make_it_final():

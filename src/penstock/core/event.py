@@ -1,20 +1,30 @@
-"""What a chain may be seen to have done with an attempt. Everything else a node says is one of these, or unknown."""
+"""What a chain may be seen to have done with an attempt. Everything else a node says is one of these, or unknown.
+
+`through` is the block that as many nodes as must agree had reached when they were asked; None where fewer looked, or where they differ, so that
+what is seen may not be all there is. Only chains without numbered slots need it, and it changes nothing of what is said.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
     """No node knows any version. Proves nothing."""
 
+    through: int | None = field(default=None, compare=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market."""
+    """A node holds a version that is in no block yet. `stuck` asks for a bump: the terms are below the market. `thin`: fewer nodes than must
+    agree hold it, and one that keeps it to itself would keep it for ever.
+    """
 
     stuck: bool = False
+    thin: bool = field(default=False, compare=False)
+    through: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,7 @@ class Included:
     block: int
     depth: int
     succeeded: bool
+    through: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,7 @@ class Suspicious:
     """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ."""
 
     detail: str
+    through: int | None = field(default=None, compare=False)
 
 
 Observation = Absent | Pending | Included | Final | FailedOnChain | Dead | Suspicious

@@ -13,6 +13,8 @@ from penstock.ledger.chain import record_action
 from penstock.rails.base import VersionView
 
 LEASE_MS: Final = 8_000
+REASON_MAX: Final = 400
+"""How much is kept of why a lane stands."""
 """How long a worker may keep what it claimed before others see it again. A worker that is slower does no harm: it is fenced off, and
 two workers that go on with one attempt send the same bytes."""
 
@@ -86,7 +88,7 @@ def holds(tx: Tx) -> dict[str, str]:
 
 def halt_lane(tx: Tx, chain: str, reason: str) -> None:
     """Bind nothing more on this network until a person has looked; the first reason stays."""
-    tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:400])
+    tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:REASON_MAX])
 
 
 def is_halted(tx: Tx, chain: str) -> bool:

@@ -11,7 +11,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.attempt import AttemptState, Outcome, advance
 from penstock.core.errors import InvariantBroken
-from penstock.core.event import Dead, FailedOnChain, Included, Observation, Suspicious
+from penstock.core.event import Dead, FailedOnChain, Included, Observation, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
 from penstock.core.intent import Death
 from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
@@ -209,6 +209,10 @@ class Follower:
 
 
 def _doubtful(verdict: Verdict) -> bool:
-    """Still in a block by the word of too few nodes: one may stand on a branch that the others have left, and they lack the bytes."""
+    """Held by too few nodes: one may keep it to itself. Or still in a block by their word: one may stand on a branch that the others have
+    left. Either way the others lack the bytes.
+    """
     seen = verdict.seen
+    if isinstance(seen, Pending):
+        return seen.thin and not seen.stuck
     return isinstance(seen, Included) and not seen.depth and verdict.attempt.state is AttemptState.INCLUDED

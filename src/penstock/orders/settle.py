@@ -125,6 +125,7 @@ class Settler:
             "state": decision.state.value,
             "seen": self._describe(verdict)[:200],
             "seen_at_ms": changes.now_ms,
+            "seen_block": getattr(seen, "through", None),
             "due_at_ms": verdict.due_at_ms,
             "txid": "",
             "block": None,
@@ -148,7 +149,8 @@ class Settler:
             case Dead(proof=proof):
                 self._dead(changes, attempt, orders, f"attempt proved dead: {proof}")
             case Suspicious(detail=detail):
-                changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
+                if attempt.seen != row["seen"]:  # the same as before has stopped the lane before, and whoever resumed it has seen it
+                    changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
                 changes.moves += [
                     Move(o, OrderState.QUARANTINED, detail, at_ms=changes.now_ms)
                     for o in orders
@@ -258,11 +260,11 @@ class Settler:
         self._runtime.crash_point("settle:booked")
         # What the attempts are now; a failed one took gas but none of its outflow.
         tx.run(
-            "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, due_at_ms = a.due_at_ms, lease = '', "
-            "txid = a.txid, block = a.block, gas_paid = a.gas_paid, native_rate = a.native_rate, "
+            "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, seen_block = a.seen_block, due_at_ms = a.due_at_ms, "
+            "lease = '', txid = a.txid, block = a.block, gas_paid = a.gas_paid, native_rate = a.native_rate, "
             "outflow = CASE WHEN a.failed = 1 THEN a.outflow ELSE attempt.outflow END "
-            "FROM {ROWS a(id {INT}, state TEXT, seen TEXT, seen_at_ms {INT}, due_at_ms {INT}, txid TEXT, block {INT}, gas_paid {AMOUNT}, "
-            "native_rate TEXT, failed {INT}, outflow {AMOUNT})} WHERE attempt.id = a.id",
+            "FROM {ROWS a(id {INT}, state TEXT, seen TEXT, seen_at_ms {INT}, seen_block {INT}, due_at_ms {INT}, txid TEXT, block {INT}, "
+            "gas_paid {AMOUNT}, native_rate TEXT, failed {INT}, outflow {AMOUNT})} WHERE attempt.id = a.id",
             a=[{**row, "outflow": 0} for row in changes.rows],
         )
         # Orders of attempts that are over may be bound again, should a person or a proof allow it.
@@ -276,6 +278,8 @@ class Settler:
             k=changes.paid_by,
         )
         for chain, reason in changes.halts.items():
+            if attempts.resumed_after(tx, chain, reason[: attempts.REASON_MAX]) is not None:
+                continue  # a person let the lane go on in spite of this very attempt, which may look otherwise in between
             log.error("lane.halted", chain=chain, reason=reason)
             attempts.halt_lane(tx, chain, reason)
         return len(decided)

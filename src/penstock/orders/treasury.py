@@ -221,10 +221,12 @@ class Treasury:
                 used=seen.held.slots_used,
             )
         else:
-            # Live then and not looked at since, or in a block of the look and not final in the books.
+            # Live then and not looked at since by enough nodes that had the block, or in a block of the look and not final in the books: one
+            # node that is blind or late says of our own payment that it is nowhere, and then it would be a stranger's.
             row = tx.one(
                 "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') "
-                "AND created_at_ms <= :ended_ms AND (seen_at_ms IS NULL OR seen_at_ms <= :ended_ms OR block <= :block)",
+                "AND created_at_ms <= :ended_ms AND (seen_at_ms IS NULL OR seen_at_ms <= :ended_ms "
+                "OR seen_block IS NULL OR seen_block < :block OR block <= :block)",
                 lane_id=lane.id,
                 ended_ms=seen.ended_ms,
                 block=seen.held.block,

@@ -20,7 +20,7 @@ from penstock.rails.lightning import codec as lightning
 from penstock.rails.tron import codec as tron
 from penstock.rails.xrp.transaction import decode_signed as decode_xrp
 
-Topic = Literal["head", "time", "count", "balance", "fee", "status", "event", "identity", "hash", "delivered", "waiting"]
+Topic = Literal["head", "time", "count", "balance", "fee", "status", "event", "identity", "hash", "delivered", "waiting", "work"]
 Answer = dict[str, Any]
 
 NOWHERE: Final = "ab" * 32
@@ -190,6 +190,7 @@ _EVM = Dialect(
             ("eth_feeHistory", "result.reward.*.0"),
             ("eth_getBlockByNumber", "result.baseFeePerGas"),
         ],
+        "work": [("eth_estimateGas", "result")],
         "status": [("eth_getTransactionReceipt", "result.status")],
         "event": [("eth_getTransactionReceipt", "result.logs")],
         "delivered": [("eth_getTransactionReceipt", "result.logs.*.data")],
@@ -299,6 +300,7 @@ _TRON = Dialect(
         "time": [("/getblock ", "block_header.raw_data.timestamp")],
         "balance": [("/getaccount ", "balance"), ("triggerconstantcontract .*balanceOf", "constant_result.0")],
         "fee": [("getchainparameters", "chainParameter.*.value"), ("triggerconstantcontract .*transfer", "energy_used")],
+        "work": [("triggerconstantcontract .*transfer", "energy_used")],
         "status": [("gettransactionbyid", "ret.0.contractRet"), ("gettransactioninfobyid", "receipt.result")],
         "event": [("gettransactioninfobyid", "log")],
         "delivered": [("gettransactioninfobyid", "log.*.data")],

@@ -234,12 +234,11 @@ class Town:
             case "twice":
                 faults.duplicate = chance.randint(1, 3)
             case "down":
-                self._only_truth_elsewhere()
                 faults.down = chance.choice(("500", "503", "reset", "timeout"))
             case "lag":
                 faults.lag = chance.randint(1, 3)
             case "blind":
-                self._only_truth_elsewhere()
+                self._others_see()
                 faults.blind = True
             case "fork":
                 with contextlib.suppress(ValueError):  # deeper than this network can be undone
@@ -252,12 +251,12 @@ class Town:
             case _:
                 await self._strike_here(what)
 
-    def _only_truth_elsewhere(self) -> None:
-        """The other nodes answer, and see: where all that is heard is a blind node's word, a look at the treasury takes our own payment
-        for a stranger's and stops the lane, which is safe and calls a person.
+    def _others_see(self) -> None:
+        """The other nodes may be down, so that a blind one's word is all that is heard; where every one is blind, the hot address looks
+        empty, and the lane is stopped for a person.
         """
         for node in self.network.nodes:
-            node.faults.blind, node.faults.down = False, ""
+            node.faults.blind = False
 
     async def _strike_here(self, what: str) -> None:
         """What only some networks know."""

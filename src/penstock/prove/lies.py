@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from penstock.prove.dialects import NOWHERE, Answer, Question, places, turned
 from penstock.prove.liar import Ask, Asked, How, Liar, Lie, Said, Tell
+from penstock.rails.bitcoin import codec as bitcoin
 
 HUGE_BYTES: Final = 6 * 1024 * 1024
 DEEP: Final = 100_000
@@ -159,6 +160,42 @@ def _forging(*, ok: bool, forward: bool) -> Tell:
         return await liar.twisted(asked, ask, lambda question, answer: forge(memory, question, answer, ok) or answer)
 
     return tell
+
+
+async def _keep_waiting(liar: Liar, asked: Asked, ask: Ask) -> Said:
+    """What was given to it waits in its pool, it says, where nobody else can see it."""
+    if (taken := _taking(liar, asked)) is not None:
+        return taken
+
+    def twist(question: Question, answer: Answer) -> Answer:
+        sent = liar.memory.sent
+        if question.method == "gettxspendingprevout":
+            spenders = {
+                f"{spent.txid.hex()}:{spent.vout}": txid for txid, raw in sent.items() for spent in bitcoin.decode(raw).transaction.vin
+            }
+            return answer | {
+                "result": [coin | {"spendingtxid": spenders.get(f"{coin['txid']}:{coin['vout']}")} for coin in question.params[0]]
+            }
+        txid = next((txid for txid in sent if txid in _named(question)), None)
+        if txid is None or re.search('"validated": true|"SUCCEEDED"', json.dumps(answer)):
+            return answer
+        for where, waiting in _WAITING.items():
+            if re.search(where, question.text):
+                return {**answer, **waiting(txid)}
+        return answer
+
+    return await liar.twisted(asked, ask, twist)
+
+
+_WAITING: Final[Mapping[str, Callable[[str], Answer]]] = MappingProxyType(
+    {
+        "eth_getTransactionByHash": lambda txid: {"result": {"hash": txid, "blockHash": None}},
+        "gettransactionfrompending": lambda txid: {"txID": txid},
+        "^tx ": lambda txid: {"result": {"hash": txid, "validated": False, "status": "success"}},
+        "router/track": lambda txid: {"result": {"payment_hash": txid, "status": "IN_FLIGHT", "htlcs": []}},
+    }
+)
+"""How a node says that it holds a transaction that is in no block, by question."""
 
 
 async def _refuse(liar: Liar, asked: Asked, ask: Ask) -> Said:
@@ -327,6 +364,7 @@ _ALL: Final = (
     Lie("refused_after_accept", "passes a transaction on and says that its nonce is too low", _refuse),
     Lie("foreign_hash", "takes a transaction and names another", _foreign),
     Lie("swallowed", "acknowledges a transaction and passes it to nobody", _swallow),
+    Lie("kept_waiting", "keeps a transaction to itself and shows it as waiting", _keep_waiting),
     Lie("false_absence", "does not know what was sent", _absence(1.0), limit="asks"),
     Lie("flapping_absence", "knows what was sent every other time", _absence(0.5), limit="asks"),
     Lie("history_without_us", "leaves what was sent out of lookups, pools and blocks", _history_without_us, limit="asks"),
@@ -357,9 +395,10 @@ _ALL: Final = (
         _turning("balance", lambda number: number * 10**12),
         limit="asks",
     ),
-    Lie("fee_zero", "asks no fee", _turning("fee", _always(0))),
-    Lie("fee_2_to_63", "asks 2^63", _turning("fee", _always(2**63))),
-    Lie("fee_times_a_million", "asks a million times the fee", _turning("fee", lambda number: number * 10**6)),
+    Lie("too_little_gas", "says that a transfer takes half of the gas or energy", _turning("work", lambda number: number // 2)),
+    Lie("fee_zero", "asks no fee", _turning("fee", _always(0)), limit="asks"),
+    Lie("fee_2_to_63", "asks 2^63", _turning("fee", _always(2**63)), limit="asks"),
+    Lie("fee_times_a_million", "asks a million times the fee", _turning("fee", lambda number: number * 10**6), limit="asks"),
 )
 
 

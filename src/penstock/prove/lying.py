@@ -38,7 +38,7 @@ ORDERS: Final = 3
 WHO: Final[tuple[Who, ...]] = ("first", "second", "all")
 OUTCOMES: Final = ("", "went on", "waited for the truth", "asked a person", "believed", "BREACH")
 """From good to bad. Only where every node tells the same lie is a person asked, or the lie believed."""
-LOST_BY_OWN_NODE: Final = frozenset({"swallowed", "fake_success", "frozen", "flapping_absence"})
+LOST_BY_OWN_NODE: Final = frozenset({"swallowed", "kept_waiting", "fake_success", "frozen", "flapping_absence"})
 """On Lightning every address is the operator's one node, which alone knows what it paid: what it took and does not know any more is asked of
 a person, and never sent again; also when one address of two took it.
 """
@@ -215,7 +215,8 @@ class Play:
         self._lying(False)
         house.wait(30)  # what stands then is for a person
         house.run(self._resume())
-        house.run(self._until_over(MENDED_S))
+        # What was believed may leave the house short of coins that were never spent, or spent twice by its own books: that is for a person.
+        house.run(self._until_over(MENDED_S if not self.result.believed else 2 * BETWEEN_S))
         house.wait(30)
         self._check_end(while_lying)
 
@@ -356,8 +357,10 @@ class Play:
         for name in self._recipients:
             order = house.run(house.order(name))
             result.states[order["state"]] += 1
-            if order["state"] == "quarantined" and self._lost:
+            if (order["state"] == "quarantined" and self._lost) or result.believed:
                 continue
+            if order["state"] == "failed" and self.case.who != "all":
+                result.breach("lost_order", f"{name} failed, and an honest node knew how to pay it: {order['states'][-1]['reason'][:160]}")
             if order["state"] not in {"succeeded", "failed"}:
                 seen = [attempt["seen"] for attempt in order["attempts"]]
                 why = f"{order['states'][-1]['reason']}; {order['waits_for']}; {seen[-1:]}"
@@ -370,7 +373,7 @@ class Play:
         if not while_lying and not result.reasons:
             result.breach("other", "orders waited, and nothing says why")
         house.run(self._check_fees())
-        if (halted := house.run(house.halted())) and not self._lost:
+        if (halted := house.run(house.halted())) and not self._lost and not result.believed:
             result.breach("other", f"the lane is halted at the end: {halted[:160]}")
         elif not halted and not result.found and not result.believed:
             for text in house.run(house.differences()):

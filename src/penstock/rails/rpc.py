@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -293,6 +293,10 @@ class Nodes:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def enough(self, said: Sequence[object]) -> bool:
+        """Whether so many have said something that one of them alone did not."""
+        return len(said) >= min(2, len(self._nodes))
+
     def usable(self) -> list[Node]:
         """Nodes in the order in which to ask them: those that failed lately come last."""
         now = self._runtime.monotonic()
@@ -389,26 +393,36 @@ class Nodes:
             raise NodeUnreachable(f"the nodes differ on {call.method}")
         raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
 
+    async def each(self, call: Call, check: Callable[[Any], T]) -> list[T]:
+        """What every node that did not fail lately says, in order. Raises as `each_many`."""
+        return [answers[0] for answers in await self.each_many([call], [check])]
+
+    async def each_many(self, calls: Sequence[Call], checks: Sequence[Callable[[Any], T]]) -> list[list[T]]:
+        """The same of many calls, for each node that answers all of them. Raises NodeRefused or NodeUnreachable when none does."""
+        found: list[list[T]] = []
+        last = NodeUnreachable("no node answers")
+        for node in self.healthy():
+            try:
+                answers = await self.ask(node, calls)
+                fault = next((answer for answer in answers if isinstance(answer, Fault)), None)
+                if fault is not None:
+                    raise NodeRefused(f"{node.name} refused {calls[0].method}: {fault.words}")
+                found.append([check(answer) for check, answer in zip(checks, answers, strict=True)])
+            except NodeUnreachable as error:
+                last = error
+            except ValueError as error:
+                last = NodeUnreachable(f"{node.name} gave no usable answer to {calls[0].method}: {error}")
+        if not found:
+            raise last
+        return found
+
     async def reached(self, call: Call, check: Callable[[Any], int], *, needed: int) -> int:
         """The highest number that so many nodes have reached, of one that only grows: what one of them claims alone does not count. Raises
         NodeUnreachable when fewer answer.
         """
-        values: list[int] = []
-        last = NodeUnreachable("no node answers")
-        for node in self.usable():
-            try:
-                (answer,) = await self.ask(node, [call])
-                if isinstance(answer, Fault):
-                    raise NodeRefused(f"{node.name} refused {call.method}: {answer.words}")
-                values.append(check(answer))
-            except NodeUnreachable as error:
-                last = error
-            except ValueError as error:
-                last = NodeUnreachable(f"{node.name} gave no usable answer to {call.method}: {error}")
-        if not values:
-            raise last
+        values = await self.each(call, check)
         if len(values) < needed:
-            raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers, and the others: {last}")
+            raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers")
         return sorted(values, reverse=True)[needed - 1]
 
 
@@ -453,6 +467,12 @@ class Together(Generic[A, B]):
                 if not future.done():  # the work broke off: its own failure is reported by the runtime
                     future.set_exception(NodeUnreachable(f"{self._name} broke off"))
             self._waiting.clear()
+
+
+def reached_by(heights: Iterable[int], needed: int) -> int | None:
+    """The height that so many have reached, None where fewer have said one: neither one that lies high nor one that is late decides it."""
+    highest = sorted(heights, reverse=True)
+    return highest[needed - 1] if len(highest) >= needed else None
 
 
 def _parsed(content: bytes) -> Any:

@@ -22,7 +22,7 @@ from penstock.rails.bitcoin.codec import decode, vsize_of
 from penstock.rails.bitcoin.talk import block_hash, height, rate
 from penstock.rails.bitcoin.transaction import outpoint
 from penstock.rails.bitcoin.wallet import wallet_path
-from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, Together, mapping
+from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, Together, mapping, reached_by
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -101,10 +101,10 @@ class Watch:
             if not views:
                 answers.append(NodeUnreachable(str(faults[-1]) if faults else "no node gave a usable answer"))
                 continue
-            answers.append(self._judged(versions, views))
+            answers.append(self._judged(versions, views, through=reached_by((view.head for view in views), self.needed)))
         return answers
 
-    def _judged(self, versions: Sequence[VersionView], views: Sequence[View]) -> Observation:
+    def _judged(self, versions: Sequence[VersionView], views: Sequence[View], *, through: int | None) -> Observation:
         seen = judge(
             versions,
             views,
@@ -113,10 +113,13 @@ class Watch:
             waited=self._waited(versions[-1].txid, views),
             stranger=self._stranger(versions, views),
         )
-        if isinstance(seen, Included) and not seen.depth:
-            log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
         if isinstance(seen, Absent) and all(view.gone and not view.searched for view in views):
             log.warning("attempt.search.incomplete", chain=self._network.chain, txid=versions[-1].txid)
+        if isinstance(seen, Included) and not seen.depth:
+            # Nothing says how much of the chain is shown by nodes that differ on the block.
+            log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
+        elif isinstance(seen, Absent | Pending | Included | Suspicious):
+            seen = replace(seen, through=through)
         return seen
 
     def _waited(self, txid: str, views: Sequence[View]) -> bool:
@@ -124,7 +127,9 @@ class Watch:
         if any(view.landed is not None for view in views):
             self._since.pop(txid, None)
             return False
-        head, now = min(view.head for view in views), self._runtime.monotonic()
+        # One node that stands still among enough others keeps no price from being raised.
+        head = sorted((view.head for view in views), reverse=True)[min(self.needed, len(views)) - 1]
+        now = self._runtime.monotonic()
         if txid not in self._since and len(self._since) >= REMEMBERED_MAX:
             self._since.pop(next(iter(self._since)))
         first_head, first = self._since.setdefault(txid, (head, now))
@@ -271,13 +276,14 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
     """What the nodes' views of one attempt mean together. Pure."""
     groups = Counter(view.landed for view in views if view.landed is not None)
     if groups:
-        landed, _ = groups.most_common(1)[0]
-        depths = sorted((view.depth for view in views if view.landed == landed), reverse=True)
-        # Depth 0: in a block by the word of fewer nodes than are needed, or of nodes that differ.
-        certain = depths[needed - 1] if len(depths) >= needed and len(groups) == 1 else 0
-        if certain >= depth:
-            return _verdict(versions, landed)
+        (landed, count), *others = groups.most_common(2)
+        # Depth 0: in a block by the word of fewer nodes than are needed, or of as many for two.
+        agreed = count >= needed and not any(other >= needed for _, other in others)
+        certain = sorted((view.depth for view in views if view.landed == landed), reverse=True)[needed - 1] if agreed else 0
         paid = next(version for version in versions if version.txid == landed.txid).intent.kind == "pay"
+        # What gives money back waits longest: were its block undone, an older version could still pay.
+        if certain >= (depth if paid else max(depth, LARGE_CONFIRMATIONS)):
+            return _verdict(versions, landed)
         return Included(landed.txid, landed.block, certain, paid)
     newest = versions[-1]
     if stranger:
@@ -285,7 +291,8 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         return Suspicious(f"{stranger} spends a coin of the attempt anchored at {anchor}, and is none of our versions")
     if waited or rate_of(newest) < min(view.rate_min for view in views):
         return Pending(stuck=True)  # also when the pools have thrown it out: at this rate they take it no more
-    return Pending() if any(view.spender == newest.txid for view in views) else Absent()
+    holding = sum(view.spender == newest.txid for view in views)
+    return Pending(thin=holding < needed) if holding else Absent()
 
 
 def _verdict(versions: Sequence[VersionView], landed: Landed) -> Observation:

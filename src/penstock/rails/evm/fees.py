@@ -166,22 +166,25 @@ class Fees:
         transfer = {"from": self._sender, "to": token.contract or _PROBE} | ({"data": data} if data else {})
         most = self._rules.native_max if token.is_native else self._rules.token_max
         try:
-            used = await self._nodes.read(Call("eth_estimateGas", (transfer,)), _at_most(most))
+            # The most that any node names: one that names too little would let the payment run out of gas.
+            said = await self._nodes.each(Call("eth_estimateGas", (transfer,)), _at_most(most))
         except NodeRefused:
             # The treasury has no such token yet, so the call reverts.
             return self._rules.token_unknown
-        return Gas(used, min(most, used * self._rules.margin_percent // 100))
+        limit = min(most, max(said) * self._rules.margin_percent // 100)
+        return Gas(max(said), limit if self._nodes.enough(said) else max(limit, self._rules.token_unknown.limit))
 
     async def _gas_of_contract(self, payment: Payment, sender: str) -> Gas:
         transfer = {"from": sender, "to": payment.recipient, "value": hex(payment.units)}
         most = self._rules.contract_max
         try:
-            used = await self._nodes.read(Call("eth_estimateGas", (transfer,)), lambda answer: quantity(answer, GAS_BITS))
+            said = await self._nodes.each(Call("eth_estimateGas", (transfer,)), lambda answer: quantity(answer, GAS_BITS))
         except NodeRefused:
             # It would refuse the coins now, or the treasury is short; what the chain says at last is what counts.
             return self._rules.contract_unknown
-        used = min(max(used, codec.GAS_PLAIN), most)
-        return Gas(used, min(most, used * self._rules.margin_percent // 100))
+        used = min(max(*said, codec.GAS_PLAIN), most)
+        limit = min(most, used * self._rules.margin_percent // 100)
+        return Gas(used, limit if self._nodes.enough(said) else max(limit, self._rules.contract_unknown.limit))
 
     async def _l1_fee(self, token: Token, market: Market, gas: Gas) -> int:
         """What the L1 part costs now; on OP-stack networks alone. https://docs.optimism.io/stack/transactions/fees"""

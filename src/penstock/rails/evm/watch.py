@@ -154,7 +154,9 @@ class Watch:
         if any(view.landed is not None for view in views):
             self._since.pop(txid, None)
             return False
-        head, now = min(view.tips.head for view in views), self._runtime.monotonic()
+        # One node that stands still among enough others keeps no price from being raised.
+        head = sorted((view.tips.head for view in views), reverse=True)[min(self.needed, len(views)) - 1]
+        now = self._runtime.monotonic()
         if txid not in self._since and len(self._since) >= REMEMBERED_MAX:
             self._since.pop(next(iter(self._since)))
         first_head, first = self._since.setdefault(txid, (head, now))
@@ -260,9 +262,10 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         return Suspicious(f"nonce {slot} of {sender} was used, finally, by a transaction that is none of ours")
     price = versions[-1].intent.terms
     too_low = price.get("max_fee_per_gas", price.get("gas_price", 0)) < min(view.tips.base_fee for view in views)
-    if (too_low or waited) and all(view.first_in_line for view in views):
+    if (too_low or waited) and sum(view.first_in_line for view in views) >= min(needed, len(views)):
         return Pending(stuck=True)  # also when the pools have thrown it out: at this price they take it no more
-    return Pending() if any(view.newest_known for view in views) else Absent()
+    holding = sum(view.newest_known for view in views)
+    return Pending(thin=holding < needed) if holding else Absent()
 
 
 def _verdict(versions: Sequence[VersionView], landed: Landed) -> Observation:

@@ -100,6 +100,13 @@ class LightningRail:
     def _param(self, name: str, default: int) -> int:
         return int(self._network.param(name, default))
 
+    def _earliest_and_latest_ms(self) -> tuple[int, int]:
+        """Now by the wall clock and by the one that only rises, the earlier first. A step may be an error or mend one: what has to be over
+        is over by both, and what may still begin may by both, so that a step makes no payment late and gives none more time.
+        """
+        moments = self._runtime.now_ms(), self._moment_ms()
+        return min(moments), max(moments)
+
     def faults(self) -> list[str]:
         """What is wrong with which node, for people."""
         return self._nodes.faults()
@@ -141,14 +148,17 @@ class LightningRail:
         return answers
 
     def _prepared(self, payment: Payment, fees: FeeEstimate, purse: Purse, left: int) -> FeeEstimate | Unpayable:
-        invoice, now_ms = codec.parse(payment.recipient, self._network.chain_id), self._runtime.now_ms()
+        invoice, (earliest_ms, latest_ms) = codec.parse(payment.recipient, self._network.chain_id), self._earliest_and_latest_ms()
         limit = max(self._param("fee_limit_sat", 10) * MSAT, payment.units * self._param("fee_limit_ppm", 10_000) // 10**6)
         limit = min(limit, self.fee_max)
         floor = max(purse.fee_floor_msat, -(-payment.units * purse.fee_floor_ppm // 10**6))
         if problem := _mismatch(invoice, payment):
             return Unpayable(problem, for_ever=True)
-        if now_ms >= (invoice.expires_s - EXPIRY_MARGIN_S) * 1000:
+        begin_by_ms = (invoice.expires_s - EXPIRY_MARGIN_S) * 1000
+        if earliest_ms >= begin_by_ms:
             return Unpayable("the invoice has expired, or is about to", for_ever=True)
+        if latest_ms >= begin_by_ms:
+            return Unpayable("the invoice may have expired: this machine's clock was stepped, and was right either before or after that")
         if invoice.amount_msat is None and not purse.opens:
             return Unpayable("the node pays no invoice without an amount", for_ever=True)
         if floor > self.fee_max:
@@ -159,7 +169,7 @@ class LightningRail:
                 f"the node's channels can send {max(0, left) // MSAT} satoshi now, and this takes {(payment.units + cap) // MSAT}",
                 short=True,
             )
-        send_by_ms = min(now_ms + self._param("send_window_s", 3_600) * 1000, (invoice.expires_s - EXPIRY_MARGIN_S // 2) * 1000)
+        send_by_ms = min(latest_ms + self._param("send_window_s", 3_600) * 1000, (invoice.expires_s - EXPIRY_MARGIN_S // 2) * 1000)
         return FeeEstimate(fees.token_id, 0, cap, self._terms(cap, send_by_ms), fees.at_ms, fees.holds_until_ms)
 
     def _check(self, token: Token) -> None:
@@ -244,7 +254,7 @@ class LightningRail:
             return Submission(Verdict.ACCEPTED, f"the node knows it already: {seen.fate.value}")
         if memory.known:
             return Submission(Verdict.UNKNOWN, "the node knew this payment and does not know it any more; it is not sent again")
-        if self._runtime.now_ms() >= order.send_by_ms:
+        if self._earliest_and_latest_ms()[1] >= order.send_by_ms:
             return Submission(Verdict.UNKNOWN, "its time to be sent is over")
         memory.sent += 1
         memory.unanswered += 1
@@ -316,7 +326,7 @@ class LightningRail:
     def _unknown(self, order: PayOrder, memory: Memory) -> Observation:
         if memory.known:
             return Suspicious("the node knew this payment and does not know it any more: its records were lost or deleted")
-        if self._runtime.now_ms() >= order.send_by_ms:
+        if self._earliest_and_latest_ms()[0] >= order.send_by_ms:
             return Suspicious(
                 "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
             )

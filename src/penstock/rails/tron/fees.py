@@ -37,6 +37,8 @@ ENERGY_UNKNOWN: Final = 135_000
 ENERGY_LEAST: Final = 10_000
 """No transfer of a token runs on less, whatever a node says."""
 NET_MARGIN_PERCENT: Final = 150
+FLOOR: Final = Prices(energy=100, byte=1_000, account=1_000_000, account_bandwidth=100_000, fee_limit_max=10**9)
+"""What the network asked in 2026. Bytes and accounts are burnt whatever the transaction says, so that a cap below this would not hold."""
 TRANSFER: Final = "transfer(address,uint256)"
 
 _PROBE: Final = codec.address_of_hex("41" + codec.transaction_id(b"penstock: a recipient that holds nothing yet")[:40])
@@ -45,11 +47,14 @@ _ATTEMPT_LONGEST: Final = codec.INT64_MAX
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What one node said at one moment: the reference block, the newest block, prices, and what the sender need not burn."""
+    """What one node said at one moment: the reference block, the newest block, prices, and what the sender need not burn. `dearest` is the
+    most that any node asks: limits are made of it, so that they hold also where a node names less than the network takes.
+    """
 
     anchor: Block
     head: Block
     prices: Prices
+    dearest: Prices
     resources: Resources
 
 
@@ -70,7 +75,7 @@ class Fees:
         self._runtime = runtime
         self._sender = sender
         self._fee_max = fee_max
-        self._prices: tuple[float, Prices] | None = None
+        self._prices: tuple[float, Prices, Prices] | None = None
         self._energy: dict[str, tuple[float, int]] = {}
 
     async def estimate(self, token: Token) -> FeeEstimate:
@@ -92,7 +97,7 @@ class Fees:
         ]
 
     async def _market(self, sender: str) -> Market:
-        prices = await self._prices_now()
+        prices, dearest = await self._prices_now()
         resources = Call("wallet/getaccountresource", ({"address": codec.account_hex(sender)},))
 
         def checked(answer: object) -> Block:
@@ -102,17 +107,19 @@ class Fees:
             return block
 
         head, anchor, left = await self._nodes.read_many([*HEAD_CALLS, resources], [checked, block_of, resources_of])
-        return Market(anchor, head, prices, left)
+        return Market(anchor, head, prices, dearest, left)
 
-    async def _prices_now(self) -> Prices:
+    async def _prices_now(self) -> tuple[Prices, Prices]:
+        """Those of the first node with a usable answer, and the dearest of all that answer. Raises NodeUnreachable."""
         now = self._runtime.monotonic()
         if self._prices is None or now - self._prices[0] > PRICES_S:
-            self._prices = now, await self._nodes.read(Call("wallet/getchainparameters", ({},)), prices_of)
-        return self._prices[1]
+            found = await self._nodes.each(Call("wallet/getchainparameters", ({},)), prices_of)
+            self._prices = now, found[0], _dearest([*found, FLOOR])
+        return self._prices[1], self._prices[2]
 
     def _fitted(self, token: Token, payment: Payment, sender: str, market: Market, need: Need) -> FeeEstimate:
         """Cost, cap and terms that keep within the cap. A cost above the cap says that nothing can be sent now."""
-        prices, left = market.prices, market.resources
+        prices, dearest, left = market.prices, market.dearest, market.resources
         terms = {
             "ref_block": market.anchor.number,
             "ref_block_hash": int(market.anchor.id[16:32], 16),
@@ -122,17 +129,18 @@ class Fees:
         if token.contract is not None:
             terms["fee_limit"] = 1
         points = codec.bandwidth(codec.build(self._sample(token, payment, sender, terms)))
+        net_most = points * dearest.byte
         if need.new_account:
             net = prices.account + (0 if points <= left.bandwidth else prices.account_bandwidth)
-            net_most = prices.account + max(prices.account_bandwidth, points * prices.byte)
+            net_most = dearest.account + max(dearest.account_bandwidth, net_most)
         else:
-            net, net_most = (0 if points <= max(left.bandwidth, left.bandwidth_free) else points * prices.byte), points * prices.byte
+            net = 0 if points <= max(left.bandwidth, left.bandwidth_free) else points * prices.byte
         terms["net_fee_max"] = net_most * NET_MARGIN_PERCENT // 100
         cost = net + max(0, need.energy - left.energy) * prices.energy
         cap = terms["net_fee_max"]
         if token.contract is not None:
             least = need.energy * prices.energy
-            limit = min(need.energy * ENERGY_MARGIN_PERCENT // 100 * prices.energy, prices.fee_limit_max, self._fee_max - cap)
+            limit = min(need.energy * ENERGY_MARGIN_PERCENT // 100 * dearest.energy, dearest.fee_limit_max, self._fee_max - cap)
             if limit < least:
                 cost = max(cost, least + cap)  # above any cap: it would run out of energy
             terms["fee_limit"] = max(1, limit)
@@ -155,10 +163,12 @@ class Fees:
 
         https://developers.tron.network/docs/account#account-activation
         """
-        kinds = await self._nodes.read_many(
+        said = await self._nodes.each_many(
             [_account(payment.recipient) for payment in payments],
             [partial(account_kind_of, address=payment.recipient) for payment in payments],
         )
+        # New by the word of one is new: the cap has to hold where an account is made and a node said that it was there.
+        kinds = ["new" if "new" in of_one else of_one[0] for of_one in zip(*said, strict=True)]
         return [
             Unpayable("the recipient is a contract, and TRON takes no plain transfer of TRX to one")
             if kind == "contract"
@@ -169,12 +179,15 @@ class Fees:
     async def _calls(self, payments: Sequence[Payment], contract: str, sender: str) -> list[Need | Unpayable]:
         """The energy of each payment, by trying it; what the contract refuses, though the treasury has enough, is not sent."""
         calls = [_transfer(contract, sender, payment.recipient, payment.units) for payment in payments]
-        tried: list[Called] = await self._nodes.read_many(calls, [called_of] * len(calls))
+        answers = await self._nodes.each_many(calls, [called_of] * len(calls))
+        tried = [_most_used(said) for said in zip(*answers, strict=True)]
+        # One node alone may name too little: the payment would run out of energy.
+        least = ENERGY_LEAST if self._nodes.enough(answers) else ENERGY_UNKNOWN
         if all(call.ran for call in tried):
-            return [Need(max(call.energy, ENERGY_LEAST)) for call in tried]
+            return [Need(max(call.energy, least)) for call in tried]
         held = await self._nodes.read(balance_call("wallet", contract, sender), called_of)
         return [
-            Need(max(call.energy, ENERGY_LEAST))
+            Need(max(call.energy, least))
             if call.ran
             else Unpayable("the token's contract refuses this transfer")
             if held.word is not None and held.word >= payment.units and not call.missing
@@ -187,13 +200,29 @@ class Fees:
         known = self._energy.get(token_id)
         if known is None or self._runtime.monotonic() - known[0] > ENERGY_S:
             try:
-                called = await self._nodes.read(_transfer(contract, self._sender, _PROBE, 1), called_of)
+                called = _most_used(await self._nodes.each(_transfer(contract, self._sender, _PROBE, 1), called_of))
             except NodeRefused:
                 called = Called(ran=False, energy=0, word=None)
             # A call that was refused shows nothing: the treasury has no such token yet.
             energy = max(called.energy, ENERGY_LEAST) if called.ran else ENERGY_UNKNOWN
             known = self._energy[token_id] = self._runtime.monotonic(), energy
         return known[1]
+
+
+def _most_used(said: Sequence[Called]) -> Called:
+    """The call that took most, of those that ran: a node that names too little would let the payment run out of energy."""
+    return max((call for call in said if call.ran), key=lambda call: call.energy, default=said[0])
+
+
+def _dearest(prices: Sequence[Prices]) -> Prices:
+    """The most of each price."""
+    return Prices(
+        energy=max(one.energy for one in prices),
+        byte=max(one.byte for one in prices),
+        account=max(one.account for one in prices),
+        account_bandwidth=max(one.account_bandwidth for one in prices),
+        fee_limit_max=max(one.fee_limit_max for one in prices),
+    )
 
 
 def _account(address: str) -> Call:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -23,7 +23,7 @@ from penstock.core.event import Absent, Dead, FailedOnChain, Included, Observati
 from penstock.core.event import Final as FinalOnChain
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, mapping
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, mapping, reached_by
 from penstock.rails.tron import codec
 from penstock.rails.tron.answers import Block, Status, block_of, blocks_of, contract_result_of, hash_of, receipt_of, status_of
 from penstock.runtime import Runtime
@@ -134,7 +134,10 @@ class Watch:
                 continue
             seen = judge(version, views, needed=self.needed, needed_for_absence=self.needed_for_absence, nodes=len(self._nodes))
             if isinstance(seen, Included) and not seen.depth:
+                # Nothing says how much of the chain is shown by nodes that differ on the block.
                 log.warning("attempt.nodes.differ", chain=self._network.chain, txid=seen.txid, nodes=len(views))
+            elif isinstance(seen, Absent | Pending | Included | Suspicious):
+                seen = replace(seen, through=reached_by((view.tips.solid.number for view in views), self.needed))
             found.append(seen)
         return found
 
@@ -311,7 +314,8 @@ def judge(version: VersionView, views: Sequence[View], *, needed: int, needed_fo
         if nodes < needed_for_absence:
             return Suspicious(f"{_proof(version, edge, count)}; one node alone cannot prove it: configure a second one")
     # Where one node has proved it absent the bytes have expired: to send them again would be in vain.
-    return Pending() if edges or any(view.known for view in views) else Absent()
+    holding = sum(view.known for view in views)
+    return Pending(thin=not edges and holding < needed) if edges or holding else Absent()
 
 
 def _proof(version: VersionView, edge: Block, count: int) -> str:

@@ -67,8 +67,14 @@ class Tips:
     complete: tuple[tuple[int, int], ...] = ()
 
     def has(self, first: int, last: int) -> bool:
-        """Whether it keeps all of these ledgers."""
-        return any(low <= first and last <= high for low, high in self.complete)
+        """Whether it keeps all of these ledgers, but for those that are older than any it keeps: that nothing of ours is in them the
+        account says, whose sequence is unused in a later one.
+        """
+        if not self.complete:
+            return False
+        oldest = min(low for low, _ in self.complete)
+        first = max(first, oldest)
+        return last < oldest or any(low <= first and last <= high for low, high in self.complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +268,8 @@ def judge(versions: Sequence[VersionView], views: Sequence[View], *, needed: int
         return Pending()  # some of these nodes lack ledgers in which it could be: wait until they have them
     if _underpriced(newest.terms, views, born(newest)):
         return Pending(stuck=True)
-    return Pending() if any(view.waiting for view in views) else Absent()
+    holding = sum(view.waiting for view in views)
+    return Pending(thin=holding < needed) if holding else Absent()
 
 
 def _underpriced(terms: Mapping[str, int], views: Sequence[View], since: int) -> bool:
