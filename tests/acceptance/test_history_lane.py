@@ -1,0 +1,31 @@
+"""The history lane as `penstock prove` runs it, at its shortest: sound on both databases, and not on a program with a defect in it."""
+
+import asyncio
+
+import pytest
+
+from penstock.prove import witness
+from penstock.prove.lane import Budget
+from penstock.prove.planted.serving import FLAWS
+
+SECONDS = 5
+
+
+def tried(request, folder, database, url="", entry=witness.ENTRY):
+    seed = request.config.getoption("--seed") or request.config.getoption("--first-seed")
+    return asyncio.run(witness.run(Budget(SECONDS, seed, folder, 1, url), databases=(database,), entry=entry))
+
+
+@pytest.mark.parametrize("database", witness.DATABASES)
+def test_what_merchants_saw_of_a_program_that_was_killed_has_a_serial_order(request, tmp_path, database, postgres_url):
+    said = tried(request, tmp_path, database, postgres_url)
+    assert said.found == (), "\n".join(f"{found.breach}: {found.text} ({found.replay})" for found in said.found)
+    for name in ("kills", "created", "conflicts", "short", "queries", "balances", "events_received", "lies_told"):
+        assert said.counts[name] > 0, f"{name}: {said.counts}"
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_program_that_tells_merchants_what_is_not_so_is_found_out(request, tmp_path, flaw):
+    said = tried(request, tmp_path, "sqlite", entry=("-m", "penstock.prove.planted.serving", flaw))
+    assert {found.breach for found in said.found} & {"lost_order", "double_payment", "ledger_imbalance", "other"}, said.counts
+    assert any("nothing explains" in found.text for found in said.found), said.found
