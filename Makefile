@@ -92,6 +92,11 @@ prove: $(VENV)/.tests ## try to break it on this machine: MINUTES=60, ONLY=crash
 	@mkdir -p build
 	@$(BIN)/python tools/prove --minutes $(MINUTES) --report $(REPORT) $(if $(FULL),--full) $(addprefix --only ,$(ONLY)) $(PROVE)
 
+.PHONY: soak
+soak: $(VENV)/.tests ## a few orders a second for MINUTES=60 with lying nodes, and whether memory or open files grow
+	@mkdir -p build
+	@$(BIN)/python tools/prove --minutes $(MINUTES) --report build/soak.html --only soak $(PROVE)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

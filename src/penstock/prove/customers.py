@@ -95,7 +95,6 @@ class Customer:
         self.history = history
         self.found: list[Found] = []
         self.wishes: list[Wish] = []
-        self.cancelled: set[str] = set()
         self.order_ids: dict[str, str] = {}
         self.purses: list[Purse] = []
         self.is_open = True
@@ -115,16 +114,16 @@ class Customer:
 
     # ------------------------------------------------------------------------------------------------------------- calls
 
-    async def trade(self, commands: Commands, pause_s: float) -> None:
+    async def trade(self, pause_s: float) -> None:
         """One client, until the customer closes or has ordered all that it can."""
         while self.is_open and self.purses:
             try:
-                await self._something(commands)
+                await self._something()
             except _NotSent:
                 await asyncio.sleep(AWAY_S)
             await asyncio.sleep(self.dice.uniform(0, 2 * pause_s))
 
-    async def _something(self, commands: Commands) -> None:
+    async def _something(self) -> None:
         roll = self.dice.random()
         if roll < 0.30 or not self.wishes:
             await self._order()
@@ -138,7 +137,7 @@ class Customer:
             recent = [wish.merchant_order_id for wish in self.wishes[-20:]] + [f"{self.name}-nothing"]
             await self.query(self.dice.sample(sorted(set(recent)), self.dice.randint(1, min(5, len(set(recent))))))
         else:
-            await self._cancel(commands, self.dice.choice(self.wishes[-6:]))
+            await self._cancel(self.dice.choice(self.wishes[-6:]))
 
     async def _order(self) -> None:
         """A new one; sometimes asked for twice at once, or with two contents at once; sometimes until there is an answer."""
@@ -223,16 +222,16 @@ class Customer:
                 self._note("balance", row["coin_id"], began, time.monotonic(), OK, parse_units(row["value"], LEDGER_DECIMALS))
         return code == OK
 
-    async def _cancel(self, commands: Commands, wish: Wish) -> None:
+    async def _cancel(self, wish: Wish) -> None:
         """The operator's command: the API has none."""
         order_id = self.order_ids.get(wish.merchant_order_id)
         if order_id is None:
             return
         began, code, ended = time.monotonic(), OK, NEVER
-        self.cancelled.add(wish.merchant_order_id)
         try:
-            await commands.cancel_order(order_id, "a lane of penstock prove")
-            ended = time.monotonic()
+            async with self.place.commands() as commands:
+                await commands.cancel_order(order_id, "a lane of penstock prove")
+                ended = time.monotonic()
         except Refused:
             return
         except DatabaseUnavailable:
@@ -276,14 +275,15 @@ class Customer:
     async def finish(self, deadline: float) -> list[str]:
         """Query every id until what is there has ended; whose end did not come in time."""
         ids = [wish.merchant_order_id for wish in self.wishes]
-        left, noted = list(ids), len(self.history.calls)
-        while left and time.monotonic() < deadline:
+        noted = len(self.history.calls)
+        while True:
             del self.history.calls[noted:]
             states: dict[str, WireStatus | None] = {}
             for first in range(0, len(ids), IDS_MAX):
                 states |= await self.query(ids[first : first + IDS_MAX])
             left = [name for name in ids if states.get(name, WireStatus.PENDING) in (WireStatus.PENDING, WireStatus.PROCESSING)]
-            if left:
-                await asyncio.sleep(0.3)
+            if not left or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.3)
         await self.read_balances()
         return left

@@ -11,22 +11,21 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from penstock.catalog import Catalog
-from penstock.commands import Commands
 from penstock.prove.customers import CHAINS, CLIENTS, FUNDS, Customer
 from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, History
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.liar import Liar
 from penstock.prove.lies import LIES
 from penstock.prove.lines import lying_proxy
-from penstock.prove.premises import ENTRY, Premises, PremisesFailed, premises
+from penstock.prove.premises import BLOCK_MS, ENTRY, Premises, PremisesFailed, premises
 from penstock.prove.program import own_database
 
 LANE: Final = "history"
@@ -49,7 +48,7 @@ DEATHS: Final = (
 TOLD: Final = (
     "timeout_after_accept", "timeout_before_accept", "reset_after_accept", "reset_mid_body", "http_500_after_accept", "http_503_before_accept",
     "http_429_storm", "truncated_json", "wrong_id", "answer_before", "refused_after_accept", "foreign_hash", "swallowed", "false_absence",
-    "flapping_absence", "stale_head", "head_going_back", "old_nonce", "fee_times_a_million",
+    "flapping_absence", "head_going_back", "old_nonce", "fee_times_a_million",
 )  # fmt: skip
 """What one node of two may do meanwhile; the lane `lying` has them all, and judges what they lead to."""
 
@@ -60,13 +59,13 @@ class Stage:
 
     place: Premises
     dice: random.Random
-    commands: Commands
     hook: str
     account: str
     liars: list[Liar]
     history: History = field(default_factory=History)
     customers: dict[str, Customer] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
+    is_over: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     catalog: Catalog = field(default_factory=Catalog.load)
 
@@ -74,12 +73,13 @@ class Stage:
         """One more merchant."""
         customer = Customer(self.place, f"{'tight' if is_tight else 'm'}{len(self.customers)}", self.dice, self.history)
         self.customers[customer.name] = customer
-        await customer.settle_in(self.commands, self.catalog, self.hook, self.account, is_tight=is_tight)
+        async with self.place.commands() as commands:
+            await customer.settle_in(commands, self.catalog, self.hook, self.account, is_tight=is_tight)
         return customer
 
     async def trade(self, customer: Customer, pause_s: float) -> None:
         """All clients of one merchant at once, until it closes or has nothing left to order."""
-        await asyncio.gather(*(customer.trade(self.commands, pause_s) for _ in range(CLIENTS)))
+        await asyncio.gather(*(customer.trade(pause_s) for _ in range(CLIENTS)))
 
     async def kill(self) -> None:
         """SIGKILL, now or at a label of the next life, and start again."""
@@ -110,14 +110,23 @@ class Stage:
 
     async def judge(self) -> None:
         """Everybody closes; what is there has its end, and then the histories, the recipients and the books are looked at."""
-        deadline = time.monotonic() + FINISH_S
+        deadline, left = time.monotonic() + FINISH_S, list[str]()
         for customer in self.customers.values():
-            if left := await customer.finish(deadline):
-                self.found.append(Found("other", f"{len(left)} orders did not end within {FINISH_S:g} s, the first is {left[0]}"))
+            left += await customer.finish(deadline)
             self.found += customer.found
+        if left:
+            self.found.append(Found("other", f"{len(left)} orders did not end within {FINISH_S:g} s: {await self._stuck()}"))
         self.found += self.history.judge()
-        report = await self.commands.audit()
+        async with self.place.commands() as commands:
+            report = await commands.audit()
         self.found += [Found("ledger_imbalance", f"audit: {one['invariant']} {one['text']}") for one in report["breaches"]]
+
+    async def _stuck(self) -> str:
+        """What is left, for whoever looks."""
+        async with self.place.commands() as commands:
+            rows = await commands.list_orders(state="", app_id="", chain="", limit=1000)
+            open_rows = [row for row in rows if row["state"] not in {"succeeded", "failed"}]
+            return f"{open_rows[:3]}, {await commands.holds()}, {await commands.signing_stopped()}"
 
     def counted(self) -> dict[str, int]:
         """What was seen, by what it was."""
@@ -191,11 +200,12 @@ async def staged(folder: Path, seed: int, server: str, entry: Sequence[str] = EN
         liars = [await _liar(stack, place, chain, seed) for chain in CHAINS]
         await place.start()
         await place.ready()
-        commands = await stack.enter_async_context(place.commands())
-        account = str((await commands.add_account("ada@example.com", "Ada"))["c_id"])
+        async with place.commands() as commands:
+            account = str((await commands.add_account("ada@example.com", "Ada"))["c_id"])
+            hot = await commands.treasury_rows()
         customers: dict[str, Customer] = {}
-        stage = Stage(place, random.Random(seed), commands, await _receiver(stack, customers), account, liars, customers=customers)
-        await _fund(stage)
+        stage = Stage(place, random.Random(seed), await _receiver(stack, customers), account, liars, customers=customers)
+        await _fund(stage, hot)
         yield stage
 
 
@@ -226,9 +236,11 @@ async def _receiver(stack: contextlib.AsyncExitStack, customers: dict[str, Custo
     return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
-async def _fund(stage: Stage) -> None:
-    """Coins on the hot addresses of the networks that are there."""
-    for row in await stage.commands.treasury_rows():
+async def _fund(stage: Stage, hot: Sequence[Mapping[str, Any]]) -> None:
+    """Coins on the hot addresses, and blocks as often as the settings say."""
+    for chain in CHAINS:
+        await stage.place.control(chain, "block_time", block_ms=BLOCK_MS)
+    for row in hot:
         token = stage.catalog.by_symbol(row["crypto"], row["chain"])
         if token is None or row["chain"] not in CHAINS or row["crypto"] not in FUNDS:
             continue
