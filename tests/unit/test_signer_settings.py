@@ -56,10 +56,16 @@ def test_a_cap_of_a_coin_that_does_not_exist_is_refused(settings):
 
 
 def test_what_a_network_is_comes_from_its_settings(settings):
-    found = load_catalog(settings(NETWORKS__ETH__CONFIRMATIONS="7", NETWORKS__BTC__BATCH_MAX="5", NETWORKS__BTC__BATCH_WINDOW_S="0"))
-    assert found.network("ETH").confirmations == 7
-    assert (found.network("BTC").param("batch_max"), found.network("BTC").param("batch_window_ms")) == (5, 0)
+    found = load_catalog(settings(NETWORKS__ETH__CONFIRMATIONS="7", NETWORKS__ETH__BLOCK_MS="1234", NETWORKS__BTC__BATCH_MAX="5"))
+    assert (found.network("ETH").confirmations, found.network("ETH").block_ms) == (7, 1234)
     assert found.network("ETH").chain_id == CATALOG.network("ETH").chain_id
+    assert found.network("BTC").param("batch_max") == 5
+    assert found.network("BTC").param("batch_window_ms") == CATALOG.network("BTC").param("batch_window_ms")
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [("0", 0), ("2", 2_000)])
+def test_how_long_orders_gather_is_said_in_seconds(settings, seconds, milliseconds):
+    assert load_catalog(settings(NETWORKS__BTC__BATCH_WINDOW_S=seconds)).network("BTC").param("batch_window_ms") == milliseconds
 
 
 def test_a_contract_that_is_no_address_of_its_network_is_refused(settings, tmp_path):

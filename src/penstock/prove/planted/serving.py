@@ -1,4 +1,4 @@
-"""The real program with one defect in it, for the lanes that come from outside: `python -m penstock.prove.planted.serving NAME ... serve`."""
+"""The real program with defects in it, for the lanes that come from outside: `python -m penstock.prove.planted.serving NAME,NAME ... serve`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ FLAWS: Final[Mapping[str, Sequence[Edit]]] = MappingProxyType(
 
 def main() -> None:
     """Serve until killed."""
-    name = sys.argv.pop(1)
-    with planted(FLAWS[name]):
+    names = sys.argv.pop(1).split(",")
+    with planted([edit for name in names for edit in FLAWS[name]]):
         crashing.main()
 
 
