@@ -19,6 +19,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from penstock.catalog import Catalog
+from penstock.core.order import TERMINAL, OrderState
 from penstock.prove.customers import CHAINS, CLIENTS, FUNDS, Customer
 from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, History
 from penstock.prove.lane import Budget, Found, Tried
@@ -124,9 +125,11 @@ class Stage:
     async def _stuck(self) -> str:
         """What is left, for whoever looks."""
         async with self.place.commands() as commands:
-            rows = await commands.list_orders(state="", app_id="", chain="", limit=1000)
-            open_rows = [row for row in rows if row["state"] not in {"succeeded", "failed"}]
-            return f"{open_rows[:3]}, {await commands.holds()}, {await commands.signing_stopped()}"
+            left = []
+            for state in set(OrderState) - TERMINAL:
+                rows = await commands.list_orders(state=state, app_id="", chain="", limit=3)
+                left += [(row["merchant_order_id"], row["chain"], row["state"], row["hold_reason"], row["network_fee"]) for row in rows]
+            return f"{left}, {await commands.holds()}, {await commands.signing_stopped()}"
 
     def counted(self) -> dict[str, int]:
         """What was seen, by what it was."""
