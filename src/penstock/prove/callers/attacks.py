@@ -83,8 +83,8 @@ async def reflections(ring: Ring) -> None:
     """E6: our answers and webhooks sent back to us, as they are and lengthened, and each call's body at every other call."""
     signed: list[tuple[str, dict[str, str], bytes]] = [("webhook", headers, body) for headers, body in ring.letters]
     known = ring.withdrawal("letter-0")
-    asked = {"/withdraw": known, "/webhook/resend": RESEND, **READ_ONLY}
-    bodies_of = {path: [json_bytes(fields), b"[]"] for path, fields in asked.items()}
+    bodies_of = {path: [json_bytes(fields), b"[]"] for path, fields in {"/withdraw": known, **READ_ONLY}.items()}
+    bodies_of["/webhook/resend"] = [b"[]"]  # one that is understood counts, and other attacks look at the books meanwhile
     bodies_of["/withdraw"] += [
         json_bytes({**known, "value": "2"}),
         json_bytes({**known, "merchant_order_id": "dear", "value": "1000000000"}),
