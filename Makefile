@@ -92,6 +92,25 @@ prove: $(VENV)/.tests ## try to break it on this machine: MINUTES=60, ONLY=crash
 	@mkdir -p build
 	@$(BIN)/python tools/prove --minutes $(MINUTES) --report $(REPORT) $(if $(FULL),--full) $(addprefix --only ,$(ONLY)) $(PROVE)
 
+# What one process can see: tests that start programs of their own show nothing here.
+COVERED := tests/unit tests/simulation/test_rollback.py tests/simulation/test_whole_road.py \
+	$(addprefix tests/integration/test_,$(addsuffix .py,audit auditor chain clock decide directory drift families ids intake ledger_model \
+	offline_signing recovery road settle))
+.PHONY: coverage
+coverage: $(VENV)/.tests ## which branches of the code that decides about money no test takes
+	@mkdir -p build
+	@$(BIN)/python -m coverage run -m pytest $(COVERED) -q $(PYTEST)
+	@$(BIN)/python -m coverage report
+
+.PHONY: mutants
+mutants: $(VENV)/.tests ## small mistakes in the same code, and which no test sees: ONLY=core/money
+	@$(BIN)/python tools/mutate $(ONLY)
+
+.PHONY: soak
+soak: $(VENV)/.tests ## a few orders a second for MINUTES=60 with lying nodes, and whether memory or open files grow
+	@mkdir -p build
+	@$(BIN)/python tools/prove --minutes $(MINUTES) --report build/soak.html --only soak $(PROVE)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

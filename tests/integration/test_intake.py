@@ -4,8 +4,9 @@ import asyncio
 from collections import Counter
 
 from penstock.core.errors import Problem, Refused
+from penstock.core.money import Coin
 from penstock.core.order import Order
-from penstock.ledger.book import balances
+from penstock.ledger.book import Balances, balances, totals
 from tests.fixtures.rooms import USDT, rooms, units
 
 
@@ -157,5 +158,21 @@ def test_after_a_refusal_other_bodies_of_the_same_id_are_judged_in_the_order_the
                 Problem.BALANCE_INSUFFICIENT,
             ]
             assert answers[2].value == units("3")
+
+    asyncio.run(scenario())
+
+
+def test_what_the_api_shows_of_balances_and_the_house_of_its_own_accounts_is_what_was_booked(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "5")
+            await r.submit_all([r.draft("a", "2", recipient=""), r.draft("b", "1")])
+            shown = Balances(r.database, {USDT: Coin(USDT, "USDT", "Tether USD", 6)}.get)
+            assert {coin: amount.units for coin, amount in (await shown.of("m:1")).items()} == {USDT: units("2")}
+            assert await Balances(r.database, {}.get).of("m:1") == {}, (
+                "a coin that the catalogue does not have any more has no name to be shown by"
+            )
+            assert await totals(r.database, "house:") == {("house:funding", USDT): -units("5")}
+            assert await totals(r.database, "treasury:") == {}
 
     asyncio.run(scenario())

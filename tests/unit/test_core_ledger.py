@@ -34,6 +34,13 @@ def test_coins_seen_on_chain():
     assert (entry.chain, entry.block) == ("ETH", 100)
 
 
+def test_coins_that_left_the_chain():
+    entry = ledger.left_the_chain("0xabc", "t", C, V, chain="ETH", block=100, note="swept by hand")
+    assert lines(entry) == [("treasury:t", C, V), ("house:funding", C, -V)]
+    assert key(entry) == ("seen", "ETH:0xabc:t:100", "left")
+    assert (entry.chain, entry.block, entry.note) == ("ETH", 100, "swept by hand")
+
+
 def test_reserve():
     entry = ledger.reserve(5, "m:1", C, V)
     assert lines(entry) == [("m:1:available", C, -V), ("m:1:reserved", C, V)]

@@ -1,6 +1,7 @@
 """Amounts: exact both ways, plain text only, unlike ones kept apart, nothing rounded silently."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -173,3 +174,14 @@ def test_like_amounts_add_like_integers(a, b, c):
 def test_the_same_coin_under_another_name_is_the_same_coin():
     renamed = Coin(USDT.id, "USDt", "Tether", 2)
     assert (CoinAmount(USDT, 1) + CoinAmount(renamed, 2)).units == 3
+
+
+def test_a_token_without_a_contract_is_its_networks_own_coin():
+    assert not token(6).is_native
+    assert replace(token(18, ETH), contract=None).is_native
+
+
+@pytest.mark.parametrize(("step", "places"), [(1, 11), (10, 10), (1_000, 8)])
+def test_a_payout_has_as_many_decimals_as_the_step_leaves(step, places):
+    """Lightning counts millisatoshi and pays satoshi."""
+    assert replace(token(11), step=step).payout_decimals == places

@@ -89,6 +89,8 @@ REQUEST = {"address": "9454818", "token_id": "t", "value": "1.5", "memo": "", "m
 def test_the_fingerprint_is_fixed_for_ever():
     # It lies in order_key and is compared with requests of any later version.
     assert fingerprint(**REQUEST) == "1:235b2558ea17411246e03b128cf81058562ac83da492a99acabaa91f8a4c589b"
+    other = REQUEST | {"address": "0xA", "value": "1", "memo": "Grüße"}
+    assert fingerprint(**other) == "1:2429f1c7ef596ee1c9ba9b25bfb951b2ddfb6eb5e5dd3e206a491efa4d6c7d28"
 
 
 @given(st.fixed_dictionaries({"address": st.text(), "token_id": st.text(), "value": st.text(), "memo": st.text()}), st.booleans())

@@ -140,3 +140,10 @@ def test_the_procedure_in_the_documentation_checks_a_proof_without_us(tmp_path):
     bent = json.loads(json.dumps(proof))
     bent["proofs"][1]["available"] = "1"
     assert verdict(bent).returncode == 1
+
+
+def test_a_path_whose_sums_make_another_total_than_was_published_is_no_proof():
+    tree = SumTree([Liability("coin", "m:1", "0" * 32, 5, 0), Liability("coin", "m:2", "1" * 32, 7, 0)])
+    root, total = published(tree)
+    with pytest.raises(ProofWrong, match="another total"):
+        check(tree.proof("m:1"), root, str(int(total) - 1))

@@ -92,14 +92,15 @@ class Board:
         return 1 if chain in self.rails else 2
 
     def quote(self, token: Token) -> Quote:
-        """What a transfer of this token costs the one who bears it. Raises Refused."""
+        """What a transfer of this token costs the one who bears it: never more than it may ever cost, whatever a node asks now. Raises Refused."""
         estimate = self.estimate(token)
         if estimate is None:
             raise Refused(
                 Problem.SERVICE_ERROR, f"There is no fresh fee estimate for {token.chain} yet; please try again in a few seconds."
             )
         native = self._catalog.native(token.chain)
-        cost = TokenAmount(native, estimate.cost).to_coin()
+        gas = min(estimate.cost, estimate.fee_cap)
+        cost = TokenAmount(native, gas).to_coin()
         fee_rate, coin_rate = self._rate(native.coin), self._rate(token.coin)
         fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
         fee = round_up_to_token(fee, token)
@@ -108,7 +109,7 @@ class Board:
             fee_usd=usd_text(usd_value(fee, coin_rate)) if fee else "0",
             token_rate=str(coin_rate),
             native_rate=str(fee_rate),
-            gas_quoted=estimate.cost,
+            gas_quoted=gas,
         )
 
     async def refresh(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -91,14 +91,16 @@ class LyingProxy:
                 return Said(await answer.read(), answer.status)
 
         said = await self.liar.answer(Asked(body, path.partition("?")[0], request.method), ask)
-        return await self._say(request, said)
+        response = web.StreamResponse(status=said.status, headers={"Content-Type": "application/json"})
+        with suppress(ConnectionResetError):  # who asked may be gone
+            await self._say(request, response, said)
+        return response
 
-    async def _say(self, request: web.Request, said: Said) -> web.StreamResponse:
+    async def _say(self, request: web.Request, response: web.StreamResponse, said: Said) -> None:
         if said.how in {"silence", "reset"}:
             if said.how == "silence":
                 await asyncio.sleep(3_600)
             _cut(request)
-        response = web.StreamResponse(status=said.status, headers={"Content-Type": "application/json"})
         response.content_length = len(said.body)
         await response.prepare(request)
         pieces: Sequence[bytes] = [said.body[place : place + 65_536] for place in range(0, len(said.body), 65_536)]
@@ -112,7 +114,6 @@ class LyingProxy:
                 break
             if said.how == "drip":
                 await asyncio.sleep(1)
-        return response
 
 
 def _cut(request: web.Request) -> None:

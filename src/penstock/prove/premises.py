@@ -26,6 +26,8 @@ from penstock.wiring import Product
 
 PATIENCE_S: Final = 90.0
 BLOCK_MS: Final = 250
+ENTRY: Final = ("-m", "penstock.prove.crashing")
+"""The program on a machine that can be told to kill it."""
 
 
 class PremisesFailed(Exception):
@@ -43,6 +45,7 @@ class Premises:
     devnet_url: str
     http: aiohttp.ClientSession
     process: asyncio.subprocess.Process | None = None
+    entry: tuple[str, ...] = ENTRY
     lives: int = 0
     bystanders: list[asyncio.subprocess.Process] = field(default_factory=list)
 
@@ -65,7 +68,7 @@ class Premises:
     async def start(self, at: str = "") -> None:
         """The next life, which ends by itself at `at` (LABEL:N)."""
         self.lives += 1
-        words = ["-m", "penstock.prove.crashing", "--clock", str(self.clock), *(["--at", at] if at else []), "serve"]
+        words = [*self.entry, "--clock", str(self.clock), *(["--at", at] if at else []), "serve"]
         self.process = await child(self.environment, self.log, *words)
 
     async def beside(self, role: str) -> asyncio.subprocess.Process:

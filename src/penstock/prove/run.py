@@ -44,6 +44,8 @@ class Lane:
     function: str
     share: float
     title: str
+    by_name: bool = False
+    """Runs only where it is asked for."""
 
 
 LANES: Final = (
@@ -55,8 +57,10 @@ LANES: Final = (
     Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
+    Lane("history", "penstock.prove.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
     Lane("simulation", "penstock.prove.seeds:run", 0.15, "whole days of bad weather on all networks, in virtual time"),
+    Lane("soak", "penstock.prove.soak:run", 1.0, "the same for long, with an eye on memory and open files", by_name=True),
 )
 
 
@@ -74,11 +78,11 @@ class Proof:
 
 
 def chosen(names: Sequence[str]) -> list[Lane]:
-    """The lanes of these names, all when none is named. Raises ValueError for a name that is none."""
+    """The lanes of these names; when none is named all but those that are run by name. Raises ValueError for a name that is none."""
     known = {lane.name: lane for lane in LANES}
     if strange := [name for name in names if name not in known]:
         raise ValueError(f"no lane is called {strange[0]}; there are {', '.join(known)}")
-    return [known[name] for name in names] or list(LANES)
+    return [known[name] for name in names] or [lane for lane in LANES if not lane.by_name]
 
 
 def prove(

@@ -16,6 +16,7 @@ from penstock.runtime import SystemRuntime
 from penstock.wiring import RAILS, Site
 
 BALANCE: Final = 14000
+RESEND: Final = {"start_timestamp": 1_700_000_000}
 ADDRESS_REFUSED: Final = frozenset({14003, 14007, 14008, 11000})
 OWN: Final = {
     "ETH": "0x" + "aa" * 20,
@@ -81,8 +82,15 @@ async def strangers(ring: Ring) -> None:
 async def reflections(ring: Ring) -> None:
     """E6: our answers and webhooks sent back to us, as they are and lengthened, and each call's body at every other call."""
     signed: list[tuple[str, dict[str, str], bytes]] = [("webhook", headers, body) for headers, body in ring.letters]
-    for path, fields in READ_ONLY.items():
-        for body in (json_bytes(fields), b"[]"):
+    known = ring.withdrawal("letter-0")
+    bodies_of = {path: [json_bytes(fields), b"[]"] for path, fields in {"/withdraw": known, **READ_ONLY}.items()}
+    bodies_of["/webhook/resend"] = [b"[]"]  # one that is understood counts, and other attacks look at the books meanwhile
+    bodies_of["/withdraw"] += [
+        json_bytes({**known, "value": "2"}),
+        json_bytes({**known, "merchant_order_id": "dear", "value": "1000000000"}),
+    ]
+    for path, bodies_asked in bodies_of.items():
+        for body in bodies_asked:
             status, headers, raw = await ring.program.post(f"/ccpayment/v1{path}", body, ring.rich.headers(body))
             if status == 200 and ring.rich.made(headers, raw):
                 signed.append((f"answer of {path}", {n: headers[n.lower()] for n in ("Appid", "Timestamp", "Sign")}, raw))
@@ -95,12 +103,10 @@ async def reflections(ring: Ring) -> None:
                 for suffix in forgery.SUFFIXES[-2:]:
                     yield from ((path, one) for one in forgery.lengthened(ring.rich, headers, body, suffix, f"{how}, lengthened"))
         # A body of one call is no other call with an effect: the signature does not say which call it was made for.
-        for path in PATHS:
-            if path != "/withdraw":
-                yield path, _harmless(ring, ring.withdrawal("elsewhere"))
-        for fields in READ_ONLY.values():
-            yield "/withdraw", _harmless(ring, fields)
-            yield "/webhook/resend", _harmless(ring, fields)
+        for own, fields in {**READ_ONLY, "/withdraw": ring.withdrawal("elsewhere"), "/webhook/resend": RESEND}.items():
+            for path in PATHS:
+                if path != own:
+                    yield path, _harmless(ring, fields)
 
     async def job(line: Line, piece: tuple[str, Forged]) -> None:
         path, forged = piece
@@ -108,6 +114,8 @@ async def reflections(ring: Ring) -> None:
         ring.counts["reflections"] += 1
         if forged.refusals:
             _refused(ring, path, forged, reply)
+        else:
+            ring.judge(f"the body of another call at {path}", reply, repr(forged.body))
 
     await ring.unharmed("something of ours that came back", lambda: ring.over_lines(work(), job, 20_000))
 
