@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from penstock.core import wire_signature
 from penstock.core.wire import compact
-from penstock.prove.world import SimulatedWorld, call_asgi
+from penstock.prove.world import call_asgi
 from penstock.webhooks import targets
 from penstock.wiring import Product
 
@@ -58,11 +58,41 @@ class Witness(bytes):
         return Witness(super().lower())
 
 
+class Host(Protocol):
+    """Whom they visit: a seed, the merchant that is served, its wishes, and the weather."""
+
+    seed: int
+
+    def now_ms(self) -> int:
+        """The clock that everybody shares."""
+        ...
+
+    @property
+    def app_id(self) -> str:
+        """Of the merchant."""
+        ...
+
+    @property
+    def app_secret(self) -> str:
+        """Of the merchant."""
+        ...
+
+    @property
+    def wishes(self) -> Sequence[Any]:
+        """What it asked for."""
+        ...
+
+    @property
+    def stormy(self) -> bool:
+        """Whether anything goes wrong now."""
+        ...
+
+
 @dataclass(slots=True)
 class Strangers:
     """One seed's visitors. They outlive every crash of the program, and what was tried is not tried again."""
 
-    world: SimulatedWorld
+    world: Host
     account: str = ""
     other: tuple[str, str] = ("", "")
     disabled: tuple[str, str] = ("", "")
