@@ -30,7 +30,7 @@ class BoxPost:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         first_line: bool = False,
-        tls_cert: str = "",  # noqa: ARG002  a node in this process needs no certificate
+        tls_cert: str = "",  # noqa: ARG002  there is no TLS here
     ) -> tuple[int, bytes]:
         """Status and body. Raises PostFailed."""
         if self._pause is not None:
