@@ -209,6 +209,12 @@ def signer_go(reason: Annotated[str, typer.Option()], as_json: Json = False) -> 
     _turn(reason, as_json, stop=False)
 
 
+@signers.command("relearn")
+def signer_relearn(reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """The signer's journal is lost for good: let `serve` teach it again all that the database knows it had signed."""
+    emit(run(lambda c: c.relearn(reason)), as_json, lambda m: show.facts("The signer", m))
+
+
 @merchants.command("add")
 def merchant_add(name: str, webhook_url: Annotated[str, typer.Option(help="Where events go.")] = "", as_json: Json = False) -> None:
     """Make a merchant; its secret is shown this once."""
@@ -293,13 +299,15 @@ def credit(
 def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that are off as well.")] = False, as_json: Json = False) -> None:
     """Hot address of each network, with its balances on chain and in the books."""
 
-    async def look(commands: Commands) -> tuple[list[dict[str, Any]], str]:
-        return await commands.treasury_rows(), await commands.signing_stopped()
+    async def look(commands: Commands) -> tuple[list[dict[str, Any]], str, list[str]]:
+        return await commands.treasury_rows(), await commands.signing_stopped(), await commands.holds()
 
-    rows, stopped = run(look)
+    rows, stopped, holds = run(look)
     emit(rows, as_json, lambda v: show.treasury(v, every=every))
     if stopped:
         note(f"nothing is signed: {stopped}")
+    for hold in holds:
+        note(hold)
 
 
 @app.command("open-tokens")
@@ -358,6 +366,20 @@ def order_psbt(
 def order_cancel(order_id: str, reason: Annotated[str, typer.Option()], as_json: Json = False) -> None:
     """Fail an order that nothing was bound for; its money is back at once."""
     emit(run(lambda c: c.cancel_order(order_id, reason)), as_json, lambda m: show.facts("Cancelled", m))
+
+
+@orders.command("decide")
+def order_decide(
+    order_id: str,
+    decision: Annotated[str, typer.Option("--as", help="again, paid or failed.")],
+    reason: Annotated[str, typer.Option()],
+    txid: Annotated[str, typer.Option(help="The transaction that has paid it.")] = "",
+    proved: Annotated[bool, typer.Option("--proved", help="You have proof that no transaction of ours can pay it any more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what becomes of a quarantined order; each answer is refused where something speaks against it."""
+    decided = run(lambda c: c.decide_order(order_id, decision, reason, txid=txid, proved=proved))
+    emit(decided, as_json, lambda m: show.facts("Decided", m))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from penstock.core.snowflake import wire_id
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.ledger import book, liabilities
 from penstock.ledger.audit import audit
-from penstock.orders import attempts, auditor
+from penstock.orders import attempts, auditor, recovery
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.signer import switch
@@ -168,6 +168,11 @@ class Commands:
                 rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
         return rows
 
+    async def holds(self) -> list[str]:
+        """Networks whose start has not come to its end, each with the reason."""
+        held = await self._p.database.read(attempts.holds)
+        return [f"nothing is sent on {chain}, recovery hold: {reason}" for chain, reason in held.items()]
+
     async def signing_stopped(self) -> str:
         """Why somebody stopped the signer, "" when nobody did."""
         turned = switch.read(folder_of(self._p.settings))
@@ -245,7 +250,8 @@ class Commands:
             "counts": report.counts,
             "breaches": [{"invariant": f.invariant, "text": f.text} for f in report.breaches],
             "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings]
-            + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else []),
+            + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else [])
+            + [{"invariant": "I9", "text": text} for text in await self.holds()],
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 
@@ -333,10 +339,31 @@ class Commands:
         order = await self._p.timelines.find(text)
         if order is None:
             raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        held = (await self._p.database.read(attempts.holds)).get(order.chain)
+        if held:
+            raise Refused(Problem.INVALID_ARGUMENT, f"nothing is decided while {order.chain} is held, it may have been paid: {held}")
         cancelled = await self._p.settler.cancel(order.id, reason)
         if cancelled is None:
             raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state}: an order can be cancelled until it is bound")
         return summary(cancelled)
+
+    async def decide_order(self, text: str, decision: str, reason: str, *, txid: str, proved: bool) -> dict[str, Any]:
+        """A person's word on a quarantined order."""
+        order = await self._p.timelines.find(text)
+        if order is None:
+            raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
+        match decision:
+            case "again":
+                decided = await self._p.decider.again(order.id, reason)
+            case "paid" if txid:
+                decided = await self._p.decider.paid(order.id, txid.strip(), reason)
+            case "paid":
+                raise Refused(Problem.INVALID_ARGUMENT, "`--as paid` needs the transaction that has paid it: `--txid`")
+            case "failed":
+                decided = await self._p.decider.failed(order.id, reason, proved=proved)
+            case _:
+                raise Refused(Problem.INVALID_ARGUMENT, "`--as` is again, paid or failed")
+        return summary(decided)
 
     async def resume(self, chain: str, reason: str) -> dict[str, Any]:
         """Send again on a network (or on all of them) that stopped for a person to look, and remember what they have seen."""
@@ -348,6 +375,14 @@ class Commands:
             raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
         because = "; ".join(f"{where}: {why}" if where and not name else why for where, why in stood.items())
         return {"chain": chain, "stood_because": because, "reason": reason}
+
+    async def relearn(self, reason: str) -> dict[str, Any]:
+        """Let the running gateway teach the signer again what it had signed, because its journal is lost for good."""
+        action_id, now_ms = self._p.ids.next()[0], self._p.runtime.now_ms()
+        waits = await self._p.database.write("relearn", lambda tx: recovery.relearn(tx, reason, action_id=action_id, now_ms=now_ms))
+        if not waits:
+            raise Refused(Problem.NOT_FOUND, "no network waits for its signer's journal; `penstock audit` shows what does stand")
+        return {"relearns": True, "reason": reason}
 
     async def resend_event(self, text: str) -> dict[str, Any]:
         """Send an order's event again."""

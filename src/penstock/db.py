@@ -164,6 +164,8 @@ class Database(ABC):
     """A database of either kind. `open` checks its settings, `migrate` brings the schema up to date."""
 
     dialect: str
+    breaks: int = 0
+    """How often a connection was lost: whoever answers now may be another server that has forgotten commits."""
     _lane: str
     _width: int
 
@@ -397,6 +399,7 @@ class PostgresDatabase(Database):
                 connection.execute(statement)
                 return connection
             except psycopg.OperationalError:
+                self.breaks += 1
                 connection.close()
         connection = self._connect()
         connection.execute(statement)
@@ -416,6 +419,7 @@ class PostgresDatabase(Database):
             except psycopg.IntegrityError as error:
                 raise Conflict(str(error)) from error
             except _GONE as error:
+                self.breaks += 1
                 raise DatabaseUnavailable(type(error).__name__) from error
         raise AssertionError
 
@@ -432,6 +436,7 @@ class PostgresDatabase(Database):
         try:
             outcome = connection.execute("COMMIT").statusmessage
         except _GONE as error:
+            self.breaks += 1
             connection.close()
             raise CommitUnknown(label) from error
         finally:
@@ -452,6 +457,7 @@ class PostgresDatabase(Database):
                     connection.rollback()
                 self._release(connection)
         except _GONE as error:
+            self.breaks += 1
             raise DatabaseUnavailable(type(error).__name__) from error
 
     def _close(self) -> None:

@@ -28,9 +28,11 @@ from penstock.orders import attempts, auditor, board, clock, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
+from penstock.orders.decide import Decider
 from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
+from penstock.orders.recovery import TURN_S, Recovery
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
 from penstock.orders.store import OrderStore
@@ -165,10 +167,15 @@ class Product:
             board=self.board,
             signer=signer,
             in_flight_max=lambda chain: self._network(chain).in_flight_max,
+            held=self._held,
             refuse=self.settler.refuse,
         )
-        self.follower = Follower(**common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth)
+        self.follower = Follower(
+            **common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth, held=self._held
+        )
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
+        self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
+        self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
         self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
@@ -206,6 +213,9 @@ class Product:
         if network is None or not network.param("reports_at_depth", default=False):
             return None
         return network.confirmations
+
+    def _held(self, chain: str) -> str:
+        return self.recovery.held(chain)
 
     async def connect(self) -> None:
         """Make the rails of every network that is on."""
@@ -259,6 +269,8 @@ class Product:
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":
+            self.treasury.comparable = self.recovery.comparable
+            await self.recovery.compare()  # before the chain is asked what it shows: what is missing here may be in the journal
             await self.treasury.refresh()
             await self.auditor.first()
         self._every(directory.REFRESH_S, self.directory.refresh)
@@ -270,6 +282,7 @@ class Product:
             return
         self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
+        self._every(TURN_S, self.recovery.turn)
         self._keep(self._audit_again)
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)
@@ -285,6 +298,12 @@ class Product:
         self.intake.committed = committed
         self.outbox.queued = self.deliverer.finished = deliver.wake
         self.treasury.refilled = send.wake
+
+        def released() -> None:
+            send.wake()
+            follow.wake()
+
+        self.recovery.released = released
 
         def decided() -> None:
             self.sender.look_again()

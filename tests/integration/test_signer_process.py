@@ -47,8 +47,7 @@ async def until(probe):
 
 async def talk(house, data):
     """Raw bytes in, one frame out; None when it closed without a word."""
-    with wire.reachable(house.socket) as name:
-        reader, writer = await asyncio.open_unix_connection(name)
+    reader, writer = await wire.connected(house.socket, house.runtime)
     try:
         writer.write(data)
         return await wire.read_frame(reader, body_s=WAIT_S)
@@ -305,3 +304,17 @@ def test_its_log_and_answers_hold_neither_seed_nor_seal_key(tmp_path, capfd):
     assert "signer.started" in said
     for secret in secrets:
         assert secret.hex() not in said and repr(secret) not in said
+
+
+def test_the_journal_is_told_over_the_socket_page_by_page(tmp_path):
+    async def scenario(house):
+        intents = [house.honest(token) for token in house.tokens()]
+        signed = await house.signer.sign(intents)
+        told = await house.signer.entries(0)
+        assert [(entry.number, entry.kind, entry.intent, entry.txid) for entry in told] == [
+            (number, "sign", intent, made.txid) for number, (intent, made) in enumerate(zip(intents, signed, strict=True), start=1)
+        ]
+        assert await house.signer.entries(2) == told[2:]
+        assert await house.signer.entries(len(told)) == []
+
+    inside(tmp_path, scenario)

@@ -13,10 +13,11 @@ from penstock.db import migrations
 
 S = OrderState
 
-# Architecture, section 3, word for word; held -> sending and sending -> succeeded skip a state that nobody saw.
+# Architecture, section 3, word for word; held -> sending and sending -> succeeded skip a state that nobody saw;
+# what was paid before a restore is a person's before it is bound (ADR 0004).
 DRAWN = {
-    S.ACCEPTED: {S.HELD, S.SENDING, S.FAILED},
-    S.HELD: {S.ACCEPTED, S.SENDING, S.FAILED},
+    S.ACCEPTED: {S.HELD, S.SENDING, S.FAILED, S.QUARANTINED},
+    S.HELD: {S.ACCEPTED, S.SENDING, S.FAILED, S.QUARANTINED},
     S.SENDING: {S.CONFIRMING, S.ACCEPTED, S.SUCCEEDED, S.FAILED, S.QUARANTINED},
     S.CONFIRMING: {S.SENDING, S.ACCEPTED, S.SUCCEEDED, S.FAILED, S.QUARANTINED},
     S.QUARANTINED: {S.SENDING, S.CONFIRMING, S.SUCCEEDED, S.FAILED},

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.intent import Death, Resource, Signed
+from penstock.runtime import SystemRuntime
 from penstock.signer import wire
 from penstock.signer.server import SignerServer
 from tests.unit.test_signer import pay
@@ -126,3 +127,34 @@ def test_a_user_that_may_not_ask_is_turned_away_before_it_asks():
 def test_a_surprise_is_one_constant_sentence_and_tells_nothing():
     answer = asked(SignerServer(Surprised(), frozenset({os.geteuid()}), broken=lambda: None), {"op": "standing"})
     assert answer == {"error": {"code": "internal", "text": "the signer failed at this request; its log names the kind of failure"}}
+
+
+def test_where_the_sockets_queue_is_full_a_connection_waits_for_its_turn(tmp_path):
+    """A crowd once made the gateway write into a connection that was none, and take its signer for gone."""
+
+    async def scenario(listener, runtime):
+        crowd = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                crowd.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                crowd[-1].connect(str(tmp_path / "s"))
+        waiting = runtime.spawn(wire.connected(tmp_path / "s", runtime), name="honest")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        accepted = [listener.accept()[0] for _ in crowd[:-1]]
+        _, writer = await waiting
+        accepted.append(listener.accept()[0])
+        writer.write(b"here")
+        await writer.drain()
+        assert await asyncio.get_running_loop().sock_recv(accepted[-1], 4) == b"here"
+        await wire.hang_up(writer)
+        for each in crowd + accepted:
+            each.close()
+
+    runtime = SystemRuntime()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(1)
+        asyncio.run(scenario(listener, runtime))
+    runtime.close()

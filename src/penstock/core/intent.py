@@ -122,6 +122,24 @@ class Standing:
     left: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What the signer noted, in the order of its journal: `number` counts from 1, `hash` is over this entry and all before it, hexadecimal.
+
+    "sign": a version that it signed, with its transaction id. "death": `attempt_id` is buried, `text` is the proof. "stop" and "go": a
+    turn of its switch, `text` is the reason.
+    """
+
+    number: int
+    hash: str
+    kind: Literal["sign", "death", "stop", "go"]
+    at_ms: int
+    attempt_id: int = 0
+    intent: Intent | None = None
+    txid: str = ""
+    text: str = ""
+
+
 class Key(Protocol):
     """A private key on secp256k1 that stays where it is."""
 
@@ -198,6 +216,10 @@ class Signer(Protocol):
 
     async def standing(self) -> Standing:
         """What it would sign now."""
+        ...
+
+    async def entries(self, after: int) -> list[JournalEntry]:
+        """The next page of its journal behind the entry of that number, in order; empty at the end. Raises SignLater when it is away."""
         ...
 
     def export(self, intent: Intent) -> str:

@@ -117,10 +117,18 @@ def release(order_id: int, holder: str, coin_id: str, units: int) -> Entry:
     return Entry("order", str(order_id), "release", _lines(coin_id, (reserved(holder), -units), (available(holder), units)))
 
 
-def final(attempt_id: int, token_id: str, coin_id: str, units: int, *, chain: str, block: int) -> Entry:
-    """The attempt's transaction can never be undone: the coins have left the treasury."""
-    lines = _lines(coin_id, (in_transit(token_id), -units), (treasury(token_id), units))
-    return Entry("attempt", str(attempt_id), "final", lines, chain, block)
+def final(attempt_id: int, token_id: str, coin_id: str, units: int, *, chain: str, block: int, unclaimed: int = 0, note: str = "") -> Entry:
+    """The attempt's transaction can never be undone: the coins have left the treasury. `unclaimed` was paid for orders that are not under
+    way with it (a restored database has forgotten them): the house bears that, and `note` is why.
+    """
+    lines = _lines(coin_id, (in_transit(token_id), -units), (FUNDING, -unclaimed), (treasury(token_id), units + unclaimed))
+    return Entry("attempt", str(attempt_id), "final", lines, chain, block, note)
+
+
+def paid_elsewhere(order_id: int, token_id: str, coin_id: str, units: int, *, note: str) -> Entry:
+    """By a person's word an order was paid with coins that had left the books as the house's: they were not."""
+    lines = _lines(coin_id, (in_transit(token_id), -units), (FUNDING, units))
+    return Entry("decision", str(order_id), "paid", lines, note=note)
 
 
 def gas(attempt_id: int, native_token_id: str, native_coin_id: str, units: int, *, chain: str, block: int) -> Entry:

@@ -31,6 +31,8 @@ MOVES: Final[dict[tuple[OrderState, OrderState], str]] = {
     (S.HELD, S.ACCEPTED): "what it waited for is there",
     (S.ACCEPTED, S.SENDING): "an attempt was bound",
     (S.HELD, S.SENDING): "an attempt was bound",
+    (S.ACCEPTED, S.QUARANTINED): "an attempt of before a restore was signed for the merchant's name of it",
+    (S.HELD, S.QUARANTINED): "an attempt of before a restore was signed for the merchant's name of it",
     (S.SENDING, S.CONFIRMING): "a version is in a block",
     (S.CONFIRMING, S.SENDING): "the block was undone (reorg)",
     (S.SENDING, S.ACCEPTED): "the attempt is proved dead and another try is allowed",

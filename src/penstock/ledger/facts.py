@@ -49,6 +49,7 @@ class OrderFacts:
     attempts: list[Row] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
     events: list[Row] = field(default_factory=list)
+    decisions: list[Row] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -161,6 +162,8 @@ def orders(tx: Tx, ids: Sequence[int]) -> Iterator[OrderFacts]:
         found[row["id"]].row = row
     for entry in _entries(tx, "order", ids):
         found[int(entry["ref_id"])].entries.append(entry)
+    for entry in _entries(tx, "decision", ids):
+        found[int(entry["ref_id"])].decisions.append(entry)
     # `paid`: the books say that its coins have left for good.
     for row in tx.all(
         "SELECT attempt_order.order_id, attempt_order.live, attempt.id, attempt.state, attempt.txid, "

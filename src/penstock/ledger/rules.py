@@ -167,7 +167,7 @@ def _check_attempts_of(report: Report, facts: OrderFacts, where: Mapping[str, st
             report.add("I6", f"order {facts.id} stays in the house and {len(facts.attempts)} attempts pay it", **where)
     elif len(paid) > 1 or len(live) > 1:
         report.add("I6", f"order {facts.id} has {len(paid)} final transfers and {len(live)} live attempts", **where)
-    elif row["state"] == OrderState.SUCCEEDED and not paid and not live:
+    elif row["state"] == OrderState.SUCCEEDED and not paid and not live and not facts.decisions:
         report.add("I6", f"order {facts.id} succeeded and nothing pays it", **where)
     elif row["state"] == OrderState.FAILED and (paid or live):
         report.add("I6", f"order {facts.id} failed and {len(paid) + len(live)} attempts pay it", **where)
@@ -231,7 +231,9 @@ def _check_owned(report: Report, facts: AttemptFacts, chain: str) -> None:
         intent = said(version)
         names = {resource.get("name") for resource in intent.get("resources", ())}
         owns = (intent.get("attempt_id"), intent.get("chain"), intent.get("slot"), names)
-        if owns != (facts.id, chain, row["slot"], facts.resources):
+        # What died without ever being signed has given back what it owned.
+        given_back = row["state"] == "dead" and row["slot"] < 0 and not version["stored"] and not facts.resources
+        if owns != (facts.id, chain, row["slot"], facts.resources) and not given_back:
             report.add(
                 "I7",
                 f"version {version['number']} of attempt {facts.id} is for another slot or resource than the attempt owns",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,6 +79,11 @@ def lane_for_update(tx: Tx, chain: str) -> Lane | None:
     return Lane(**row) if row else None
 
 
+def holds(tx: Tx) -> dict[str, str]:
+    """Networks on which nothing is bound because a start has not come to its end, and why, as whoever works has written it down."""
+    return {row["chain"]: row["reason"] for row in tx.all("SELECT chain, reason FROM recovery_hold ORDER BY chain")}
+
+
 def halt_lane(tx: Tx, chain: str, reason: str) -> None:
     """Bind nothing more on this network until a person has looked; the first reason stays."""
     tx.run("UPDATE lane SET halted = :reason WHERE chain = :chain AND halted = ''", chain=chain, reason=reason[:400])
@@ -151,8 +156,19 @@ def retired_count(tx: Tx, lane_id: int) -> int:
     return row["last"] + 1 if row is not None and row["last"] is not None else 0
 
 
-def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int, lease: str) -> None:
-    """Bind: one attempt, its first version and its orders for each intent, and the lane's next slot behind them."""
+def insert(
+    tx: Tx,
+    lane: Lane,
+    intents: Sequence[Intent],
+    version_ids: Sequence[int],
+    *,
+    now_ms: int,
+    lease: str,
+    orders: Collection[int] | None = None,
+) -> None:
+    """Bind: one attempt, its first version and its orders for each intent, and the lane's next slot behind them. `orders` are those of
+    its payments that are in this database, where not all are.
+    """
     rows: list[dict[str, Any]] = [
         {
             "id": intent.attempt_id,
@@ -179,7 +195,12 @@ def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[
     tx.run(
         "INSERT INTO attempt_order (attempt_id, order_id, live) SELECT a.attempt_id, a.order_id, 1 "
         "FROM {ROWS a(attempt_id {INT}, order_id {INT})}",
-        a=[{"attempt_id": intent.attempt_id, "order_id": payment.order_id} for intent in intents for payment in intent.payments],
+        a=[
+            {"attempt_id": intent.attempt_id, "order_id": payment.order_id}
+            for intent in intents
+            for payment in intent.payments
+            if orders is None or payment.order_id in orders
+        ],
     )
     # What each attempt owns beside its slot, for ever: an outpoint or a payment hash belongs to one of them.
     tx.run(
@@ -187,11 +208,32 @@ def insert(tx: Tx, lane: Lane, intents: Sequence[Intent], version_ids: Sequence[
         "FROM {ROWS r(lane_id {INT}, name TEXT, attempt_id {INT})}",
         r=[{"lane_id": lane.id, "name": r.name, "attempt_id": intent.attempt_id} for intent in intents for r in intent.resources],
     )
-    insert_versions(tx, intents, version_ids, now_ms=now_ms)
-    tx.run("UPDATE lane SET next_slot = :next_slot WHERE id = :id", next_slot=lane.next_slot + len(intents), id=lane.id)
+    insert_versions(tx, intents, version_ids, now_ms=now_ms, orders=orders)
+    _take_slots(tx, lane, [intent.slot for intent in intents])
 
 
-def insert_versions(tx: Tx, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int) -> None:
+def _take_slots(tx: Tx, lane: Lane, slots: Sequence[int]) -> None:
+    """No slot is handed out twice, and none is left out: those between are remembered."""
+    end = max([lane.next_slot, *(slot + 1 for slot in slots)])
+    tx.run("UPDATE lane SET next_slot = :next_slot WHERE id = :id", next_slot=end, id=lane.id)
+    if list(slots) == list(range(lane.next_slot, end)):
+        return
+    between = [{"slot": slot} for slot in range(lane.next_slot, end)]
+    taken = [{"slot": slot} for slot in slots]
+    tx.run("INSERT INTO lane_gap (lane_id, slot) SELECT :lane_id, k.slot FROM {ROWS k(slot {INT})}", lane_id=lane.id, k=between)
+    tx.run("DELETE FROM lane_gap WHERE lane_id = :lane_id AND slot IN (SELECT k.slot FROM {ROWS k(slot {INT})})", lane_id=lane.id, k=taken)
+
+
+def free_slots(tx: Tx, lane: Lane, count: int) -> list[int]:
+    """The next slots to hand out: gaps first, since what comes after a gap waits for it."""
+    rows = tx.all("SELECT slot FROM lane_gap WHERE lane_id = :lane_id ORDER BY slot LIMIT :count", lane_id=lane.id, count=count)
+    gaps = [row["slot"] for row in rows]
+    return gaps + [lane.next_slot + place for place in range(count - len(gaps))]
+
+
+def insert_versions(
+    tx: Tx, intents: Sequence[Intent], version_ids: Sequence[int], *, now_ms: int, orders: Collection[int] | None = None
+) -> None:
     """Say what will be signed, before it is. Raises db.Conflict when this version number exists."""
     rows = [
         {
@@ -221,6 +263,7 @@ def insert_versions(tx: Tx, intents: Sequence[Intent], version_ids: Sequence[int
             for intent, version_id in zip(intents, version_ids, strict=True)
             if intent.kind == "pay"
             for output, payment in enumerate(intent.payments)
+            if orders is None or payment.order_id in orders
         ],
     )
 
@@ -255,6 +298,32 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
         "FROM {ROWS s(attempt_id {INT}, due_at_ms {INT})} "
         "WHERE attempt.id = s.attempt_id AND attempt.state IN ('signed', 'sent', 'included')",
         s=rows,
+    )
+
+
+def give_back(tx: Tx, attempt_id: int) -> None:
+    """The slot of a dead attempt that nothing was ever signed for may be handed out again; what was bound behind it waits for it."""
+    row = tx.one(
+        "SELECT lane_id, slot FROM attempt WHERE id = :id AND state = 'dead' AND slot >= 0 AND NOT EXISTS "
+        "(SELECT 1 FROM version WHERE attempt_id = :id AND raw IS NOT NULL)",
+        id=attempt_id,
+    )
+    if row is None:
+        return
+    tx.run("UPDATE attempt SET slot = -id WHERE id = :id", id=attempt_id)
+    tx.run("DELETE FROM attempt_resource WHERE attempt_id = :id", id=attempt_id)
+    tx.run("INSERT INTO lane_gap (lane_id, slot) VALUES (:lane_id, :slot)", lane_id=row["lane_id"], slot=row["slot"])
+
+
+def detach(tx: Tx, attempt_id: int, order_id: int) -> None:
+    """A person has decided that an order ends without this attempt. It keeps slot and resources and is followed on; what it should pay
+    after all is nobody's, and stops the network.
+    """
+    tx.run("DELETE FROM attempt_order WHERE attempt_id = :id AND order_id = :order_id", id=attempt_id, order_id=order_id)
+    tx.run(
+        "DELETE FROM version_order WHERE order_id = :order_id AND version_id IN (SELECT id FROM version WHERE attempt_id = :id)",
+        id=attempt_id,
+        order_id=order_id,
     )
 
 

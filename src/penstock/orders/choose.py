@@ -87,13 +87,13 @@ class Choice:
 class Chooser:
     """Chooses for one lane in one transaction."""
 
-    def __init__(self, catalog: Catalog, rail: Rail, lane: Lane, money: Purse, *, coins: Sequence[Resource], room: int) -> None:
+    def __init__(self, catalog: Catalog, rail: Rail, lane: Lane, money: Purse, *, coins: Sequence[Resource], slots: Sequence[int]) -> None:
         self._catalog = catalog
         self._rail = rail
         self._lane = lane
         self._money = money
         self._coins = list(coins)
-        self._room = room
+        self._slots = slots
         self._native = catalog.native(lane.chain)
 
     def choose(self, orders: Sequence[Order], fees_of: Fees, attempt_ids: Sequence[int], *, now_ms: int) -> Choice:
@@ -113,7 +113,7 @@ class Chooser:
             else:
                 fit.append((order, fees))
         for group in self._groups(fit):
-            if len(choice.intents) >= self._room:
+            if len(choice.intents) >= len(self._slots):
                 choice.no_room += [order for order, _ in group]
             elif (until_ms := self._gathers_until(group, now_ms)) > now_ms:
                 choice.gathering += [(order, until_ms) for order, _ in group]
@@ -163,7 +163,7 @@ class Chooser:
 
     def _intent(self, orders: Sequence[Order], token: Token, fees: FeeEstimate, choice: Choice, attempt_id: int) -> Intent:
         lane = self._lane
-        slot, spendable = lane.next_slot + len(choice.intents), dict(self._money.spendable)
+        slot, spendable = self._slots[len(choice.intents)], dict(self._money.spendable)
         view = LaneView(lane.chain, lane.address, slot, tuple(self._coins), spendable)
         return self._rail.bind([payment_of(order, token) for order in orders], token, view, fees, attempt_id=attempt_id)
 
@@ -185,8 +185,8 @@ def chooser(tx: Tx, catalog: Catalog, rail: Rail, lane: Lane, *, in_flight_max: 
     money = purse(tx, lane.id, catalog.native(lane.chain))
     if money is None:
         return None
-    room = in_flight_max - attempts.live_count(tx, lane.id)
-    return Chooser(catalog, rail, lane, money, coins=attempts.free_coins(tx, lane.id), room=room)
+    slots = attempts.free_slots(tx, lane, max(0, in_flight_max - attempts.live_count(tx, lane.id)))
+    return Chooser(catalog, rail, lane, money, coins=attempts.free_coins(tx, lane.id), slots=slots)
 
 
 def _shortage(money: Purse, needs: Mapping[str, int], catalog: Catalog) -> str:

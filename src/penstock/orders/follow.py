@@ -45,6 +45,7 @@ class Follower:
         settler: Settler,
         next_ids: Callable[[int], list[int]],
         report_depth: Callable[[str], int | None],
+        held: Callable[[str], str],
     ) -> None:
         self._runtime = runtime
         self._database = database
@@ -54,6 +55,7 @@ class Follower:
         self._settler = settler
         self._next_ids = next_ids
         self._report_depth = report_depth
+        self._held = held
         self.under_way = SideBySide(runtime, "follow")
 
     async def claim(self, limit: int) -> list[Attempt]:
@@ -77,12 +79,16 @@ class Follower:
         failure: Exception | None = None
         over: set[int] = set()
         try:
-            over = await self._watch([a for a in due if a.signed and a.state in (AttemptState.SENT, AttemptState.INCLUDED)])
+            over = await self._watch([attempt for attempt in due if attempt.signed and self._is_watched(attempt)])
         except Exception as error:  # noqa: BLE001  raised again when the others are resumed
             failure = error
         await self._resume([attempt for attempt in due if attempt.id not in over])
         if failure is not None:
             raise failure
+
+    def _is_watched(self, attempt: Attempt) -> bool:
+        """What was given to a node; and what may have been, while nothing may be given to one now."""
+        return attempt.state in (AttemptState.SENT, AttemptState.INCLUDED) or bool(self._held(attempt.chain))
 
     async def _resume(self, due: Sequence[Attempt]) -> None:
         unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED]
@@ -106,7 +112,7 @@ class Follower:
             self._runtime.crash_point("follow:again")
             await self._stages.submit(again)
         for verdict in verdicts:
-            if verdict.decision.outcome is Outcome.BUMP:
+            if verdict.decision.outcome is Outcome.BUMP and not self._held(verdict.attempt.chain):
                 await self._bump(verdict.attempt)
         return {verdict.attempt.id for verdict in verdicts if verdict.due_at_ms is None}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
-from penstock.orders import auditor
+from penstock.orders import attempts, auditor
 from penstock.orders.board import Board
 from penstock.orders.treasury import Treasury
 from penstock.rates import Prices
@@ -42,6 +42,8 @@ class Readiness:
         except DatabaseUnavailable:
             return ["the database does not answer"], []
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
+        held = await self._database.read(attempts.holds)
+        warnings += [f"nothing is sent on {chain}, recovery hold: {reason}" for chain, reason in held.items()]
         if self.signer is not None and (stopped := (await self.signer.standing()).stopped):
             warnings.append(f"nothing is signed: {stopped}")
         await self._audited(not_ready, warnings)

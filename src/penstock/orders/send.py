@@ -19,7 +19,7 @@ from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import HoldReason, Order, OrderState
 from penstock.core.snowflake import moment_ms
 from penstock.db import Database, Tx
-from penstock.orders import attempts, store
+from penstock.orders import adopt, attempts, store
 from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
 from penstock.orders.choose import Choice, Chooser, chooser, payment_of
@@ -69,6 +69,7 @@ class Sender:
         signer: Signer,
         next_ids: Callable[[int], list[int]],
         in_flight_max: Callable[[str], int],
+        held: Callable[[str], str],
         refuse: Callable[[int, str], Awaitable[Any]],
     ) -> None:
         self._runtime = runtime
@@ -79,6 +80,7 @@ class Sender:
         self._next_ids = next_ids
         self._in_flight_max = in_flight_max
         self._refuse = refuse
+        self._held = held
         self._full_until: dict[str, float] = {}
         self.under_way = SideBySide(runtime, "send")
 
@@ -91,6 +93,7 @@ class Sender:
         self.under_way.raise_failure()
         now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
         full = [chain for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
+        full += [chain for chain in self._board.rails if self._held(chain)]
 
         def job(tx: Tx) -> list[Order]:
             # Oldest due first, none of a network that has no room or is busy; others skip what we hold.
@@ -136,6 +139,10 @@ class Sender:
             lane = attempts.lane_for_update(tx, chain)
             fresh = store.lock(tx, [order.id for order in orders])
             waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
+            if self._board.rail(chain) is not None and self._held(chain):
+                self._come_back(tx, [(o, moment_ms(o.id)) for o in waiting])
+                return Choice()
+            waiting = self._unspent(tx, waiting, now_ms)
             chosen = self._chooser(tx, rail, lane)
             if isinstance(chosen, str) or lane is None:
                 self._hold(tx, [(o, HoldReason.NETWORK_PAUSED, str(chosen)) for o in waiting], history_ids, now_ms)
@@ -161,6 +168,26 @@ class Sender:
             await self._refuse(order.id, reason)
         found = await self._database.read(lambda tx: attempts.load(tx, [intent.attempt_id for intent in choice.intents]))
         return [attempt.newest for attempt in found]
+
+    def _unspent(self, tx: Tx, orders: Sequence[Order], now_ms: int) -> list[Order]:
+        """Without those whose name an attempt of before a restore has paid already: the signer would refuse them for ever."""
+        spent = adopt.spent(tx, [order.key for order in orders])
+        if not spent:
+            return list(orders)
+        moves = [
+            store.Move(
+                order,
+                OrderState.QUARANTINED,
+                f"attempt {row['attempt_id']}, transaction {row['txid']}, was signed for the merchant's {order.merchant_order_id} before the "
+                "database was restored: `penstock order decide` says whether that has paid it",
+                at_ms=now_ms,
+                hold_reason="",
+            )
+            for order in orders
+            if (row := spent.get(order.key))
+        ]
+        store.move(tx, moves, next_ids=self._next_ids(len(moves)))
+        return [order for order in orders if order.key not in spent]
 
     def _chooser(self, tx: Tx, rail: Rail | None, lane: Lane | None) -> Chooser | str:
         """Who chooses, or why nothing can be sent on this network."""
@@ -235,9 +262,9 @@ class Sender:
 
     async def sign(self, versions: Sequence[Version]) -> list[Version]:
         """Have the signer build and sign, and commit its bytes. What it refuses goes to a person, what it puts off waits, the others go on.
-        Nothing is signed for a lane that stands.
+        Nothing is signed for a lane that stands, or for a network that is held.
         """
-        versions = await self._of_open_lanes(versions)
+        versions = await self._of_open_lanes(await self._free(versions))
         if not versions:
             return []
         try:
@@ -247,6 +274,13 @@ class Sender:
         await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
         found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
         return [attempt.newest for attempt in found]
+
+    async def _free(self, versions: Sequence[Version]) -> list[Version]:
+        """Those of networks that are not held; the others wait."""
+        held = {chain: why for chain in {v.intent.chain for v in versions} if (why := self._held(chain))}
+        for chain, why in held.items():
+            await self._put_off([version for version in versions if version.intent.chain == chain], why)
+        return [version for version in versions if version.intent.chain not in held]
 
     async def _sign_each(self, versions: Sequence[Version], why: SignRefused) -> list[Signed]:
         """One after another, until the signer says that it signs nothing at all now."""
@@ -335,12 +369,14 @@ class Sender:
                 rail = self._board.rail(version.intent.chain)
                 if rail is None or version.raw is None:
                     return version, "unknown: the network is off"
+                if self._held(version.intent.chain):
+                    return version, ""
                 said = await rail.submit(version.raw)
                 self._runtime.crash_point("submit:after")
                 return version, f"{said.verdict.value}: {said.detail}" if said.detail else said.verdict.value
 
         tasks = [self._runtime.spawn(one(version), name="submit") for version in versions]
-        results = [await task for task in tasks]
+        results = [(version, verdict) for version, verdict in [await task for task in tasks] if verdict]
         if not results:
             return
 

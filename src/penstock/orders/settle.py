@@ -14,11 +14,12 @@ from penstock.core import covers, ledger
 from penstock.core.attempt import Decision, Outcome, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Observation, Pending, Suspicious
+from penstock.core.intent import Payment
 from penstock.core.money import Coin, Token, TokenAmount, plain
 from penstock.core.order import TERMINAL, Order, OrderState
-from penstock.db import Database, Tx
+from penstock.db import Database, Row, Tx
 from penstock.ledger.book import Book, Sheet
-from penstock.orders import attempts, store
+from penstock.orders import adopt, attempts, store
 from penstock.orders.attempts import Attempt
 from penstock.orders.intake import Outbox, event_row
 from penstock.orders.store import Move
@@ -37,6 +38,14 @@ class Verdict:
     due_at_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ByWord:
+    """What a person's word does to an order."""
+
+    move: Move
+    entries: Sequence[ledger.Entry] = ()
+
+
 @dataclass(slots=True)
 class _Changes:
     """What one transaction will write, gathered verdict by verdict."""
@@ -48,6 +57,7 @@ class _Changes:
     retired: list[int] = field(default_factory=list)
     paid_by: list[dict[str, Any]] = field(default_factory=list)
     halts: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, Row] = field(default_factory=dict)
 
 
 class Settler:
@@ -92,6 +102,7 @@ class Settler:
         decisive = [v for v in ours if v.decision.outcome in (Outcome.REPORT, Outcome.SETTLE, Outcome.FAIL)]
         keys = {(o.payer, o.coin_id) for v in decisive for o in of_attempt[v.attempt.id] if o.state not in TERMINAL}
         changes = _Changes(self._book.open(tx, keys), self._runtime.now_ms())
+        changes.spent = adopt.spent(tx, [p.key for v in ours for p in _unclaimed(v.attempt, of_attempt[v.attempt.id])])
         for verdict in ours:
             self._decide(changes, verdict, of_attempt[verdict.attempt.id])
         return self._write(tx, changes)
@@ -181,11 +192,31 @@ class Settler:
                 self._succeed(changes, order, txid, self._describe(verdict))
             elif order.txid != txid:
                 changes.paid_by.append({"id": order.id, "txid": txid})
-        if orders:  # none where the house only opened a token
-            token_id, coin_id = orders[0].token_id, orders[0].coin_id
-            paid = sum(order.net for order in orders)
-            changes.sheet.post(ledger.final(attempt.id, token_id, coin_id, paid, chain=attempt.chain, block=block))
+        if attempt.newest.intent.payments:  # none where the house only opened a token
+            self._paid(changes, attempt, orders, block)
         changes.retired.append(attempt.id)
+
+    def _paid(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], block: int) -> None:
+        """The coins have left. What was paid for orders that are not under way with this attempt is the house's, and a person's business."""
+        token = self._catalog.token(attempt.token_id)
+        if token is None:
+            raise InvariantBroken(f"attempt {attempt.id} paid a token that is not in the catalogue, {attempt.token_id}")
+        unclaimed = _unclaimed(attempt, orders)
+        units = TokenAmount(token, sum(payment.units for payment in unclaimed)).to_coin().units
+        reasons = {row["reason"]: None for p in unclaimed if (row := changes.spent.get(p.key)) is not None}
+        if any(payment.key not in changes.spent for payment in unclaimed):
+            changes.halts[attempt.chain] = f"attempt {attempt.id} has paid for orders that are not under way with it"
+        entry = ledger.final(
+            attempt.id,
+            token.id,
+            token.coin.id,
+            sum(order.net for order in orders),
+            chain=attempt.chain,
+            block=block,
+            unclaimed=units,
+            note="; ".join(reasons),
+        )
+        changes.sheet.post(entry)
 
     def _gas(self, changes: _Changes, row: dict[str, Any], attempt: Attempt, fee: int) -> None:
         native = self._catalog.native(attempt.chain)
@@ -249,6 +280,23 @@ class Settler:
             attempts.halt_lane(tx, chain, reason)
         return len(decided)
 
+    async def by_word(self, order_id: int, make: Callable[[Tx, Order, int], ByWord]) -> Order:
+        """A person's decision in one transaction: state, history, ledger and event. Raises what `make` raises, and then nothing is written."""
+
+        def job(tx: Tx) -> Order:
+            order = store.lock(tx, [order_id])[order_id]
+            changes = _Changes(self._book.open(tx, [(order.payer, order.coin_id)]), self._runtime.now_ms())
+            word = make(tx, order, changes.now_ms)
+            for entry in word.entries:
+                changes.sheet.post(entry)
+            changes.moves.append(word.move)
+            self._write(tx, changes)
+            return store.lock(tx, [order_id])[order_id]
+
+        order = await self._database.write("decide", job)
+        self.decided()
+        return order
+
     async def cancel(self, order_id: int, reason: str) -> Order | None:
         """A person's word: fail an order that nothing was bound for; None when it is too late or unknown. Its money is back at once."""
         return await self._unbound(order_id, f"cancelled: {reason}")
@@ -273,6 +321,12 @@ class Settler:
         order = await self._database.write("cancel", job)
         self.decided()
         return order
+
+
+def _unclaimed(attempt: Attempt, orders: Sequence[Order]) -> list[Payment]:
+    """What it pays for orders that are not linked to it: forgotten by a restored database, or decided by a person."""
+    linked = {order.id for order in orders}
+    return [payment for payment in attempt.newest.intent.payments if payment.order_id not in linked]
 
 
 def _covers(tx: Tx, decided: Sequence[Order], events: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:

@@ -18,7 +18,7 @@ _NEXT: Final = {
     OrderState.ACCEPTED: "a worker binds it to the next slot of the hot address and sends it",
     OrderState.SENDING: "the same bytes are sent again until a block has them; the fee is raised under its cap when the network asks for more",
     OrderState.CONFIRMING: "it succeeds when its block is deep enough to report",
-    OrderState.QUARANTINED: "a person looks at it; nothing is sent until then",
+    OrderState.QUARANTINED: "a person looks at it and says `penstock order decide`: again, paid or failed; nothing new is sent until then",
     OrderState.SUCCEEDED: "nothing more",
     OrderState.FAILED: "nothing more; its money is back in the balance",
 }

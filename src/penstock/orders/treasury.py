@@ -63,6 +63,10 @@ class Treasury:
         self._waiting: dict[str, Look] = {}
         self.refilled: Callable[[], None] = lambda: None
         self.faults: dict[str, str] = {}
+        self.comparable: Callable[[str, int], bool] = lambda chain, began_ms: True  # noqa: ARG005
+        """Whether the tables knew all that was signed on a network when a look began: before that, what left may be ours."""
+        self.compared: dict[str, int] = {}
+        """When the newest look began that was compared with the books, by network."""
 
     async def refresh(self) -> None:
         """One look at every network that is on."""
@@ -103,6 +107,8 @@ class Treasury:
         behind, arrived = await self._database.write("treasury", lambda tx: self._record(tx, due))
         if not behind:
             self._waiting.pop(chain, None)
+            if held.steady:
+                self.compared[chain] = due.began_ms
         if arrived:
             self.refilled()
         return seen
@@ -121,11 +127,11 @@ class Treasury:
 
         def job(tx: Tx) -> list[Token]:
             lane = attempts.lane_for_update(tx, chain)
-            if lane is None or lane.halted:
+            if lane is None or lane.halted or chain in attempts.holds(tx):
                 return []
             under_way = attempts.opening(tx, lane.id)
             fresh = [(token, fees) for token, fees in wanted if token.id not in under_way]
-            views = [LaneView(chain, lane.address, lane.next_slot + place) for place in range(len(fresh))]
+            views = [LaneView(chain, lane.address, slot) for slot in attempts.free_slots(tx, lane, len(fresh))]
             intents = [
                 rail.open(token, view, fees, attempt_id=attempt_id)
                 for (token, fees), view, attempt_id in zip(fresh, views, attempt_ids, strict=False)
@@ -155,7 +161,7 @@ class Treasury:
                 return 0
             if lane.address != address:
                 attempts.halt_lane(tx, chain, f"the signer's address is {address}, the books know {lane.address}")
-            elif mined is not None and mined > lane.next_slot:
+            elif mined is not None and mined > lane.next_slot and self.comparable(chain, seen.began_ms):
                 self._strange_slots(tx, lane, mined, seen.held)
             return attempts.retired_count(tx, lane.id)
 
@@ -171,13 +177,14 @@ class Treasury:
         if used >= mined and attempts.resumed_after(tx, lane.chain, strange) is not None:
             # A person has looked, and nodes agree that those slots are gone for good.
             tx.run("UPDATE lane SET next_slot = :slot WHERE id = :id", slot=mined, id=lane.id)
+            tx.run("DELETE FROM lane_gap WHERE lane_id = :id AND slot < :slot", slot=mined, id=lane.id)
         else:
             attempts.halt_lane(tx, lane.chain, strange)
 
     def _record(self, tx: Tx, seen: Look) -> tuple[bool, bool]:
         """Whether the books are behind the look, so that they cannot be compared yet, and whether coins arrived."""
         lane = attempts.lane_for_update(tx, seen.chain)
-        if lane is None or not seen.held.steady:
+        if lane is None or not seen.held.steady or not self.comparable(seen.chain, seen.began_ms):
             return False, False
         if self._is_behind(tx, lane, seen):
             return not seen.held.clocked, False
@@ -209,10 +216,10 @@ class Treasury:
         if seen.held.slots_used is None and self._stamped_ahead(tx, lane):
             return True
         if seen.held.clocked:
-            # Live at some time of the look: what our clock says of its end is not what the chain would say.
+            # Live at some time of the look: what our clock says of its end is not what the chain would say. What is only bound cannot pay.
             row = tx.one(
                 "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :ended_ms "
-                "AND (state IN ('bound', 'signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
+                "AND (state IN ('signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
                 lane_id=lane.id,
                 began_ms=seen.began_ms,
                 ended_ms=seen.ended_ms,

@@ -196,8 +196,7 @@ class _Siege:
     async def send(self, data: bytes) -> dict[str, Any] | None:
         """Bytes as an intruder writes them, and what comes back."""
         try:
-            with wire.reachable(self.house.socket) as name:
-                reader, writer = await asyncio.open_unix_connection(name)
+            reader, writer = await wire.connected(self.house.socket, self.house.runtime)
         except OSError:
             return None
         try:
@@ -326,8 +325,7 @@ class _Siege:
         held = []
         for _ in range(CONNECTIONS):
             try:
-                with wire.reachable(self.house.socket) as name:
-                    held.append((await asyncio.open_unix_connection(name))[1])
+                held.append((await wire.connected(self.house.socket, self.house.runtime))[1])
             except OSError:
                 break
             self.tried["a silent connection"] += 1

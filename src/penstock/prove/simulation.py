@@ -24,6 +24,7 @@ from penstock.ids import IdSource
 from penstock.prove.strangers import DENIED, RICH, USDT_MAX, Strangers, Tricked, sifted_logs
 from penstock.prove.virtual import Crash, VirtualLoop, VirtualRuntime
 from penstock.prove.world import CHAIN, SimulatedWorld, Wish
+from penstock.signer.journal import Numbered, chained
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks
 from penstock.signer.seed import Seed, create_seed
@@ -57,6 +58,10 @@ class MemoryJournal:
     def entries(self) -> Iterator[Mapping[str, Any]]:
         """Everything, oldest first."""
         return iter(self.lines)
+
+    def page(self, after: int) -> list[Numbered]:
+        """Numbered, each with its hash."""
+        return chained(self.lines, after)
 
     def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Durable at once."""

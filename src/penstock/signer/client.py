@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.core.intent import Death, Intent, Signed, SignLater, SignRefused, Standing
+from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, SignRefused, Standing
 from penstock.runtime import Runtime
 from penstock.signer import wire
 from penstock.signer.addresses import PublicAddresses, PublicKeys
@@ -47,6 +47,13 @@ class RemoteSigner(PublicAddresses):
             await self._ask({"op": "bury", "deaths": batch}, ANSWER_S)
             self._runtime.crash_point("signer:buried")
 
+    async def entries(self, after: int) -> list[JournalEntry]:
+        """As the signer answers. Raises SignerAway."""
+        try:
+            return wire.entries_of(await self._ask({"op": "entries", "after": after}, ANSWER_S))
+        except wire.Malformed as error:
+            raise SignerAway(f"the signer is out of order: {error}") from error
+
     async def standing(self) -> Standing:
         """As the signer answers; one that does not answer signs nothing."""
         try:
@@ -78,8 +85,7 @@ class RemoteSigner(PublicAddresses):
                 raise SignerAway("the signer is out of order: its answer makes no sense")
 
     async def _exchange(self, frame: bytes) -> dict[str, Any] | None:
-        with wire.reachable(self._path) as name:
-            reader, writer = await asyncio.open_unix_connection(name)
+        reader, writer = await wire.connected(self._path, self._runtime)
         try:
             writer.write(frame)
             with contextlib.suppress(ConnectionError):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,16 @@ LOCK: Final = "signer.lock"
 _FIRST: Final = "0" * 64
 _LINE_BYTES_MAX: Final = 1024 * 1024
 """More than the longest intent that the signer takes (`local`), written in ASCII."""
+
+
+PAGE_ENTRIES: Final = 500
+_PAGE_BYTES: Final = 1024 * 1024
+"""A page of the journal ends behind either, so that it goes into one frame of the signer's socket."""
+_MARK_EVERY: Final = 256
+"""So many entries lie between two places of the file that are kept in memory: a page is found without reading what is before it."""
+
+Numbered = tuple[int, str, Mapping[str, Any]]
+"""Number, hash and entry."""
 
 
 class JournalBroken(Exception):
@@ -43,6 +53,22 @@ class Journal(Protocol):
         """Write all and make them durable. Raises JournalBroken, and from then on always."""
         ...
 
+    def page(self, after: int) -> list[Numbered]:
+        """The next entries behind that number, empty at the end. Only after `entries` was read once. Raises JournalBroken."""
+        ...
+
+
+def chained(entries: Iterable[Mapping[str, Any]], after: int) -> list[Numbered]:
+    """A page of a journal that is in memory as a whole."""
+    last, found = _FIRST, []
+    for number, entry in enumerate(entries, start=1):
+        last = _chain(last, entry)
+        if number > after:
+            found.append((number, last, entry))
+        if len(found) == PAGE_ENTRIES:
+            break
+    return found
+
 
 class FileJournal:
     """The journal as `signer.journal` in the signer's folder, held by one process at a time."""
@@ -53,6 +79,8 @@ class FileJournal:
         self._broken = ""
         self._last = _FIRST
         self._size = 0
+        self._count = 0
+        self._marks = [(0, _FIRST)]
         self._read = False
         self._lock = take_lock(home / LOCK)
         try:
@@ -70,7 +98,7 @@ class FileJournal:
 
     def entries(self) -> Iterator[Mapping[str, Any]]:
         """Read and check the whole chain, and cut off a torn last line. Raises JournalBroken."""
-        self._last, self._size = _FIRST, 0
+        self._last, self._size, self._count, self._marks = _FIRST, 0, 0, [(0, _FIRST)]
         with self._path.open("rb") as file:
             number = 0
             while line := file.readline(_LINE_BYTES_MAX + 1):
@@ -79,23 +107,46 @@ class FileJournal:
                         raise JournalBroken(f"{FILE} line {number + 1} is longer than any entry")
                     break
                 number += 1
-                yield self._checked(line, number)
-                self._size += len(line)
+                entry = self._checked(line, number)
+                yield entry
+                self._passed(line)
         if os.fstat(self._handle).st_size != self._size:
             os.ftruncate(self._handle, self._size)
             os.fsync(self._handle)
         self._read = True
 
+    def _passed(self, line: bytes) -> None:
+        self._size += len(line)
+        self._count += 1
+        if self._count % _MARK_EVERY == 0:
+            self._marks.append((self._size, self._last))
+
+    def page(self, after: int) -> list[Numbered]:
+        """Read from the nearest mark on, each line checked against the hash before it."""
+        found: list[Numbered] = []
+        if self._broken or not self._read:
+            raise JournalBroken(self._broken or f"{FILE} has not been read yet")
+        if after >= self._count:
+            return found
+        mark = after // _MARK_EVERY
+        start, last = self._marks[mark]
+        bytes_read = 0
+        with self._path.open("rb") as file:
+            file.seek(start)
+            for number in range(mark * _MARK_EVERY + 1, self._count + 1):
+                line = file.readline(_LINE_BYTES_MAX + 1)
+                entry, last = _read(line, last, number)
+                if number <= after:
+                    continue
+                found.append((number, last, entry))
+                bytes_read += len(line)
+                if len(found) == PAGE_ENTRIES or bytes_read >= _PAGE_BYTES:
+                    break
+        return found
+
     def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
-        try:
-            said = json.loads(line)
-            entry, claimed = said["entry"], said["hash"]
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise JournalBroken(f"{FILE} line {number} is not an entry; the file was altered or the disk lost a part of it") from error
-        if claimed != _chain(self._last, entry) or line != _line(entry, claimed):
-            raise JournalBroken(f"{FILE} line {number} does not follow from the line before it: the file was altered")
-        self._last = claimed
-        return entry  # type: ignore[no-any-return]
+        entry, self._last = _read(line, self._last, number)
+        return entry
 
     def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """One write and one fsync for all."""
@@ -104,8 +155,8 @@ class FileJournal:
         last, lines = self._last, []
         for entry in entries:
             last = _chain(last, entry)
-            lines.append(_line(entry, last))
-        data = b"".join(lines)
+            lines.append((last, _line(entry, last)))
+        data = b"".join(line for _, line in lines)
         try:
             written = 0
             while written < len(data):
@@ -115,7 +166,9 @@ class FileJournal:
             # What reached the disk is not known any more; only reading it anew tells, so this process signs nothing from here on.
             self._broken = f"{FILE} could not be written ({error.strerror}); free the disk and start again"
             raise JournalBroken(self._broken) from error
-        self._last, self._size = last, self._size + len(data)
+        for link, line in lines:
+            self._last = link
+            self._passed(line)
 
     def close(self) -> None:
         """Let another process sign."""
@@ -137,6 +190,18 @@ def take_lock(path: Path) -> int:
             "another penstock process signs on this home; stop it first (and never copy a home: two journals of one seed can pay twice)"
         ) from error
     return lock
+
+
+def _read(line: bytes, last: str, number: int) -> tuple[Mapping[str, Any], str]:
+    """An entry and its hash. Raises JournalBroken unless the line follows from the one before."""
+    try:
+        said = json.loads(line)
+        entry, claimed = said["entry"], said["hash"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise JournalBroken(f"{FILE} line {number} is not an entry; the file was altered or the disk lost a part of it") from error
+    if claimed != _chain(last, entry) or line != _line(entry, claimed):
+        raise JournalBroken(f"{FILE} line {number} does not follow from the line before it: the file was altered")
+    return entry, str(claimed)
 
 
 def _chain(last: str, entry: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.core.intent import Death, Intent, Payment, Signed, SignLater, SignRefused, Standing
+from penstock.core.intent import Death, Intent, JournalEntry, Payment, Signed, SignLater, SignRefused, Standing
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
 from penstock.signer.addresses import PublicAddresses
@@ -154,6 +154,11 @@ class LocalSigner(PublicAddresses):
         if reason := self._stopped():
             raise SignLater(f"the signer is stopped: {reason}", everything=True)
 
+    async def entries(self, after: int) -> list[JournalEntry]:
+        """A page of the journal. Raises JournalBroken when the file was altered since it was read."""
+        page = await self._runtime.in_thread("signer", lambda: self._journal.page(after))
+        return [_told(number, link, entry) for number, link, entry in page]
+
     async def bury(self, deaths: list[Death]) -> None:
         """Note deaths, all or none. Raises SignRefused for an attempt that may still land, JournalBroken when nothing can be recorded."""
         await self._runtime.in_thread("signer", lambda: self._bury(deaths))
@@ -260,7 +265,7 @@ class LocalSigner(PublicAddresses):
         for name in (name for payment in intent.payments for name in _names(payment)):
             holder = memory.orders.get(name, intent.attempt_id)
             if holder != intent.attempt_id and holder not in self._memory.dead:
-                raise SignRefused("another attempt was signed for this order, and its death is not proved")
+                raise SignRefused(f"attempt {holder} was signed for this order, and its death is not proved")
 
     @staticmethod
     def _versions(memory: _Memory, intent: Intent) -> dict[int, tuple[str, str]]:
@@ -321,6 +326,16 @@ class _NoKey:
 
 
 _NO_KEY: Final = _NoKey()
+
+
+def _told(number: int, link: str, entry: Mapping[str, Any]) -> JournalEntry:
+    """An entry as others may know it."""
+    kind, at_ms = entry["kind"], int(entry.get("at_ms", 0))
+    if kind == "sign":
+        intent = Intent.from_json(json.dumps(entry["intent"]))
+        return JournalEntry(number, link, kind, at_ms, intent.attempt_id, intent, str(entry["txid"]))
+    text = str(entry["proof"] if kind == "death" else entry["reason"])
+    return JournalEntry(number, link, kind, at_ms, int(entry.get("attempt_id", 0)), text=text)
 
 
 def _digest(intent: Intent) -> str:

@@ -66,7 +66,7 @@ async def run(settings: Settings, passphrase: Secret | None, *, ready: Callable[
             listener = listening(socket_of(settings), for_others=bool(settings.signer.uids))
         except OSError as error:
             raise SettingWrong(f"signer.socket: cannot listen there: {error.strerror}") from error
-        serving = await asyncio.start_unix_server(server.talk, sock=listener)
+        serving = await asyncio.start_unix_server(lambda *ends: _spawned(runtime, server, *ends), sock=listener)
         stack.callback(serving.close)
         log.info("signer.started", networks=sorted(allowed), stopped=(await signer.standing()).stopped)
         ready()
@@ -77,6 +77,10 @@ async def run(settings: Settings, passphrase: Secret | None, *, ready: Callable[
         if broken.is_set():
             raise JournalBroken("the journal cannot be written any more; it is read anew at the next start")
         log.info("signer.stopped")
+
+
+def _spawned(runtime: SystemRuntime, server: SignerServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    runtime.spawn(server.talk(reader, writer), name="conversation")  # asyncio's own task prints its traceback when it is told to end
 
 
 async def _wait(for_what: Callable[[], Awaitable[object]]) -> None:

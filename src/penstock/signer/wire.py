@@ -10,13 +10,15 @@ import contextlib
 import json
 import os
 import re
+import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 
-from penstock.core.intent import Death, Intent, Kind, Payment, Resource, Signed
+from penstock.core.intent import Death, Intent, JournalEntry, Kind, Payment, Resource, Signed
+from penstock.runtime import Runtime
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 1024 * 1024
@@ -26,6 +28,7 @@ RECORDS_MAX: Final = 1_000
 Code = Literal["refused", "later", "journal", "malformed", "stranger", "internal"]
 """refused and later: what the signer says of an intent; journal: it cannot record and ends; the others are no answer to a request of ours."""
 
+_QUEUE_FULL_S: Final = 0.01
 _HEADER: Final = struct.Struct(">I")
 _PATH_BYTES_MAX: Final = 100
 _DIGITS_MAX: Final = 78
@@ -111,6 +114,18 @@ def signed_of(value: object) -> list[Signed]:
         raise Malformed("the signer's answer makes no sense") from error
 
 
+def entries_of(value: object) -> list[JournalEntry]:
+    """A page of the signer's journal. Raises Malformed."""
+    try:
+        items = [dict(item) for item in cast("list[dict[str, Any]]", value)]
+        return [
+            JournalEntry(**{**item, "intent": None if item["intent"] is None else Intent.from_json(json.dumps(item["intent"]))})
+            for item in items
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed("the signer's answer makes no sense") from error
+
+
 def shown(signed: Signed) -> dict[str, Any]:
     """A signed transaction as an answer has it."""
     return {"attempt_id": signed.attempt_id, "version": signed.version, "txid": signed.txid, "raw": signed.raw.hex()}
@@ -136,6 +151,26 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
+
+
+async def connected(path: Path, runtime: Runtime) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the socket; where many wait to be let in, it waits as well. Raises OSError.
+
+    A full queue refuses with EAGAIN on Unix sockets; asyncio takes that for a connection under way, and writes into nothing.
+    """
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        with reachable(path) as name:
+            while True:
+                try:
+                    mine.connect(name)
+                except BlockingIOError:
+                    await runtime.sleep(_QUEUE_FULL_S)
+                else:
+                    return await asyncio.open_unix_connection(sock=mine)
+    except BaseException:
+        mine.close()
+        raise
 
 
 @contextlib.contextmanager

@@ -111,7 +111,8 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.orders.treasury:Treasury._open",
-                "elif mined is not None and mined > lane.next_slot:\n            self._strange_slots(tx, lane, mined, seen.held)",
+                "elif mined is not None and mined > lane.next_slot and self.comparable(chain, seen.began_ms):\n"
+                "            self._strange_slots(tx, lane, mined, seen.held)",
                 "elif mined is not None:\n            tx.run('UPDATE lane SET next_slot = :slot WHERE id = :id', slot=mined, id=lane.id)",
             ),
             without(",\n    UNIQUE (lane_id, slot)"),
@@ -127,9 +128,10 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.orders.choose:Chooser._intent",
-                "lane.next_slot + len(choice.intents)",
+                "self._slots[len(choice.intents)]",
                 "lane.next_slot + len(choice.intents) + len(choice.held)",
             ),
+            Edit("penstock.orders.attempts:_take_slots", "for slot in range(lane.next_slot, end)]", "for slot in ()]"),
         ),
         caught_by="not everything finished",
         seed=5,
