@@ -430,3 +430,9 @@ def run(budget: Budget) -> Tried:
         structlog.configure(**log_before)
         clock.close()
     return Tried("rollback", dict(counts), tuple(found), took_s=clock.monotonic() - began)
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(dict(play(int(sys.argv[1]))))
