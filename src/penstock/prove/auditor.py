@@ -33,6 +33,10 @@ KEYS: Final = "order_key single_use"
 """And those whose rows go only together with a wish that was refused."""
 
 
+class Violation(Exception):
+    """Something that must never happen did; the text says what, and the seed replays it."""
+
+
 class Stopped(Crash):
     """The history ends here: something happened that must never."""
 
@@ -126,7 +130,7 @@ class Auditor:
     truth: Truth
     alarm: Alarm
     note: Callable[[str], None]
-    doubt: Callable[[], bool] = lambda: False
+    doubt: Callable[[str], bool] = lambda label: False  # noqa: ARG005
     commits: int = 0
     checks: int = 0
     cells: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -275,7 +279,7 @@ class WatchedDatabase(SqliteDatabase):
             raise
         rows, self._rows = self._rows, []
         self._auditor.judge(rows, Tx("sqlite", self._writer.execute))
-        if not label.startswith("migrate") and self._auditor.doubt():
+        if not label.startswith("migrate") and self._auditor.doubt(label):
             raise CommitUnknown(label)
         return result
 

@@ -13,11 +13,10 @@ from penstock.commands import Commands
 from penstock.core.money import Token
 from penstock.core.order import OrderState
 from penstock.core.snowflake import from_wire
-from penstock.prove.auditor import Alarm
+from penstock.prove.auditor import Alarm, Violation
 from penstock.prove.house import House
 from penstock.prove.networks import Site
 from penstock.prove.people import People, Wish
-from penstock.prove.simulation import Violation
 from penstock.prove.weather import Weather, release
 from penstock.rails.base import NodeUnreachable
 from penstock.wiring import Product
@@ -155,12 +154,7 @@ class Ending:
                 open_.add(recipient)
         for wish in self.people.wishes:
             recipient = wish.recipient.address, wish.token.id
-            if (
-                wish.site is None
-                or recipient in open_
-                or wish.site.place.chain in self.weather.spoiled
-                or wish.kind in ("wrong", "untagged")
-            ):
+            if wish.site is None or recipient in open_ or wish.kind in ("wrong", "untagged"):
                 continue
             if (received := wish.recipient.received()) != promised[recipient]:
                 self.alarm(f"{wish.name}: its recipient was promised {promised[recipient]} and has {received}")

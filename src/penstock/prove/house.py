@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from penstock.config import NetworkSettings, Settings
+from penstock.core.seal import OrderSeal
 from penstock.db import Database, SqliteDatabase
 from penstock.devnet.box import BoxNetwork
 from penstock.ids import IdSource
 from penstock.prove.reach import BoxPost
-from penstock.prove.simulation import SEAL, MemoryJournal
 from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
 from penstock.rails.rpc import Post
+from penstock.signer.journal import Numbered, chained
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog
 from penstock.signer.seed import create_seed
@@ -34,6 +35,27 @@ T = TypeVar("T")
 OpenDatabase = Callable[[VirtualRuntime, Path], SqliteDatabase]
 """How a life opens the one file; an auditor opens it in a way of its own."""
 Never = Callable[[str, int], bool]
+
+SEAL: Final = OrderSeal(b"the seal key of simulated houses")
+
+
+@dataclass(slots=True)
+class MemoryJournal:
+    """The signer's journal on a disk that survives every crash."""
+
+    lines: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        """Everything, oldest first."""
+        return iter(self.lines)
+
+    def page(self, after: int) -> list[Numbered]:
+        """Numbered, each with its hash."""
+        return chained(self.lines, after)
+
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Durable at once."""
+        self.lines += entries
 
 
 class House:

@@ -23,6 +23,9 @@ from penstock.devnet.evm.specs import specs
 
 NowMs = Callable[[], int]
 
+NODE_KEY: Final = "key-of-an-account-with-a-node-provider"
+"""Part of a node's address, as providers have it; a secret."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
@@ -81,6 +84,8 @@ def build(place: Place, source: random.Random, now_ms: NowMs, *, seed: int, slow
     settings: dict[str, Any] = {"confirmations": depth + 1} if depth and place.family in {"evm", "bitcoin"} else {}
     block_ms = place.slow_ms if slow else 1_000
     settings["block_ms"] = block_ms
+    if place.family == "evm":
+        settings["rpc_url"] = f"{{url}}?key={NODE_KEY}"
     return Site(place, network, depth, block_ms, settings)
 
 

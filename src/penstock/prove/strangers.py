@@ -10,15 +10,13 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-import structlog
-
 from penstock.core import wire_signature
 from penstock.core.wire import compact
-from penstock.prove.world import call_asgi
+from penstock.prove.reach import call_asgi
 from penstock.webhooks import targets
 from penstock.wiring import Product
 
@@ -36,6 +34,7 @@ DISGUISED: Final = ("64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "fec0::1", "224.0
 """And those that `is_global` takes for public."""
 
 BUSY: Final = (224066, 11004)
+EXPIRED: Final = 11006
 
 
 class Tricked(Exception):
@@ -146,7 +145,8 @@ class Visit:
                 raise Tricked("an answer holds a merchant's secret")
             if "Sign" in headers and headers["Sign"] != wire_signature.sign(app_id, secret, headers["Timestamp"], raw):
                 raise Tricked("an answer is signed with somebody else's secret")
-            if answer["code"] not in BUSY or not self.who.world.stormy:
+            slept = answer["code"] == EXPIRED and not age_s
+            if not slept and (answer["code"] not in BUSY or not self.who.world.stormy):
                 return answer | {"is_signed": "Sign" in headers}
             await asyncio.sleep(1)
 
@@ -279,21 +279,3 @@ _TRICKS: Final[dict[str, Callable[[Visit], Awaitable[None]]]] = {
         _reflected, _not_paid_here, _webhook_inside,
     )
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def sifted_logs(secrets: Callable[[], list[str]]) -> Iterator[list[str]]:
-    """Everything that is logged, looked through for secrets; the list names what was found. Nothing is printed."""
-    found: list[str] = []
-
-    def sift(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        text = repr(dict(event))
-        found.extend(f"{event.get('event', method)}" for secret in secrets() if secret and secret in text)
-        raise structlog.DropEvent
-
-    before = structlog.get_config()
-    structlog.configure(processors=[sift], wrapper_class=structlog.make_filtering_bound_logger(0))
-    try:
-        yield found
-    finally:
-        structlog.configure(**before)

@@ -39,7 +39,7 @@ class Outside:
 
 @dataclass(slots=True)
 class Weather:
-    """One seed's weather over all its networks. `until_s` is when it clears up."""
+    """One seed's weather over all its networks. `until_s` is when it clears up; until `unseen_until_s` nobody is there, and little happens."""
 
     sites: Sequence[Site]
     source: random.Random
@@ -52,6 +52,7 @@ class Weather:
     spoiled: set[str] = field(default_factory=set)
     struck: dict[tuple[str, str], int] = field(default_factory=dict)
     sent: Callable[[str], Collection[str]] = lambda chain: ()  # noqa: ARG005
+    unseen_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.active = {site.place.chain: set() for site in self.sites}
@@ -86,7 +87,7 @@ class Weather:
         kinds = [kind for kind in of_place(site.place) if kind in self.kinds]
         pace_s = max(8.0, min(2.0 * site.block_ms / 1000, 300.0))
         while self.stormy:
-            await asyncio.sleep(self.source.random() * pace_s)
+            await asyncio.sleep(self._unseen(self.source.random() * pace_s))
             node = self.source.choice(site.network.nodes)
             node.faults = type(node.faults)()
             active = self.active[site.place.chain]
@@ -98,6 +99,9 @@ class Weather:
                 self.note(f"weather {site.place.chain}: {kind}")
                 with contextlib.suppress(ValueError):  # a fork deeper than this network can be undone
                     await self._strike(site, kind, node.faults)
+
+    def _unseen(self, pause_s: float) -> float:
+        return max(pause_s, min(50 * pause_s, self.unseen_until_s - self.now_s()))
 
     async def _strike(self, site: Site, kind: str, faults: Any) -> None:
         chance, network = self.source, site.network
@@ -249,7 +253,7 @@ class Weather:
     async def _around(self) -> None:
         kinds = [kind for kind in (*SINK, *HOUSE) if kind in self.kinds]
         while self.stormy:
-            await asyncio.sleep(self.source.random() * 20)
+            await asyncio.sleep(self._unseen(self.source.random() * 20))
             if not kinds:
                 continue
             kind = self.source.choice(kinds)
