@@ -51,11 +51,12 @@ NODES := tests/nodes/node_modules/.installed
 $(NODES): tests/nodes/package.json tests/nodes/package-lock.json tools/install-nodes
 	@tools/install-nodes $@
 
-# One pytest for everything: both databases, black box, nodes. PYTEST="-k sqlite" chooses.
+# One call for everything: both databases, black box, nodes, in JOBS processes side by side. PYTEST="-k sqlite" chooses.
+JOBS ?= 2
 .PHONY: test
 test: $(VENV)/.tests $(NODES) ## set up all that tests need, run check and every test; say what could not run
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST)
 
 REAL := tests/real_nodes/.venv/.installed
 $(REAL): tools/install-real-nodes tools/make-venv requirements-nodes.lock tests/real_nodes/package-lock.json

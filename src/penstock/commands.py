@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.core.errors import Problem, Refused
+from penstock.core.intent import SignLater
 from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Network, Token, plain
 from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, holder_of_merchant
 from penstock.core.party import Account, Merchant
@@ -241,7 +242,12 @@ class Commands:
 
     async def audit(self) -> dict[str, Any]:
         """Recompute everything. What breaks the books halts what it is about, as it does in the passes of `serve`."""
-        report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
+        journal = "agrees"
+        try:
+            report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), journal=self._p.signer.entries)
+        except SignLater as later:
+            journal = f"not compared: {later}"
+            report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
         now_ms = self._p.runtime.now_ms()
         await self._p.database.write("audit.note", lambda tx: auditor.note(tx, self._p.catalog, report.findings, now_ms=now_ms, whole=True))
         stopped = await self.signing_stopped()
@@ -252,6 +258,7 @@ class Commands:
             "warnings": [{"invariant": f.invariant, "text": f.text} for f in report.warnings]
             + ([{"invariant": "signer", "text": f"nothing is signed: {stopped}"}] if stopped else [])
             + [{"invariant": "I9", "text": text} for text in await self.holds()],
+            "journal": journal if not any(f.invariant == "I9" for f in report.breaches) else "differs",
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 

@@ -266,7 +266,8 @@ def audit(report: Mapping[str, Any]) -> RenderableType:
             f"Recomputed {_count(counts['orders'], 'order')} from {_count(counts['entries'], 'entry')}: "
             + ("the books are sound." if clean else "THE BOOKS DIFFER."),
             style="green" if clean else "bold red",
-        )
+        ),
+        Text(f"Signer's journal: {report['journal']}."),
     ]
     if report["breaches"]:
         parts.append(rows("Breaches (stop)", report["breaches"]))

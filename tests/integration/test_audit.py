@@ -1,12 +1,12 @@
 """The audit on books that somebody has touched: each breach is named under its own invariant and level (failure model, section 4)."""
 
 import asyncio
-import json
 from dataclasses import replace
 
 from penstock.core.event import FailedOnChain, Final
+from penstock.core.intent import Intent, JournalEntry
 from penstock.ledger.audit import NAMED_MAX, Terms, audit, recompute
-from penstock.ledger.signed import JournalLine, digest_of
+from penstock.ledger.signed import Said
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
@@ -50,15 +50,33 @@ class Undo(Exception):
 
 async def report_on(r, terms, tamper, journal=None):
     """What the audit says of the books as they are after `tamper`, which is rolled back again."""
+    said = Said(journal or told())
+    await said.hear()
 
     def job(tx):
         tamper(tx)
-        raise Undo(recompute(tx, terms, journal))
+        report = recompute(tx, terms, said if journal else None)
+        said.close(report)
+        raise Undo(report)
 
     try:
         await r.database.write("tamper", job)
     except Undo as undone:
         return undone.args[0]
+
+
+def sign(intent, txid):
+    return JournalEntry(1, "", "sign", 0, intent.attempt_id, intent, txid)
+
+
+def told(*readings):
+    """A journal of which each reading to the end finds so much more."""
+    pages = iter([page for reading in readings for page in (reading, [])])
+
+    async def entries(after):
+        return next(pages, [])
+
+    return entries
 
 
 def scenario(url, body):
@@ -265,23 +283,27 @@ def test_it_says_what_it_has_counted_and_what_the_house_owns(migrated_url):
 
 def test_the_signers_journal_and_the_attempt_table_are_compared_digest_by_digest(migrated_url):
     async def body(r, terms):
-        rows = await r.database.read(lambda tx: tx.all("SELECT attempt_id, number, txid, intent FROM version ORDER BY id"))
-        journal = [JournalLine("sign", v["attempt_id"], v["number"], v["txid"], digest_of(json.loads(v["intent"]))) for v in rows]
+        rows = await r.database.read(lambda tx: tx.all("SELECT txid, intent FROM version ORDER BY id"))
+        journal = [sign(Intent.from_json(v["intent"]), v["txid"]) for v in rows]
 
-        async def said(lines):
-            return [f.text for f in (await audit(r.database, {}, terms, journal=lines)).breaches if f.invariant == "I9"]
+        async def said(*pages):
+            report = await audit(r.database, {}, terms, journal=told(*pages))
+            return [f.text for f in report.breaches if f.invariant == "I9"]
 
-        assert len(journal) == 2
+        first, last = journal
         assert await said(journal) == []
-        first = journal[0]
-        assert "has bytes that the signer's journal does not know" in (await said(journal[1:]))[0]
-        assert "was signed and the books do not know it" in (await said([*journal, JournalLine("sign", 5, 1, "0x5")]))[0]
-        assert "is transaction 0x5 in the signer's journal" in (await said([replace(first, txid="0x5"), journal[1]]))[0]
-        assert "is another intent in the books" in (await said([replace(first, intent="5" * 64), journal[1]]))[0]
-        kill = f"UPDATE attempt SET state = 'dead' WHERE id = {first.attempt_id}"
-        report = await report_on(r, terms, lambda tx: tx.run(kill), journal)
+        assert "has bytes that the signer's journal does not know" in (await said([last]))[0]
+        stranger = replace(first, intent=replace(first.intent, attempt_id=5))
+        assert "was signed and the books do not know it" in (await said([*journal, stranger]))[0]
+        assert "is transaction 0x5 in the signer's journal" in (await said([replace(first, txid="0x5"), last]))[0]
+        assert "is another intent in the books" in (await said([replace(first, intent=replace(first.intent, fee_cap=5)), last]))[0]
+        # What was signed while the tables were read is in the journal by the time that they have been.
+        assert await said([first], [last]) == []
+        kill = f"UPDATE attempt SET state = 'dead' WHERE id = {first.intent.attempt_id}"
+        report = await report_on(r, terms, lambda tx: tx.run(kill), told(journal))
         assert any("is dead and the signer's journal has no proof of it" in f.text for f in report.breaches)
-        report = await report_on(r, terms, lambda tx: tx.run(kill), [*journal, JournalLine("death", first.attempt_id)])
+        death = JournalEntry(3, "3", "death", 0, first.intent.attempt_id, text="proof")
+        report = await report_on(r, terms, lambda tx: tx.run(kill), told([*journal, death]))
         assert not any("no proof of it" in f.text for f in report.breaches)
 
     scenario(migrated_url, body)

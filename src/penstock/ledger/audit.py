@@ -21,7 +21,7 @@ from penstock.ledger.checkpoint import Checkpoint
 from penstock.ledger.facts import Head
 from penstock.ledger.report import NAMED_MAX, Finding, Report
 from penstock.ledger.rules import Terms, Totals
-from penstock.ledger.signed import Journal, compare
+from penstock.ledger.signed import Entries, Said
 
 __all__ = ["NAMED_MAX", "Finding", "Report", "Terms", "audit", "look_again", "recompute"]
 
@@ -88,14 +88,24 @@ class Reading:
 
 
 async def audit(
-    database: Database, symbols: Mapping[str, str], terms: Terms | None = None, *, journal: Journal | None = None, wanted_head: str = ""
+    database: Database, symbols: Mapping[str, str], terms: Terms | None = None, *, journal: Entries | None = None, wanted_head: str = ""
 ) -> Report:
-    """Check every invariant that one database can show, from the first row. `symbols` names coins where no `terms` are given."""
-    return await database.read(lambda tx: recompute(tx, terms or Terms(symbols), journal, wanted_head))
+    """Check every invariant from the first row. `symbols` names coins where no `terms` are given, I9 is checked where there is a `journal`.
+
+    Raises SignLater while the journal's signer is away.
+    """
+    said = None if journal is None else Said(journal)
+    if said is not None:
+        await said.hear()
+    report = await database.read(lambda tx: recompute(tx, terms or Terms(symbols), said, wanted_head))
+    if said is not None:
+        await said.hear()
+        said.close(report)
+    return report
 
 
-def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head: str = "") -> Report:
-    """The reading of everything, on one snapshot."""
+def recompute(tx: Tx, terms: Terms, said: Said | None = None, wanted_head: str = "") -> Report:
+    """The reading of everything, on one snapshot; who brings what the journal has `said` closes it."""
     reading = Reading(Report(), terms, {})
     report, kept = reading.report, Checkpoint.load(tx)
     witness = chain.Witness(kept.heads)
@@ -109,7 +119,8 @@ def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head:
     house = {key: units for key, units in reading.moved.items() if not ledger.is_stored(key[0])}
     rules.check_balances(report, balances(tx), dict(reading.moved), terms)
     reading.check_house(tx, house)
-    compare(tx, report, journal)
+    if said is not None:
+        said.compare(tx, report)
     late.check_halted(tx, report)
     report.counts = {"orders": reading.orders, "entries": reading.entries, "postings": reading.postings, "committers": len(reading.heads)}
     for (account, coin_id), units in sorted(house.items()):
@@ -118,7 +129,7 @@ def recompute(tx: Tx, terms: Terms, journal: Journal | None = None, wanted_head:
     return report
 
 
-def look_again(tx: Tx, terms: Terms, journal: Journal | None = None) -> tuple[Report, Checkpoint]:
+def look_again(tx: Tx, terms: Terms) -> tuple[Report, Checkpoint]:
     """The reading of what is new since the stored checkpoint, on one snapshot, and the checkpoint that follows from it."""
     kept = Checkpoint.load(tx)
     reading = Reading(Report(), terms, dict(kept.heads))
@@ -134,7 +145,6 @@ def look_again(tx: Tx, terms: Terms, journal: Journal | None = None) -> tuple[Re
     stored = kept.balances_to_check(tx, after)  # adds to the sums that the next line copies
     rules.check_balances(reading.report, stored, dict(after.holders), terms)
     reading.check_house(tx, after.house)
-    compare(tx, reading.report, journal)
     reading.report.counts = {"orders": reading.orders, "entries": reading.entries, "postings": reading.postings}
     reading.report.close()
     return reading.report, after

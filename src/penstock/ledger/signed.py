@@ -2,73 +2,74 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from hashlib import sha256
 from itertools import chain as chained
-from typing import Any, Literal
 
+from penstock.core.intent import JournalEntry
 from penstock.db import Row, Tx
 from penstock.ledger.facts import ids_of, pages
 from penstock.ledger.report import Report
 
-
-@dataclass(frozen=True, slots=True)
-class JournalLine:
-    """One entry of the signer's journal: a version that it signed, or the death of an attempt. `intent` is the SHA-256 of the canonical
-    intent, hexadecimal.
-    """
-
-    kind: Literal["sign", "death"]
-    attempt_id: int
-    version: int = 0
-    txid: str = ""
-    intent: str = ""
+Entries = Callable[[int], Awaitable[Sequence[JournalEntry]]]
+"""The page of the journal behind the entry of a number, as `core.intent.Signer.entries` answers."""
 
 
-Journal = Iterable[JournalLine]
+class Said:
+    """What the journal says so far: transaction and digest of the intent by attempt and version, and who is buried."""
 
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self._after = 0
+        self._signed: dict[tuple[int, int], tuple[str, bytes]] = {}
+        self._dead: set[int] = set()
+        self._unheard: dict[tuple[int, int], str] = {}
+        self._unproved: dict[int, str] = {}
 
-def digest_of(intent: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical text of an intent's fields (core.intent.Intent.to_json)."""
-    text = json.dumps(intent, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    async def hear(self) -> None:
+        """Read on to the end. Raises SignLater while the signer is away."""
+        while page := await self._entries(self._after):
+            for entry in page:
+                if entry.intent is not None:
+                    digest = sha256(entry.intent.to_json().encode()).digest()
+                    self._signed[entry.intent.attempt_id, entry.intent.version] = (entry.txid, digest)
+                elif entry.kind == "death":
+                    self._dead.add(entry.attempt_id)
+            self._after = page[-1].number
 
+    def compare(self, tx: Tx, report: Report) -> None:
+        """Both ways, in pages. What the tables have and the journal has not said yet is kept until `close`."""
+        for keys in pages(self._signed):
+            stored = _versions(tx, {attempt_id for attempt_id, _ in keys})
+            for key in keys:
+                self._check(report, key, stored.get(key))
+        self._unheard = {
+            key: row["chain"]
+            for ids in pages(ids_of(tx, "attempt"))
+            for key, row in _versions(tx, ids).items()
+            if row["txid"] is not None and key not in self._signed
+        }
+        dead = chained.from_iterable(_dead(tx, ids) for ids in pages(ids_of(tx, "attempt", "state = 'dead'")))
+        self._unproved = {row["id"]: row["chain"] for row in dead if row["id"] not in self._dead}
 
-def compare(tx: Tx, report: Report, journal: Journal | None) -> None:
-    """Both ways, in pages; without a journal nothing is said."""
-    if journal is None:
-        return
-    known: set[tuple[int, int]] = set()
-    dead: set[int] = set()
-    for page in pages(journal):
-        stored = _versions(tx, {line.attempt_id for line in page})
-        for line in page:
-            if line.kind == "death":
-                dead.add(line.attempt_id)
-                continue
-            known.add((line.attempt_id, line.version))
-            _check(report, line, stored.get((line.attempt_id, line.version)))
-    for ids in pages(ids_of(tx, "attempt")):
-        for (attempt_id, number), row in _versions(tx, ids).items():
-            if row["txid"] is not None and (attempt_id, number) not in known:
-                report.add(
-                    "I9", f"version {number} of attempt {attempt_id} has bytes that the signer's journal does not know", chain=row["chain"]
-                )
-    for row in chained.from_iterable(_dead(tx, ids) for ids in pages(ids_of(tx, "attempt", "state = 'dead'"))):
-        if row["id"] not in dead:
-            report.add("I9", f"attempt {row['id']} is dead and the signer's journal has no proof of it", chain=row["chain"])
+    def _check(self, report: Report, key: tuple[int, int], row: Row | None) -> None:
+        what, (txid, digest) = f"version {key[1]} of attempt {key[0]}", self._signed[key]
+        if row is None:
+            report.add("I9", f"{what} was signed and the books do not know it")
+        elif row["txid"] is not None and row["txid"] != txid:
+            report.add("I9", f"{what} is transaction {txid} in the signer's journal and {row['txid']} in the books", chain=row["chain"])
+        elif sha256(row["intent"].encode()).digest() != digest:
+            report.add("I9", f"{what} is another intent in the books than the one that was signed", chain=row["chain"])
 
-
-def _check(report: Report, line: JournalLine, row: Row | None) -> None:
-    what = f"version {line.version} of attempt {line.attempt_id}"
-    if row is None:
-        report.add("I9", f"{what} was signed and the books do not know it")
-    elif row["txid"] is not None and row["txid"] != line.txid:
-        report.add("I9", f"{what} is transaction {line.txid} in the signer's journal and {row['txid']} in the books", chain=row["chain"])
-    elif line.intent and hashlib.sha256(row["intent"].encode()).hexdigest() != line.intent:
-        report.add("I9", f"{what} is another intent in the books than the one that was signed", chain=row["chain"])
+    def close(self, report: Report) -> None:
+        """Name what the journal has not said by now: it says everything before the tables do."""
+        for (attempt_id, number), chain in self._unheard.items():
+            if (attempt_id, number) not in self._signed:
+                report.add("I9", f"version {number} of attempt {attempt_id} has bytes that the signer's journal does not know", chain=chain)
+        for attempt_id, chain in self._unproved.items():
+            if attempt_id not in self._dead:
+                report.add("I9", f"attempt {attempt_id} is dead and the signer's journal has no proof of it", chain=chain)
+        report.close()
 
 
 def _versions(tx: Tx, attempt_ids: Iterable[int]) -> dict[tuple[int, int], Row]:

@@ -98,7 +98,9 @@ class Tamperer:
     def _findings(self, tamper: Callable[[Tx], None]) -> set[tuple[str, str]]:
         def job(tx: Tx) -> None:
             tamper(tx)
-            raise _Undo({(f.invariant, f.text) for f in recompute(tx, self._house.terms, self._house.journal()).findings})
+            report = recompute(tx, self._house.terms, self._house.said)
+            self._house.said.close(report)
+            raise _Undo({(f.invariant, f.text) for f in report.findings})
 
         try:
             self._house.run(self._house.database.write("tamper", job))
@@ -226,9 +228,10 @@ def run(budget: Budget) -> Tried:
             house.live()
             tamperer = Tamperer(house, random.Random(budget.seed))
             end = clock.monotonic() + budget.seconds / len(urls)
-            while counts[name] < LEAST or (counts[name] < TAMPERINGS * budget.size and clock.monotonic() < end):
-                _count(tamperer.one(), counts, seen, found, f"penstock prove tamper --seed {budget.seed}")
-                counts[name] += 1
+            for number in range(TAMPERINGS * budget.size):
+                if number >= LEAST and clock.monotonic() > end:
+                    break
+                _count(tamperer.one(), counts, seen, found, f"penstock prove --only tamper --seed {budget.seed}")
             _check_clean(tamperer, found)
         finally:
             house.close()

@@ -19,7 +19,7 @@ from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
 from penstock.ids import IdSource
 from penstock.ledger.audit import Terms
-from penstock.ledger.signed import JournalLine, digest_of
+from penstock.ledger.signed import Said
 from penstock.orders import attempts
 from penstock.prove.house import MemoryJournal
 from penstock.prove.reach import BoxPost
@@ -56,6 +56,7 @@ class TamperedHouse:
         self._runtime.delay_s = 0.0
         self.database: Database = open_database(self._runtime, url)
         self.terms = Terms({})
+        self.said: Said
         self._signed = MemoryJournal()
 
     def live(self) -> None:
@@ -65,14 +66,6 @@ class TamperedHouse:
     def run(self, work: Any) -> Any:
         """Virtual time goes on until this is done."""
         return self._loop.run_until_complete(work)
-
-    def journal(self) -> list[JournalLine]:
-        """What the signer has signed."""
-        return [
-            JournalLine("sign", said["intent"]["attempt_id"], said["intent"]["version"], said["txid"], digest_of(said["intent"]))
-            for said in self._signed.lines
-            if said["kind"] == "sign"
-        ]
 
     def close(self) -> None:
         """Let go of database and loop."""
@@ -115,6 +108,8 @@ class TamperedHouse:
         await self._until(product, "SELECT COUNT(*) AS n FROM outbox WHERE state = 'due'")
         await asyncio.sleep(130)  # two passes of the audit
         self.terms = product.audit_terms()
+        self.said = Said(product.signer.entries)
+        await self.said.hear()
         await product.stop()
 
     async def _product(self) -> tuple[Product, EvmChain]:
