@@ -30,13 +30,14 @@ SEEDS_KNOWN = 25
 
 @dataclass(frozen=True, slots=True)
 class Catch:
-    """What came of looking for one bug: `seed` is the one that found it (0: none did), `said` what the simulation said then."""
+    """What came of looking for one bug: `seed` is the first that found it (0: none did), `catches` how many did, `said` what the simulation said then."""
 
     name: str
     room: str
     plan: str
     caught: bool
     seed: int
+    catches: int
     seeds_tried: int
     said: str
     history: str
@@ -91,7 +92,7 @@ def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None
     fresh, late = look(bug, _fresh_seeds(seed, until))
     if not fresh.caught and fresh.seeds_tried < SEEDS_MAX:  # time was over, which says nothing
         return (known, None) if known.caught else (fresh, problem)
-    return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
+    return (replace(known, seeds_tried=fresh.seeds_tried, catches=1 + fresh.catches) if known.caught else fresh), late
 
 
 def _known_seeds(bug: Bug) -> Iterable[int]:
@@ -115,9 +116,9 @@ def look(bug: Bug, seeds: Iterable[int]) -> tuple[Catch, Found | None]:
         reached += times
         if said:
             problem = _not_clean(bug, seed)
-            return Catch(bug.name, bug.room, bug.plan, True, seed, tried, said, bug.history), problem
+            return Catch(bug.name, bug.room, bug.plan, True, seed, 1, tried, said, bug.history), problem
     text = f"planted bug {bug.name} was not found in {tried} seeds; its line was reached {reached} times"
-    missed = Catch(bug.name, bug.room, bug.plan, False, 0, tried, "", bug.history)
+    missed = Catch(bug.name, bug.room, bug.plan, False, 0, 0, tried, "", bug.history)
     return missed, Found("other", text, f"python -m penstock.prove.planted {bug.name}")
 
 
