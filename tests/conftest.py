@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.nodes",
     "tests.fixtures.real_nodes",
     "tests.fixtures.simulation",
+    "tests.fixtures.planted",
     "tests.fixtures.api",
     "tests.fixtures.commands",
     "tests.fixtures.networks",

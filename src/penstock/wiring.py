@@ -264,6 +264,9 @@ class Product:
             wall = clock.Clock(self.runtime, self.database)
             await self._begun("look at the clock", wall.begin)
             self._every(clock.LOOK_S, wall.look)
+        for chain, rail in self.rails.items():
+            if isinstance(rail, LightningRail):
+                rail.begin_after(await self.treasury.newest_block(chain))
         await self.refresh_prices()
         await self.board.refresh()
         if role != "api":

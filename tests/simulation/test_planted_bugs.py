@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from penstock.core import order
 from penstock.prove.lane import Budget
 from penstock.prove.planted import lane
 from penstock.prove.planted.bug import Bug
-from penstock.prove.planted.lists import BUGS, UNSEEN
+from penstock.prove.planted.lists import ALL, BUGS, TESTED, UNSEEN
 from penstock.prove.planted.patch import Edit, Moved, planted, resolve
 
+ROOT = Path(__file__).parents[2]
 GOES_BACK = Edit("penstock.core.order:wire_status", "max(_WIRE[state], shown)", "_WIRE[state]")
 
 
@@ -28,14 +30,30 @@ def test_each_planted_bug_is_found_by_its_seed(tmp_path):
     assert tried.counts["planted_bugs_caught"] == tried.counts["planted_bugs"] == len(tried.table) == len(BUGS) >= 40
 
 
+@pytest.mark.parametrize("bug", TESTED, ids=lambda bug: bug.name)
+def test_the_test_that_is_named_for_it_fails_with_it(bug):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--planted", bug.name, f"{ROOT}/{bug.test}"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
+    assert re.search("planted line was reached [1-9]", ended.stdout)
+
+
 def test_planted_bugs_have_names_and_histories_of_their_own():
-    every = (*BUGS, *UNSEEN)
-    assert len({bug.name for bug in every}) == len(every)
-    assert all(bug.history.endswith((".", ")")) and bug.edits for bug in every)
-    assert all(bug.caught_by for bug in BUGS)
+    assert len({bug.name for bug in ALL}) == len(ALL)
+    assert all(bug.history.endswith((".", ")")) and bug.edits for bug in ALL)
 
 
-@pytest.mark.parametrize("bug", [*BUGS, *UNSEEN], ids=lambda bug: bug.name)
+def test_each_planted_bug_is_seen_or_it_is_said_why_not():
+    assert all(sum(map(bool, (bug.seed, bug.test, bug.unseen))) == 1 for bug in ALL)
+    assert len(BUGS) + len(TESTED) + len(UNSEEN) == len(ALL)
+
+
+def test_the_historical_bugs_of_the_plan_are_all_seen():
+    seen = {number for bug in (*BUGS, *TESTED) for number in bug.plan.split()}
+    assert {f"M{number}" for number in range(1, 41)} - seen == {"M38", "M39"}  # what the console needs comes with it
+
+
+@pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.name)
 def test_it_fits_the_product_and_is_taken_out_again(bug):
     functions = {resolve(edit.where) for edit in bug.edits}
     sound = {function: function.__code__ for function in functions}
@@ -71,8 +89,8 @@ def test_a_patch_that_does_not_fit_is_an_error(edit):
 
 
 def test_a_bug_that_no_seed_finds_is_a_finding_of_the_lane():
-    harmless = Bug("harmless", "core", "Nothing.", (Edit(GOES_BACK.where, "max(", "max(shown, "),), "anything", 1)
-    catch, problem = lane.look(harmless, [1])
+    harmless = Bug("harmless", "core", "Nothing.", (Edit(GOES_BACK.where, "max(", "max(shown, "),), 1)
+    catch, problem = lane.look(harmless, [3])
     assert not catch.caught
     assert "was not found in 1 seeds" in problem.text
 

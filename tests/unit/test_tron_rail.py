@@ -154,6 +154,18 @@ def test_a_treasury_without_the_token_is_quoted_all_the_same_and_waits_for_liqui
     assert isinstance(fees, FeeEstimate)
 
 
+def test_an_account_is_old_only_once_the_block_that_made_it_is_solidified():
+    """Seed 3 of the histories: two payments to one new account, its block undone, and the second made the account above its cap."""
+    bench = Bench()
+    bench.node.accounts[ALICE] = {"balance": 1}
+    bench.node.answers["walletsolidity/getaccount"] = {}
+    (made_lately,) = prepare(bench, NATIVE, ALICE)
+    assert made_lately.terms["net_fee_max"] > 1_100_000
+    del bench.node.answers["walletsolidity/getaccount"]
+    (old,) = prepare(bench, NATIVE, ALICE)
+    assert old.terms["net_fee_max"] < 1_100_000
+
+
 def test_what_the_contract_refuses_though_the_treasury_has_enough_is_not_sent():
     bench = Bench()
     honest = bench.node.triggerconstantcontract

@@ -79,6 +79,16 @@ class Treasury:
             except Conflict:
                 log.info("treasury.look.raced", chain=chain)
 
+    async def newest_block(self, chain: str) -> int:
+        """The highest block of a network that the books know; 0 for none."""
+
+        def job(tx: Tx) -> int:
+            seen = tx.one("SELECT MAX(block) AS block FROM treasury_seen JOIN lane ON lane.id = lane_id WHERE chain = :chain", chain=chain)
+            booked = tx.one("SELECT MAX(block) AS block FROM entry WHERE chain = :chain", chain=chain)
+            return max(int(row["block"] or 0) for row in (seen, booked) if row is not None)
+
+        return await self._database.read(job)
+
     async def address_of(self, network: Network) -> str:
         """The hot address of a network; it exists before the first funding."""
         return await self._signer.address(network.chain, 0)

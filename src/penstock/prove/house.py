@@ -7,20 +7,22 @@ process of the program, from its start to a crash or an end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from penstock.config import NetworkSettings, Settings
+from penstock.core.seal import OrderSeal
 from penstock.db import Database, SqliteDatabase
 from penstock.devnet.box import BoxNetwork
 from penstock.ids import IdSource
 from penstock.prove.reach import BoxPost
-from penstock.prove.simulation import SEAL, MemoryJournal
-from penstock.prove.virtual import START_MS, Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
 from penstock.rails.rpc import Post
+from penstock.signer.journal import Numbered, chained
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog
 from penstock.signer.seed import create_seed
@@ -33,6 +35,27 @@ T = TypeVar("T")
 OpenDatabase = Callable[[VirtualRuntime, Path], SqliteDatabase]
 """How a life opens the one file; an auditor opens it in a way of its own."""
 Never = Callable[[str, int], bool]
+
+SEAL: Final = OrderSeal(b"the seal key of simulated houses")
+
+
+@dataclass(slots=True)
+class MemoryJournal:
+    """The signer's journal on a disk that survives every crash."""
+
+    lines: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        """Everything, oldest first."""
+        return iter(self.lines)
+
+    def page(self, after: int) -> list[Numbered]:
+        """Numbered, each with its hash."""
+        return chained(self.lines, after)
+
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Durable at once."""
+        self.lines += entries
 
 
 class House:
@@ -58,7 +81,8 @@ class House:
         self.fetch: Callable[..., Any] = _no_prices
         self.open_database: OpenDatabase = SqliteDatabase
         self.clock_shift_ms = 0
-        self.frozen_until_s: Callable[[], float] = lambda: 0.0
+        self.pace = 1.0
+        self.frozen_until_s: Callable[[int], float] = lambda process: 0.0  # noqa: ARG005
         self.visited: list[str] = []
         self._targets = targets
         self._source = source
@@ -94,7 +118,9 @@ class House:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Virtual time goes on until this is done. Raises Crash where the program dies before."""
-        return self.loop.run_until_complete(work)
+        task = self.loop.create_task(work)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # a crash is nobody's to retrieve
+        return self.loop.run_until_complete(task)
 
     def start(self, *, crash_at: Never | None = None) -> None:
         """A life of the program, up to where its pumps run. Raises Crash where it dies before."""
@@ -107,7 +133,9 @@ class House:
     async def _begin(self, crash_at: Never | None, role: str) -> None:
         runtime = VirtualRuntime(self.loop, self._source, self.journal)
         runtime.shift_ms = lambda: self.clock_shift_ms
-        runtime.frozen_until_s = self.frozen_until_s if not self._lives else runtime.frozen_until_s
+        process = len(self._lives)
+        runtime.frozen_until_s = lambda: self.frozen_until_s(process)
+        runtime.pace = self.pace
         if crash_at is not None:
             runtime.crash_at = crash_at
         life = _Life(self, runtime)
@@ -117,13 +145,16 @@ class House:
     def die(self) -> None:
         """Power off, whatever was under way; clients of the life end with it."""
         for life in self._lives:
+            life.runtime.kill()
+        for life in self._lives:
             self.visited += list(life.runtime.visits)
             life.end()
         self._lives = []
         while tasks := asyncio.all_tasks(self.loop):
             for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            with contextlib.suppress(Crash):
+                self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 class _Beside(Product):

@@ -1,9 +1,10 @@
-"""HTTP to the nodes of a box without HTTP: what stands in for aiohttp where time is virtual."""
+"""HTTP without sockets, where time is virtual: to the nodes of a box, and to the door of the product."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from penstock.devnet.box import BoxNetwork, Broken, Request
@@ -54,3 +55,22 @@ class BoxPost:
                 return int(broken.how), b""
             raise PostFailed(broken.how) from broken
         return answer.status, answer.body.partition(b"\n")[0] if first_line else answer.body
+
+
+async def call_asgi(app: Callable[..., Any], path: str, headers: Mapping[str, str | bytes], body: bytes) -> tuple[dict[str, str], bytes]:
+    """One POST to an ASGI application, without a socket."""
+    sent: list[dict[str, Any]] = []
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop() if waiting else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    raw_headers = [(name.lower().encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers.items()]
+    raw_headers.append((b"content-length", str(len(body)).encode()))
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": raw_headers}
+    await app({**scope, "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}, receive, send)
+    found = {name.decode().title(): value.decode() for name, value in sent[0]["headers"]}
+    return found, b"".join(message.get("body", b"") for message in sent[1:])

@@ -29,12 +29,11 @@ from penstock.core.wire import compact
 from penstock.db import SqliteDatabase
 from penstock.devnet.boxes import make_networks
 from penstock.ids import IdSource
+from penstock.prove.house import SEAL, MemoryJournal
 from penstock.prove.lane import Breach, Budget, Found, Tried
 from penstock.prove.payees import PLACES
-from penstock.prove.reach import BoxPost
-from penstock.prove.simulation import SEAL, MemoryJournal
+from penstock.prove.reach import BoxPost, call_asgi
 from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
-from penstock.prove.world import call_asgi
 from penstock.runtime import SystemRuntime
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog
@@ -430,3 +429,9 @@ def run(budget: Budget) -> Tried:
         structlog.configure(**log_before)
         clock.close()
     return Tried("rollback", dict(counts), tuple(found), took_s=clock.monotonic() - began)
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(dict(play(int(sys.argv[1]))))

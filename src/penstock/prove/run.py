@@ -58,8 +58,9 @@ LANES: Final = (
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
     Lane("history", "penstock.prove.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
+    Lane("rollback", "penstock.prove.rollback:run", 0.06, "older copies of database and journal put back, on every network"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
-    Lane("simulation", "penstock.prove.seeds:run", 0.15, "whole days of bad weather on all networks, in virtual time"),
+    Lane("simulation", "penstock.prove.seeds:run", 0.17, "whole days of bad weather on all networks, in virtual time"),
     Lane("soak", "penstock.prove.soak:run", 1.0, "the same for long, with an eye on memory and open files", by_name=True),
 )
 

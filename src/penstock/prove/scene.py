@@ -14,8 +14,8 @@ from penstock.core import wire_signature
 from penstock.core.wire import compact
 from penstock.devnet.box import BoxNetwork
 from penstock.prove.house import House
+from penstock.prove.reach import call_asgi
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop
-from penstock.prove.world import call_asgi
 from penstock.webhooks.deliver import Reply
 
 

@@ -1,128 +1,80 @@
-"""One seed, one history: the whole product in bad weather, killed at chosen commits, and an auditor at the end.
+"""One seed, one history: the whole product on any of its networks at once, in bad weather, killed and stopped, with an auditor at every commit.
 
-The rooms are the real ones as `wiring` builds them; SQLite is real; only clock, randomness, threads and sockets are simulated.
+The rooms, rails and the signer are the real ones as `wiring` builds them, SQLite is real; clock, randomness, threads, sockets and networks
+are simulated. The seed chooses networks, pace, kinds of weather, wishes and crashes. After the storm everything must finish.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
+import random
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
+
+import structlog
 
 from penstock.commands import Commands
-from penstock.config import NetworkSettings, PolicySettings, Settings
-from penstock.core.seal import OrderSeal
-from penstock.core.snowflake import from_wire
-from penstock.db import CommitUnknown, Database, SqliteDatabase, Tx
-from penstock.http.app import App
-from penstock.ids import IdSource
-from penstock.prove.strangers import DENIED, RICH, USDT_MAX, Strangers, Tricked, sifted_logs
-from penstock.prove.virtual import Crash, VirtualLoop, VirtualRuntime
-from penstock.prove.world import CHAIN, SimulatedWorld, Wish
-from penstock.signer.journal import Numbered, chained
-from penstock.signer.local import LocalSigner
-from penstock.signer.policy import allowed_networks
-from penstock.signer.seed import Seed, create_seed
-from penstock.vault import Vault
-from penstock.wiring import Product, World
+from penstock.config import PolicySettings, PriceSource, Settings, Webhooks
+from penstock.db import CommitUnknown
+from penstock.prove.auditor import Alarm, Auditor, Violation
+from penstock.prove.ending import GRACE_S, SCHEDULE, Ending, token_of
+from penstock.prove.house import House
+from penstock.prove.networks import NODE_KEY, PLACES, Site, build
+from penstock.prove.people import MERCHANTS, People, Wish
+from penstock.prove.strangers import DENIED, RICH, USDT_MAX, Strangers, Tricked
+from penstock.prove.virtual import START_MS, Crash, Journal, Stuck, VirtualLoop
+from penstock.prove.weather import Weather
+from penstock.rails.base import PostFailed
+from penstock.rates import static_prices
+from penstock.wiring import Product
 
-T = TypeVar("T")
-
-WISHES: Final = 10
 CRASHES_MAX: Final = 6
-END_S: Final = 600.0
-CONFIRMATIONS: Final = 5
-"""Deeper than any fork of the weather: a fork beyond finality is another network's problem."""
-
-SEAL: Final = OrderSeal(b"the seal key of simulated houses")
-
-
-NODE_KEY: Final = "key-of-an-account-with-a-node-provider"
-
-
-class Violation(Exception):
-    """Something that must never happen did; the text says what, and the seed replays it."""
-
-
-@dataclass(slots=True)
-class MemoryJournal:
-    """The signer's journal on a disk that survives every crash."""
-
-    lines: list[Mapping[str, Any]] = field(default_factory=list)
-
-    def entries(self) -> Iterator[Mapping[str, Any]]:
-        """Everything, oldest first."""
-        return iter(self.lines)
-
-    def page(self, after: int) -> list[Numbered]:
-        """Numbered, each with its hash."""
-        return chained(self.lines, after)
-
-    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Durable at once."""
-        self.lines += entries
+SLOW_PACE: Final = 8.0
+"""How much longer than asked everything sleeps where blocks are slow: a loaded machine, and hours for the price of minutes."""
+QUIET_S: Final = 40.0
+UNSEEN_S: Final = 600.0
+"""So long before the machine wakes the weather is as usual again."""
+SUBMITS: Final = re.compile(rb"eth_sendRawTransaction|sendrawtransaction|\"submit\"|broadcast")
+HEX: Final = re.compile(rb"[0-9a-fA-F]{120,}")
+INVOICE: Final = re.compile(rb"\"payment_request\":\s*\"(ln[0-9a-z]+)\"")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one seed was."""
+    """What one seed was. `cells` count which states were entered in which weather of which family; `quarantined` says why, by order."""
 
     seed: int
     hash: str
+    networks: tuple[str, ...]
     crashes: tuple[str, ...]
     visits: Counter[str]
+    cells: Counter[tuple[str, str, str]]
+    struck: Mapping[tuple[str, str], int]
     orders: int
     paid: int
+    commits: int
+    deliveries: int
+    quarantined: Mapping[str, str]
     virtual_s: float
     trace: tuple[str, ...]
 
 
-class DoubtfulDatabase(SqliteDatabase):
-    """Now and then the connection breaks while COMMIT is under way: it is done, and nobody hears of it."""
+def run(seed: int, *, networks: Collection[str] = (), label: str = "", visit: int = 1) -> Outcome:
+    """Play one seed to its end, on these networks or on those that it chooses. `label` is where the first crash is planned.
 
-    def __init__(self, runtime: VirtualRuntime, path: Path, doubt: Callable[[], bool]) -> None:
-        self._doubt = doubt
-        super().__init__(runtime, path)
-
-    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
-        result = super()._write(label, job)
-        if "migrate" not in label and self._doubt():
-            raise CommitUnknown(label)
-        return result
-
-
-@dataclass(slots=True)
-class Plan:
-    """Where the program dies: at the n-th visit of one label in one life, and now and then anywhere."""
-
-    world: SimulatedWorld
-    label: str
-    visit: int
-    crashes: list[str] = field(default_factory=list)
-
-    def __call__(self, label: str, visit: int) -> bool:
-        """Whether to die here."""
-        if len(self.crashes) >= CRASHES_MAX or not self.world.stormy or not self.world.wishes:
-            return False
-        planned = label == self.label and visit == self.visit and label not in self.crashes
-        # Looking for work is most of what is visited and least of what can go wrong.
-        if planned or ("claim" not in label and self.world.source.random() < 0.01):
-            self.crashes.append(label)
-            return True
-        return False
-
-
-def run(seed: int, *, label: str = "", visit: int = 1) -> Outcome:
-    """Play one seed to its end. `label` is where the first crash is planned. Raises Violation."""
+    Raises Violation, whose text tells what happened, ends in the trace and says how it is replayed.
+    """
     loop = VirtualLoop()
     with tempfile.TemporaryDirectory(prefix="penstock-sim-", dir=_fast_folder()) as folder, contextlib.closing(loop):
-        game = _Game(seed, loop, Path(folder), Plan(SimulatedWorld(seed, loop), label, visit))
-        return game.play()
+        return _History(seed, loop, Path(folder), tuple(networks), (label, visit)).play()
 
 
 def _fast_folder() -> str | None:
@@ -131,147 +83,278 @@ def _fast_folder() -> str | None:
     return str(shared) if shared.is_dir() else None
 
 
-class _Game:
+def replay(seed: int, *, networks: Collection[str] = ()) -> str:
+    """A seed's whole history as text, one line an event, and how it ended."""
+    try:
+        outcome = run(seed, networks=networks)
+    except Violation as violation:
+        return str(violation)
+    return "\n".join((*outcome.trace, f"seed {seed}: {outcome.paid} of {outcome.orders} wishes accepted, nothing wrong, {outcome.hash}"))
+
+
+class _History:
     """The lives of one seed."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, home: Path, plan: Plan) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, home: Path, networks: tuple[str, ...], planned: tuple[str, int]) -> None:
         self._seed = seed
         self._loop = loop
-        self._home = home
-        self._plan = plan
-        self._world = plan.world
-        self._journal = MemoryJournal()
-        self._visits: Counter[str] = Counter()
-        self._told: list[str] = []
-        self._strangers = Strangers(plan.world)
-        self._settings = Settings(
-            home=home,
-            policy=PolicySettings(maximum={"USDT": USDT_MAX}, deny_addresses=(DENIED,)),
-            networks={
-                CHAIN: NetworkSettings(
-                    rpc_urls=tuple(f"{url}?key={NODE_KEY}" for url in self._world.nodes.urls(CHAIN)),
-                    chain_id=self._world.network.chain.spec.chain_id,
-                    confirmations=CONFIRMATIONS,
-                )
-            },
+        self._source = source = random.Random(f"history {seed} {networks}")
+        self._planned = planned
+        self._journal = Journal()
+        self._alarm = Alarm()
+        self._crashes: list[str] = []
+        self._ready = False
+        chosen = networks or tuple(sorted(source.sample(sorted(PLACES), source.choice((1, 1, 2, 3, len(PLACES))))))
+        self._slow = source.random() < 0.2
+        self._sites = [build(PLACES[name], source, self._now_ms, seed=seed, slow=self._slow) for name in chosen]
+        self._storm_s = source.choice((3, 12, 24)) * 3_600.0 if self._slow else source.choice((100.0, 150.0, 400.0, 900.0))
+        self._workers = 2 if source.random() < 0.25 else 1
+        self._weather = Weather(self._sites, source, 0.0, loop.time, self._note, sent=self._sent)
+        self._people = People(
+            seed, source, self._now_ms, loop.time, self._note, self._weather.outside, self._alarm, storm=lambda: self._stormy
         )
-        first = VirtualRuntime(loop, self._world.source, self._world.journal)
-        self._vault = Vault.create(home, first, passphrase=None, key_file=True)
-        self._keys: Seed = create_seed(home, self._vault, first)
+        self._strangers = Strangers(self._people) if "ETH" in chosen and source.random() < 0.5 else None
+        self._auditor = Auditor(self, self._alarm, self._note, doubt=self._doubts)
+        self._asleep_until_s = 0.0
+        self._prices = static_prices(None)
+        self._house = self._build(home)
+        self._ending = Ending(self._house, self._sites, self._weather, self._people, self._alarm)
+        self._note(f"networks {chosen}, {'slow' if self._slow else 'fast'}, {self._workers} workers, weather {sorted(self._weather.kinds)}")
+
+    def _build(self, home: Path) -> House:
+        symbols = sorted(self._prices)
+        settings = Settings(
+            home=home,
+            policy=PolicySettings(maximum={"USDT": USDT_MAX}, deny_addresses=(DENIED,)) if self._strangers else PolicySettings(),
+            webhooks=Webhooks(schedule=SCHEDULE),
+            prices=PriceSource(
+                url="https://prices.example/{ids}",
+                ids={symbol: symbol.lower() for symbol in symbols},
+                pointer="/{id}",
+                age_max_s=600 if self._slow else 120,
+            ),
+        )
+        house = House(
+            home,
+            [site.network for site in self._sites],
+            self._people,
+            loop=self._loop,
+            source=self._source,
+            journal=self._journal,
+            settings=settings,
+            node_settings={site.place.chain: site.settings for site in self._sites},
+        )
+        house.open_database = self._auditor.open
+        house.frozen_until_s = self._frozen_until_s
+        house.pace = SLOW_PACE if self._slow else 1.0
+        house.fetch = self._fetch
+        house.post = self._post
+        return house
+
+    def _now_ms(self) -> int:
+        return START_MS + int(self._loop.time() * 1000)
+
+    def _note(self, event: str) -> None:
+        self._journal.note(self._now_ms(), event)
+
+    def _frozen_until_s(self, process: int) -> float:
+        """A machine that is suspended stops every process, and the weather one of them."""
+        return max(self._asleep_until_s, self._weather.outside.frozen_until_s if process == 0 else 0.0)
+
+    @property
+    def _stormy(self) -> bool:
+        return self._ready and self._weather.stormy
+
+    # Truth, for the auditor
+
+    def received(self, merchant_id: int, name: str) -> int | None:
+        """What the recipient of a wish has, from whatever order."""
+        wish = self._wish_of(merchant_id, name)
+        return None if wish is None or wish.site is None else wish.recipient.received()
+
+    def promised(self, merchant_id: int, name: str, net: int) -> int:
+        """In base units."""
+        wish = self._wish_of(merchant_id, name)
+        return 0 if wish is None else wish.units(net)
+
+    def _wish_of(self, merchant_id: int, name: str) -> Wish | None:
+        return self._ending.wishes.get((merchant_id, name))
+
+    def weather(self, chain: str) -> Collection[str]:
+        """What is wrong with a network now."""
+        return sorted(self._weather.active.get(chain, ())) if self._stormy else ()
+
+    def excuses(self, chain: str) -> bool:
+        """Whether what it does there may be for a person: a token has lied."""
+        return chain in self._weather.spoiled
+
+    def family(self, chain: str) -> str:
+        """Of a network; of what stays in the house "house"."""
+        return PLACES[chain].family if chain in PLACES else "house"
+
+    # What the house reaches
+
+    async def _post(self, url: str, body: bytes, timeout_s: float, **how: Any) -> tuple[int, bytes]:
+        """A node's HTTP: what is given to it must be durable (I8)."""
+        await self._delay()
+        self._check_durable(url, body)
+        return await self._house.nodes(url, body, timeout_s, **how)
+
+    async def _delay(self) -> None:
+        await asyncio.sleep(self._source.random() * 0.05)
+
+    def _check_durable(self, url: str, body: bytes) -> None:
+        if invoice := INVOICE.search(body):
+            sql, name = "SELECT id FROM orders WHERE address = :name AND id IN (SELECT order_id FROM version_order)", invoice[1].decode()
+        elif (SUBMITS.search(body) or "broadcast" in url) and (found := HEX.search(body)):
+            sql, name = "SELECT id FROM version WHERE raw = :name", found[0].decode().lower()
+        else:
+            return
+        self._note(f"node {url} is given {name[:16]}..{name[-8:]}")
+        database: Any = self._house.product.database
+        if database._read(lambda tx: tx.one(sql, name=name)) is None:
+            self._alarm("I8: a node was given bytes that are not stored")
+
+    async def _fetch(self, url: str, *, bytes_max: int, timeout_s: int) -> bytes:
+        del url, bytes_max, timeout_s
+        await self._delay()
+        mood = self._weather.outside.prices
+        if mood == "silent":
+            raise PostFailed("no prices today")
+        factor = {"double": 19, "half": 6, "zero": 0}.get(mood, 10)
+        return json.dumps({symbol.lower(): f"{rate.usd * factor // 10 / 10**18:.12f}" for symbol, rate in self._prices.items()}).encode()
+
+    def _sent(self, chain: str) -> Sequence[str]:
+        database: Any = self._house.product.database
+        rows = database._read(
+            lambda tx: tx.all(
+                "SELECT version.txid FROM version JOIN attempt ON attempt.id = attempt_id JOIN lane ON lane.id = lane_id "
+                "WHERE sends > 0 AND chain = :chain AND attempt.state IN ('sent', 'signed') ORDER BY version.id",
+                chain=chain,
+            )
+        )
+        return [row["txid"] for row in rows]
+
+    # Lives
 
     def play(self) -> Outcome:
         """Live, die and live again until everything is finished; then audit."""
         try:
-            with sifted_logs(lambda: [self._world.app_secret, NODE_KEY]) as told_secrets:
+            with self._logs():
                 while not self._live(self._story):
                     pass
-                self._live(self._judge)
-            self._judge_what_was_seen(told_secrets)
-        except (Violation, Tricked) as violation:
-            told = [line for line in self._world.journal.lines if ".claim:" not in line]
-            trace = "\n".join(told[-200:])
-            raise Violation(f"seed {self._seed}: {violation}\nreplay: make sim PYTEST='--seed {self._seed}'\n{trace}") from violation
-        journal = self._world.journal
-        paid = sum(1 for wish in self._world.wishes if wish.answer is not None and wish.answer["code"] == 10000)
+                self._asleep_until_s = self._loop.time() + self._ending.settles_s
+                self._live(self._ending.judge)
+        except (Violation, Stuck) as violation:
+            told = [line for line in self._journal.lines if ".claim:" not in line]
+            chosen = ",".join(site.place.chain for site in self._sites)
+            said = f"seed {self._seed} on {chosen}: {'everything waits and nothing is due' if isinstance(violation, Stuck) else violation}"
+            raise Violation("\n".join((said, *told[-300:], said))) from violation
+        finally:
+            self._house.die()
+        wishes = self._people.wishes
         return Outcome(
-            self._seed,
-            journal.hash,
-            tuple(self._plan.crashes),
-            self._visits,
-            len(self._world.wishes),
-            paid,
-            self._loop.time(),
-            tuple(journal.lines),
+            seed=self._seed,
+            hash=self._journal.hash,
+            networks=tuple(site.place.chain for site in self._sites),
+            crashes=tuple(self._crashes),
+            visits=Counter(self._house.visited),
+            cells=self._auditor.cells,
+            struck=self._weather.struck,
+            orders=len(wishes),
+            paid=sum(wish.accepted for wish in wishes),
+            commits=self._auditor.commits,
+            deliveries=self._people.deliveries,
+            quarantined=self._ending.quarantined,
+            virtual_s=self._loop.time(),
+            trace=tuple(self._journal.lines),
         )
 
-    def _judge_what_was_seen(self, told_secrets: Sequence[str]) -> None:
-        for event in (*self._told, *(f"a secret was logged with {event}" for event in told_secrets)):
-            raise Violation(event)
+    @contextlib.contextmanager
+    def _logs(self) -> Iterator[None]:
+        """What the product logs is part of the history; nothing is printed, and no secret may be in it, however talkative it is."""
 
-    def _live(self, part: Any) -> bool:
-        """One life of the program; False when it ended in a crash."""
-        runtime = VirtualRuntime(self._loop, self._world.source, self._world.journal)
-        runtime.crash_at = self._plan
-        databases: list[Database] = []
-        task = runtime.spawn(self._run(runtime, databases, part), name="life")
+        def note(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+            text = " ".join(f"{value}" if name == "event" else f"{name}={value}" for name, value in event.items())
+            if any(secret in text for secret in (NODE_KEY, *(secret for _, secret in self._people.keys))):
+                self._alarm(f"a secret was logged with {event.get('event')}")
+            if level != "debug":
+                self._note(f"log {text[:300]}")
+            raise structlog.DropEvent
+
+        before = structlog.get_config()
+        structlog.configure(processors=[note], wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
         try:
-            self._loop.run_until_complete(task)
+            yield
+        finally:
+            structlog.configure(**before)
+
+    def _dies(self, label: str, visit: int) -> bool:
+        if not self._stormy or len(self._crashes) >= CRASHES_MAX:
+            return False
+        left = self._planned[0] and self._planned[0] not in self._crashes
+        planned = left and (label, visit) == self._planned
+        # Looking for work is most of what is visited and least of what can go wrong.
+        drawn = "claim" not in label and len(self._crashes) < CRASHES_MAX - bool(left)
+        if planned or (drawn and self._source.random() < (0.0005 if self._slow else 0.004)):
+            self._crashes.append(label)
+            return True
+        return False
+
+    def _doubts(self, label: str) -> bool:
+        """Whether a commit is not heard of: seldom where the house only looks for work."""
+        return self._stormy and self._source.random() < (0.0003 if "claim" in label else 0.005)
+
+    def _live(self, part: Callable[[Product], Any]) -> bool:
+        """One life; False when it ended in a crash. Raises Violation."""
+        try:
+            self._house.start(crash_at=self._dies)
+            self._house.run(part(self._house.product))
         except (Crash, CommitUnknown):
-            return False  # a start that meets a broken connection ends, and whoever watches the process starts it again
+            if self._alarm.text:
+                raise Violation(self._alarm.text) from None
+            return False
         else:
             return True
         finally:
-            runtime.bury()
-            for database in databases:
-                database._close()
-            self._visits += runtime.visits
+            self._house.die()
 
-    async def _run(self, runtime: VirtualRuntime, databases: list[Database], part: Any) -> None:
-        database = DoubtfulDatabase(runtime, self._home / "penstock.db", self._doubt)
-        databases.append(database)
-        await database.migrate()
-        ids = await IdSource.lease(runtime, database, "simulation")
-        catalog = self._world.catalog.with_network(CHAIN, chain_id=self._world.network.chain.spec.chain_id)
-        allowed = allowed_networks(self._settings, catalog, every=True)
-        signer = LocalSigner(self._keys, self._journal, runtime, allowed, SEAL)
-        world = World(runtime, self._world.rpc, self._world, _no_prices)
-        product = Product(self._settings, world, database, ids, self._vault, signer, SEAL)
-        await product.connect()
-        for rail in product.rails.values():
-            setattr(rail, "submit", self._witnessed(rail.submit, database))  # noqa: B010  no other name for it: a rail stays what it is
-        await part(runtime, product)
+    async def _story(self, product: Product) -> None:
+        if not self._ready:
+            await self._set_up(product)
+        if self._workers > 1 and self._stormy:
+            await self._house.add_worker(self._dies)
+        until_s = self._weather.until_s
+        app, people = product.app(), self._people
+        tasks = [people.client(app, wish, until_s + GRACE_S) for wish in people.wishes if wish.answer is None]
+        tasks += [people.repeat(app, wish, until_s + GRACE_S) for wish in people.wishes if wish.accepted and self._source.random() < 0.3]
+        await asyncio.gather(
+            self._weather.blow(),
+            self._clock(),
+            self._suspend(product),
+            self._visit(product),
+            people.look(app, pace_s=self._storm_s / 40),
+            *tasks,
+        )
+        await self._ending.finish(product)
 
-    def _doubt(self) -> bool:
-        """Whether a commit is not heard of."""
-        return self._world.stormy and bool(self._world.wishes) and self._world.source.random() < 0.003
+    async def _clock(self) -> None:
+        """The machine's clock is as wrong as the weather has it."""
+        while self._stormy:
+            self._house.clock_shift_ms = self._weather.outside.clock_shift_ms
+            await asyncio.sleep(5)
+        self._house.clock_shift_ms = 0
 
-    def _witnessed(self, submit: Callable[[bytes], Any], database: Database) -> Callable[[bytes], Any]:
-        """What nodes are given is durable before (invariant I8)."""
+    async def _visit(self, product: Product) -> None:
+        """Forgers, guessers and the careless at the same door."""
+        if self._strangers is not None:
+            try:
+                await self._strangers.visit(product.app(), product)
+            except Tricked as tricked:
+                self._alarm(str(tricked))
 
-        async def submit_seen(raw: bytes) -> Any:
-            if database._read(lambda tx: tx.one("SELECT id FROM version WHERE raw = :raw", raw=raw.hex())) is None:
-                self._told.append("a node was given bytes that are not stored")
-            return await submit(raw)
-
-        return submit_seen
-
-    async def _story(self, runtime: VirtualRuntime, product: Product) -> None:
-        """The merchant asks for what it wants until every wish is answered and finished."""
-        await self._set_up(product)
-        await product.start()
-        app = product.app()
-        weather = runtime.spawn(self._world.weather(), name="weather")
-        clients = [runtime.spawn(self._client(app, wish), name=wish.name) for wish in self._world.wishes if wish.answer is None]
-        strangers = runtime.spawn(self._strangers.visit(app, product), name="strangers")
-        for client in [*clients, strangers]:
-            await client
-        await weather
-        while not await self._finished(product):
-            if product.broken is not None:
-                raise Violation(f"a loop ended: {product.broken!r}")
-            if self._loop.time() > END_S or await self._stands(product):
-                raise Violation("not everything finished in good weather: " + await self._unfinished(product))
-            await asyncio.sleep(1)
-        await product.stop()
-
-    async def _set_up(self, product: Product) -> None:
-        """Once: merchant, account, funding, coins on chain, and the wishes."""
-        commands, world = Commands(product), self._world
-        if not await product.directory.list_merchants():
-            merchant = await commands.add_merchant("shop", "https://shop.example/webhook")
-            world.app_id, world.app_secret = merchant["app_id"], merchant["app_secret"]
-        if not await product.directory.list_accounts():
-            await commands.add_account("ada@example.com", "Ada")
-            await self._invite(commands)
-        if not world.wishes:
-            for coin, amount in (("USDT", "500"), ("ETH", "2")):
-                await commands.credit(world.app_id, coin, amount, "simulation")
-            await self._fund(product)
-            self._wish(product, str((await product.directory.list_accounts())[0].id))
-
-    async def _invite(self, commands: Commands) -> None:
-        """Merchants beside the one that is served, and an account that all can pay."""
-        strangers = self._strangers
+    async def _invite(self, commands: Commands, strangers: Strangers, account: str) -> None:
+        """Merchants beside those that are served, and an account that all can pay."""
         for name in ("stall", "closed"):
             merchant = await commands.add_merchant(name, "")
             keys = merchant["app_id"], merchant["app_secret"]
@@ -280,106 +363,61 @@ class _Game:
             else:
                 strangers.disabled = keys
                 await commands.set_merchant(keys[0], webhook_url=None, disabled=True, ip_allow=None)
-        strangers.account = (await commands.list_accounts())[0]["c_id"]
-        await commands.credit(self._world.app_id, "USDC", RICH, "simulation")
+        strangers.account = account
+        await commands.credit(self._people.app_id, "USDC", RICH, "simulation")
 
-    async def _fund(self, product: Product) -> None:
-        network = product.catalog.network(CHAIN)
-        token = product.catalog.by_symbol("USDT", CHAIN)
-        if network is None or token is None or token.contract is None:
-            raise Violation("the catalogue has changed")
-        self._world.fund(await product.treasury.address_of(network), token.contract)
+    async def _suspend(self, product: Product) -> None:
+        """While nobody wants anything and nothing is open, the machine sleeps: hours pass it by, and it wakes with everything overdue."""
+        while self._stormy:
+            await asyncio.sleep(QUIET_S / 4)
+            waiting = [wish.at_s for wish in self._people.wishes if wish.answer is None]
+            wake_s = min(waiting, default=self._weather.until_s) - QUIET_S / 2
+            if wake_s > self._loop.time() + QUIET_S and not await self._ending.open(product):
+                self._note(f"suspended for {wake_s - self._loop.time():.0f} s")
+                self._asleep_until_s = wake_s
+                self._weather.unseen_until_s = wake_s - UNSEEN_S
 
-    def _wish(self, product: Product, account: str) -> None:
-        source = self._world.source
-        usdt, ether = product.catalog.by_symbol("USDT", CHAIN), product.catalog.by_symbol("ETH", CHAIN)
-        if usdt is None or ether is None:
-            raise Violation("the catalogue has changed")
-        for number in range(WISHES):
-            kind = source.choice(("internal", "token", "token", "token", "native", "greedy"))
-            address = account if kind == "internal" else f"0x{self._seed + 1:016x}{number:024x}"
-            token = ether if kind == "native" else usdt
-            value = "100000" if kind == "greedy" else "0.01" if kind == "native" else str(source.randint(5, 60))
-            wish = Wish(f"w{number}", source.random() * 60, address, token.id, value, source.random() < 0.5)
-            self._world.wishes.append(wish)
-
-    async def _client(self, app: App, wish: Wish) -> None:
-        """Ask, and ask again with the same id until there is an answer; sometimes once more after it."""
-        await asyncio.sleep(max(0.0, wish.at_s - self._loop.time()))
-        while True:
-            answer = await self._world.ask(app, wish)
-            if answer["code"] not in (224066, 11004):
-                break
-            if self._loop.time() > END_S:
-                raise Violation(f"{wish.name} is answered {answer} for ever")
-            await asyncio.sleep(2)
-        wish.answer = answer
-        if self._world.source.random() < 0.3:
-            again = await self._world.ask(app, wish)
-            if answer["code"] == 10000 and again != answer:
-                raise Violation(f"{wish.name} was answered differently when it was repeated")
-
-    async def _finished(self, product: Product) -> bool:
-        rows = await product.database.read(
-            lambda tx: tx.one(
-                "SELECT (SELECT COUNT(*) FROM orders WHERE state NOT IN ('succeeded', 'failed')) "
-                "+ (SELECT COUNT(*) FROM attempt WHERE state NOT IN ('final', 'dead')) "
-                "+ (SELECT COUNT(*) FROM outbox WHERE state = 'due') AS n"
-            )
-        )
-        return rows is not None and rows["n"] == 0
-
-    async def _stands(self, product: Product) -> bool:
-        """Whether the lane waits for a person, who never comes here."""
-        return bool(await product.database.read(lambda tx: tx.all("SELECT id FROM lane WHERE halted <> ''")))
-
-    async def _unfinished(self, product: Product) -> str:
-        rows = await product.database.read(
-            lambda tx: tx.all("SELECT merchant_order_id, state, hold_reason FROM orders WHERE state NOT IN ('succeeded', 'failed')")
-        )
-        lanes = await product.database.read(lambda tx: tx.all("SELECT chain, next_slot, halted FROM lane"))
-        attempts = await product.database.read(
-            lambda tx: tx.all("SELECT slot, state, seen FROM attempt WHERE state NOT IN ('final', 'dead')")
-        )
-        return f"{rows} {attempts} {lanes}"
-
-    async def _judge(self, runtime: VirtualRuntime, product: Product) -> None:  # noqa: ARG002
-        """Books, payments and events, each against what the world knows."""
-        await asyncio.sleep(2 * CONFIRMATIONS)  # until the last coins are final
+    async def _set_up(self, product: Product) -> None:
+        """Merchants, accounts, funding, and the wishes of the seed."""
+        commands = Commands(product)
+        if not self._people.keys:
+            for number in range(MERCHANTS):
+                merchant = await commands.add_merchant(f"shop {number}", f"https://shop.example/{number}")
+                self._people.keys.append((merchant["app_id"], merchant["app_secret"]))
+                for symbol in sorted({symbol for site in self._sites for symbol in site.place.pays}):
+                    await commands.credit(merchant["app_id"], symbol, "1000000", "simulation")
+        accounts = [(await commands.add_account(f"{name}@example.com", name))["c_id"] for name in ("ada", "bo")]
+        if self._strangers is not None:
+            await self._invite(commands, self._strangers, accounts[0])
+        for site in self._sites:
+            await self._fund(product, site)
         await product.treasury.refresh()
-        report = await Commands(product).audit()
-        if report["breaches"]:
-            raise Violation(f"the audit found {report['breaches']}")
-        await self._judge_payments(product)
-        rows = [row for row in await Commands(product).treasury_rows() if row["chain"] == CHAIN]
-        for row in rows:
-            if row["on_chain"] != row["in_books"]:
-                raise Violation(f"the chain has {row['on_chain']} {row['crypto']} and the books say {row['in_books']}")
-        if self._world.forged:
-            raise Violation(f"{self._world.forged} answers or events carried a wrong signature")
+        merchants = [row for row in await product.directory.list_merchants() if row.id]
+        self._people.wish(
+            self._sites, lambda symbol, chain: token_of(product, symbol, chain), accounts,
+            count=6 + 4 * len(self._sites), span_s=self._storm_s * 0.7,
+        )  # fmt: skip
+        by_app = {merchant.app_id: merchant.id for merchant in merchants}
+        self._ending.wishes = {(by_app[self._people.keys[wish.merchant][0]], wish.name): wish for wish in self._people.wishes}
+        for site in self._sites:
+            site.network.set_block_time(site.block_ms)
+        self._weather.until_s = self._loop.time() + self._storm_s
+        self._ready = True
 
-    async def _judge_payments(self, product: Product) -> None:
-        orders = await product.store.find(1, [wish.name for wish in self._world.wishes])
-        for wish in self._world.wishes:
-            accepted = wish.answer is not None and wish.answer["code"] == 10000
-            order = orders.get(wish.name)
-            if accepted != (order is not None):
-                raise Violation(f"{wish.name} was answered {wish.answer} and its order is {order}")
-            received = 0 if wish.is_internal else self._world.received(wish.address, wish.token_id)
-            if order is None:
-                if received:
-                    raise Violation(f"{wish.name} was refused and {received} arrived")
-                continue
-            if wish.answer is not None and from_wire(wish.answer["data"]["order_id"]) != order.id:
-                raise Violation(f"{wish.name} has an order of another id than it was told")
-            token = product.catalog.token(wish.token_id)
-            expected = 0 if token is None or wish.is_internal or order.state != "succeeded" else order.net // token.scale
-            if received != expected:
-                raise Violation(f"{wish.name} is {order.state}, {expected} should have arrived and {received} did")
-            bodies = set(self._world.events.get(wish.name, []))
-            if len(bodies) != 1:
-                raise Violation(f"{wish.name} has {len(bodies)} different events")
-
-
-async def _no_prices(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
-    raise ValueError(f"{url} is not asked in a simulation ({bytes_max}, {timeout_s})")
+    async def _fund(self, product: Product, site: Site) -> None:
+        network = product.catalog.network(site.place.chain)
+        if network is None:
+            raise Violation("the catalogue has changed")
+        hot = await product.treasury.address_of(network)
+        site.network.set_block_time(1_000)
+        for native in (True, False):
+            for symbol, units in site.place.funds.items():
+                token = token_of(product, symbol, site.place.chain)
+                if token.is_native is native:
+                    site.network.fund(hot, units, token.contract)
+            await asyncio.sleep(10)
+            await product.treasury.refresh()
+            if native and site.place.family == "xrp":
+                await product.board.refresh()
+                await Commands(product).open_tokens(site.place.chain)
+                await asyncio.sleep(10)

@@ -21,8 +21,8 @@ from penstock.ids import IdSource
 from penstock.ledger.audit import Terms
 from penstock.ledger.signed import Said
 from penstock.orders import attempts
+from penstock.prove.house import MemoryJournal
 from penstock.prove.reach import BoxPost
-from penstock.prove.simulation import MemoryJournal
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop, VirtualRuntime
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks

@@ -7,6 +7,7 @@ runs inline. So one seed is one history, and a crash can be placed at every labe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import selectors
@@ -86,6 +87,7 @@ class VirtualRuntime:
         self.delay_s = 0.002
         self.shift_ms: Callable[[], int] = lambda: 0
         self.frozen_until_s: Callable[[], float] = lambda: 0.0
+        self.pace = 1.0
 
     def now_ms(self) -> int:
         """Virtual wall clock, as wrong as this machine's is at the moment."""
@@ -104,8 +106,8 @@ class VirtualRuntime:
         return self._source.randrange(bound)
 
     async def sleep(self, seconds: float) -> None:
-        """Virtual seconds."""
-        await asyncio.sleep(seconds)
+        """Virtual seconds; on a machine that is slow to wake, more of them."""
+        await asyncio.sleep(seconds * self.pace)
         await self._thaw()
 
     async def _thaw(self) -> None:
@@ -144,11 +146,16 @@ class VirtualRuntime:
             self._dead = True
             raise Crash(label)
 
-    def bury(self) -> None:
-        """End every task of this life; none of them can reach the database any more."""
+    def kill(self) -> None:
+        """From here on nothing of this life reaches the database, and no crash comes of it."""
         self._dead = True
+
+    def bury(self) -> None:
+        """End every task of this life."""
+        self.kill()
         while tasks := [task for task in self._tasks if not task.done()]:
             for task in tasks:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            with contextlib.suppress(Crash):  # that of another task, which this one waited for
+                self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._tasks.clear()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 
 from penstock.prove.planted.lane import caught
-from penstock.prove.planted.lists import BUGS, UNSEEN
+from penstock.prove.planted.lists import ALL
 
 
 def main(name: str, seeds: int) -> None:
     """Print a line for each seed that finds the bug."""
-    bug = next((bug for bug in (*BUGS, *UNSEEN) if bug.name == name), None)
+    bug = next((bug for bug in ALL if bug.name == name), None)
     if bug is None:
-        sys.exit(f"there is no planted bug {name}; there are {', '.join(bug.name for bug in (*BUGS, *UNSEEN))}")
+        sys.exit(f"there is no planted bug {name}; there are {', '.join(bug.name for bug in ALL)}")
     for seed in [*([bug.seed] if bug.seed else []), *range(1, seeds + 1)]:
         said, reached = caught(bug, seed)
         print(f"seed {seed}, line reached {reached} times: {said or 'not found'}")

@@ -13,7 +13,7 @@ BITCOIN: Final = (
         name="other-coins-on-retry",
         plan="M7",
         room="bitcoin",
-        network="BTC",
+        networks=("BTC",),
         history="A transaction that nobody had was built again out of whatever coins were free; the two did not conflict, and both were mined.",
         edits=(
             Edit(
@@ -27,14 +27,13 @@ BITCOIN: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        caught_by="",
-        seed=0,
+        seed=2,
     ),
     Bug(
         name="abandoned-comes-back",
         plan="M8",
         room="bitcoin",
-        network="BTC",
+        networks=("BTC",),
         history="What had waited too long was abandoned and called failed; the pools that still had it mined it when fees fell.",
         edits=(
             Edit(
@@ -47,13 +46,12 @@ BITCOIN: Final = (
                 "    return seen",
             ),
         ),
-        caught_by="",
-        seed=0,
+        seed=13,
     ),
     Bug(
         name="bump-with-other-coins",
         room="bitcoin",
-        network="BTC",
+        networks=("BTC",),
         history="A bump left out the anchor, so that it replaced nothing.",
         edits=(
             Edit(
@@ -62,14 +60,13 @@ BITCOIN: Final = (
                 "return replace(intent, resources=intent.resources[1:] or (Resource('00' * 32 + ':0', intent.resources[0].units),), version=version,",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_bitcoin_coins.py::test_whatever_is_bound_can_be_signed_and_bumped_to_its_cap",
     ),
     Bug(
         name="one-confirmation-on-bitcoin",
         plan="M20",
         room="bitcoin",
-        network="BTC",
+        networks=("BTC",),
         history="One confirmation was final.",
         edits=(
             Edit(
@@ -78,7 +75,6 @@ BITCOIN: Final = (
                 "return 1 + bool(large)",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_bitcoin_watch.py::test_a_block_counts_from_one_and_is_not_final_before_its_depth",
     ),
 )

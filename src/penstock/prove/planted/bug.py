@@ -12,16 +12,17 @@ class Bug:
     """One realistic defect.
 
     `history` is a sentence on what it is and does, `source` where the field knows it from, `plan` its number in the test plan, `room` the
-    room or chain family whose code is patched. `network` is where it is looked for. `caught_by` is what it shows as where no guard of the product stops it first; `seed` is the lowest seed known to catch
-    it, 0 where none is known yet: then only fresh seeds look for it.
+    room or chain family whose code is patched. `networks` are those that it needs; fewer are sooner played. `seed` is a known one that
+    shows it. Without a seed either `test` names the test that fails with it, or `unseen` says why nothing does.
     """
 
     name: str
     room: str
     history: str
     edits: tuple[Edit, ...]
-    caught_by: str
-    seed: int
+    seed: int = 0
+    test: str = ""
+    unseen: str = ""
     source: str = ""
     plan: str = ""
-    network: str = "ETH"
+    networks: tuple[str, ...] = ("ETH",)

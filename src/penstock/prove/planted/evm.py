@@ -11,28 +11,15 @@ EVM: Final = (
     Bug(
         name="nonce-too-low-is-failure",
         room="evm",
-        history='A node said "nonce too low", because it had mined this very transaction, and the order was failed and its money given back.',
+        history='A node said "nonce too low", because it had mined this very transaction, and it was taken for a refusal: the order was failed.',
         edits=(
             Edit(
-                "penstock.rails.evm.rail:EvmRail.submit",
-                "    return await self._submit(found.txid, raw)",
-                "    said = await self._submit(found.txid, raw)\n"
-                "    if 'nonce too low' in said.detail:\n"
-                "        self.__dict__.setdefault('_failed', set()).add(found.txid)\n"
-                "    return said",
-            ),
-            Edit(
-                "penstock.rails.evm.rail:EvmRail.observe",
-                "    return await self._watch.observe(versions)",
-                "    seen = await self._watch.observe(versions)\n"
-                "    if versions[-1].txid in self.__dict__.get('_failed', ()):\n"
-                "        from penstock.core.event import FailedOnChain\n"
-                "        seen = FailedOnChain(versions[-1].txid, 0, 0, 'nonce too low')\n"
-                "    return seen",
+                "penstock.rails.evm.rail:verdict_of",
+                "Verdict.ACCEPTED if known else Verdict.UNKNOWN",
+                'Verdict.ACCEPTED if known else Verdict.REFUSED if "nonce too low" in answer.words else Verdict.UNKNOWN',
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_evm_rail.py::test_every_other_answer_is_unknown_and_the_next_node_is_asked",
     ),
     Bug(
         name="cap-forgotten-by-a-bump",
@@ -47,8 +34,7 @@ EVM: Final = (
                 "terms[name] = 10 * max(least, market.get(name, 0))",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_evm_rail.py::test_a_bump_raises_both_fields_by_an_eighth_and_keeps_all_else",
     ),
     Bug(
         name="bump-by-too-little",
@@ -56,13 +42,12 @@ EVM: Final = (
         history="A replacement raised the price by one wei, which every pool refuses: stuck transactions stayed stuck.",
         source="https://geth.ethereum.org/docs/fundamentals/command-line-options",
         edits=(Edit("penstock.rails.evm.fees:bumped", "max(-(-terms[name] * 9 // 8), terms[name] + 1)", "terms[name] + 1"),),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_evm_rail.py::test_a_bump_raises_both_fields_by_an_eighth_and_keeps_all_else",
     ),
     Bug(
         name="balance-by-one-node",
         room="bitcoin",
-        network="BTC",
+        networks=("BTC",),
         history="One node that knew nothing, while the other was down, made the hot address look empty. (A storm on Bitcoin's box found it.)",
         edits=(
             Edit(
@@ -71,7 +56,24 @@ EVM: Final = (
                 "if not purses:",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_bitcoin_rail.py::test_as_many_nodes_as_must_agree_keep_wallets",
+    ),
+    Bug(
+        name="revert-believed-at-once",
+        plan="M21",
+        room="evm",
+        history="A revert in the newest block was a failure at once, and paid again with a new nonce; a fork undid it, and both were paid.",
+        edits=(
+            Edit(
+                "penstock.rails.evm.watch:judge",
+                "return Included(landed.txid, landed.block, depth, landed.status and landed.paid)",
+                "return (\n"
+                "            Included(landed.txid, landed.block, depth, landed.paid)\n"
+                "            if landed.status\n"
+                '            else FailedOnChain(landed.txid, landed.block, landed.fee, "the transaction reverted")\n'
+                "        )",
+            ),
+        ),
+        test="tests/unit/test_evm_watch.py::test_a_receipt_in_a_later_block_is_included",
     ),
 )

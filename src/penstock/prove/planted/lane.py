@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 
-from penstock.prove import families, simulation
+from penstock.prove import simulation
+from penstock.prove.auditor import Violation
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.planted.bug import Bug
-from penstock.prove.planted.lists import BUGS, UNSEEN
+from penstock.prove.planted.lists import BUGS, TESTED, UNSEEN
 from penstock.prove.planted.patch import Moved, planted
-from penstock.prove.simulation import Violation
-from penstock.prove.world import CHAIN
 
 SEEDS_MAX = 2_000
 """Fresh seeds within which a bug must be found."""
@@ -31,13 +30,14 @@ SEEDS_KNOWN = 25
 
 @dataclass(frozen=True, slots=True)
 class Catch:
-    """What came of looking for one bug: `seed` is the one that found it (0: none did), `said` what the simulation said then."""
+    """What came of looking for one bug: `seed` is the first that found it (0: none did), `catches` how many did, `said` what the simulation said then."""
 
     name: str
     room: str
     plan: str
     caught: bool
     seed: int
+    catches: int
     seeds_tried: int
     said: str
     history: str
@@ -58,6 +58,7 @@ def run(budget: Budget) -> Tried:
     counts = {
         "planted_bugs": len(rows),
         "planted_bugs_not_looked_for": len(BUGS) - len(rows),
+        "planted_bugs_seen_by_a_test": len(TESTED),
         "planted_bugs_not_seen_yet": len(UNSEEN),
         "planted_bugs_caught": sum(row.caught for row in rows),
         "planted_bug_seeds": sum(row.seeds_tried for row in rows),
@@ -91,7 +92,7 @@ def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None
     fresh, late = look(bug, _fresh_seeds(seed, until))
     if not fresh.caught and fresh.seeds_tried < SEEDS_MAX:  # time was over, which says nothing
         return (known, None) if known.caught else (fresh, problem)
-    return (replace(known, seeds_tried=fresh.seeds_tried) if known.caught else fresh), late
+    return (replace(known, seeds_tried=fresh.seeds_tried, catches=1 + fresh.catches) if known.caught else fresh), late
 
 
 def _known_seeds(bug: Bug) -> Iterable[int]:
@@ -115,9 +116,9 @@ def look(bug: Bug, seeds: Iterable[int]) -> tuple[Catch, Found | None]:
         reached += times
         if said:
             problem = _not_clean(bug, seed)
-            return Catch(bug.name, bug.room, bug.plan, True, seed, tried, said, bug.history), problem
+            return Catch(bug.name, bug.room, bug.plan, True, seed, 1, tried, said, bug.history), problem
     text = f"planted bug {bug.name} was not found in {tried} seeds; its line was reached {reached} times"
-    missed = Catch(bug.name, bug.room, bug.plan, False, 0, tried, "", bug.history)
+    missed = Catch(bug.name, bug.room, bug.plan, False, 0, 0, tried, "", bug.history)
     return missed, Found("other", text, f"python -m penstock.prove.planted {bug.name}")
 
 
@@ -125,7 +126,7 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
     """The violation's first line, "" where there is none, and how often the planted line was reached. Raises Moved."""
     with planted(bug.edits) as reached:
         try:
-            _play(bug.network, seed)
+            simulation.run(seed, networks=bug.networks)
         except Violation as violation:
             if not reached.times:
                 raise Moved(f"{bug.name}: seed {seed} fails without coming by the planted line") from violation
@@ -133,18 +134,11 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
     return "", reached.times
 
 
-def _play(network: str, seed: int) -> None:
-    if network == CHAIN:
-        simulation.run(seed)
-    else:
-        families.run(seed, network)
-
-
 @lru_cache(maxsize=4096)
-def _clean(network: str, seed: int) -> str:
+def _clean(networks: tuple[str, ...], seed: int) -> str:
     """What the product as it is breaks under a seed, "" for nothing. Many bugs share one seed."""
     try:
-        _play(network, seed)
+        simulation.run(seed, networks=networks)
     except Violation as violation:
         return str(violation).splitlines()[0]
     return ""
@@ -152,5 +146,9 @@ def _clean(network: str, seed: int) -> str:
 
 def _not_clean(bug: Bug, seed: int) -> Found | None:
     """The product as it is, under the seed that found the bug."""
-    said = _clean(bug.network, seed)
-    return Found("other", f"seed {seed} on {bug.network} is not clean without {bug.name}: {said}", f"seed {seed}") if said else None
+    said = _clean(bug.networks, seed)
+    return (
+        Found("other", f"without {bug.name} too {said}", f"python -m penstock.prove.seeds {seed} {','.join(bug.networks)}")
+        if said
+        else None
+    )

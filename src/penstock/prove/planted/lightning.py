@@ -12,7 +12,7 @@ LIGHTNING: Final = (
         name="no-answer-is-failure",
         plan="M15",
         room="lightning",
-        network="LIGHTNING",
+        networks=("LIGHTNING",),
         history="A status query that failed was taken for a payment that failed; the payment was under way and settled.",
         edits=(
             Edit(
@@ -24,14 +24,13 @@ LIGHTNING: Final = (
                 "        return FailedOnChain(order.payment_hash, self._runtime.now_ms(), 0, 'no answer')",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_lightning_rail.py::test_what_lnd_does_not_say_clearly_proves_nothing",
     ),
     Bug(
         name="expired-invoice-is-failure",
         plan="M16",
         room="lightning",
-        network="LIGHTNING",
+        networks=("LIGHTNING",),
         history="The invoice had expired while its payment was in flight, and was called failed; the recipient took it all the same.",
         edits=(
             Edit(
@@ -43,26 +42,24 @@ LIGHTNING: Final = (
                 "            return Pending()",
             ),
         ),
-        caught_by="should have arrived",
-        seed=1,
+        seed=4,
     ),
     Bug(
         name="failure-believed-at-once",
         room="lightning",
-        network="LIGHTNING",
+        networks=("LIGHTNING",),
         history="FAILED was believed while a call of ours lay on its way to the node, which takes the hash of a failed payment again.",
         edits=(
             Edit(
                 "penstock.rails.lightning.fates:Memory.certainly_failed", "sure = self.sent == 1", "return True\n    sure = self.sent == 1"
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/unit/test_lightning_rail.py::test_a_failure_that_was_seen_and_is_gone_begins_its_quiet_anew",
     ),
     Bug(
         name="lost-call-made-again-elsewhere",
         room="lightning",
-        network="LIGHTNING",
+        networks=("LIGHTNING",),
         history="A call that got no answer was made again at the node's second address and counted once. (A hundred seeded months found it.)",
         edits=(
             Edit(
@@ -71,13 +68,12 @@ LIGHTNING: Final = (
                 "answer = await self._nodes.read(Call(SEND, (order,)), _is(Submission))",
             ),
         ),
-        caught_by="",
-        seed=0,
+        test="tests/integration/test_lightning_rail_on_box.py::test_a_call_without_an_answer_is_not_made_again_by_another_address_at_once",
     ),
     Bug(
         name="look-dated-too-early",
         room="orders",
-        network="LIGHTNING",
+        networks=("LIGHTNING",),
         history="A look at what the node owns was dated when it began: a payment that began and ended meanwhile looked like money that left.",
         edits=(
             Edit(
@@ -86,7 +82,6 @@ LIGHTNING: Final = (
                 "Look(chain, address, began_ms, began_ms, held)",
             ),
         ),
-        caught_by="",
-        seed=0,
+        unseen="A payment has to begin and end while the treasury looks; nodes in virtual time answer too soon for that.",
     ),
 )

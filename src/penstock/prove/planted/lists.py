@@ -1,4 +1,4 @@
-"""Every planted bug, and the network on which each is looked for."""
+"""Every planted bug, and what sees it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from penstock.prove.planted.rooms import ROOMS
 from penstock.prove.planted.tron import TRON
 from penstock.prove.planted.xrp import XRP
 
-_ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
+ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
 
-BUGS: Final = tuple(bug for bug in _ALL if bug.seed)
+BUGS: Final = tuple(bug for bug in ALL if bug.seed)
 """Those that the simulation sees."""
 
-UNSEEN: Final = tuple(bug for bug in _ALL if not bug.seed)
-"""Those that it has not seen yet: what its weather still lacks. They prove nothing and are counted apart."""
+TESTED: Final = tuple(bug for bug in ALL if bug.test)
+"""Those that it does not, and a named test does."""
+
+UNSEEN: Final = tuple(bug for bug in ALL if bug.unseen)
+"""Those that nothing has seen yet, each with the reason. They prove nothing and are counted apart."""

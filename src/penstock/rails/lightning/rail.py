@@ -97,6 +97,10 @@ class LightningRail:
         """
         return self._ahead_ms + int(self._runtime.monotonic() * 1000)
 
+    def begin_after(self, moment_ms: int) -> None:
+        """The books know this moment: later ones follow it, though the wall clock was set back while nobody ran."""
+        self._ahead_ms = max(self._ahead_ms, moment_ms + 1 - int(self._runtime.monotonic() * 1000))
+
     def _param(self, name: str, default: int) -> int:
         return int(self._network.param(name, default))
 

@@ -226,7 +226,8 @@ def _dearest(prices: Sequence[Prices]) -> Prices:
 
 
 def _account(address: str) -> Call:
-    return Call("wallet/getaccount", ({"address": codec.account_hex(address)},))
+    # Solidified: who makes an account pays for it, and a block that is undone may leave that to another of our payments.
+    return Call("walletsolidity/getaccount", ({"address": codec.account_hex(address)},))
 
 
 def _transfer(contract: str, sender: str, recipient: str, units: int) -> Call:
