@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.prove.lane import Found
-from penstock.prove.points import Point, chosen, points, recovery, visit
+from penstock.prove.points import Point, chosen, named, points, recovery, visit
 from penstock.prove.premises import BLOCK_MS, Premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import Wire
@@ -323,14 +323,14 @@ class EmptyWallet(Blow):
 
 
 def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
-    """Size 1: two labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
+    """Size 1: three labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
 
     Consecutive seeds choose consecutive labels.
     """
     dice = random.Random(seed)
     everything = _others(database, restarts=restarts)
     if size <= 1:
-        labels = chosen(database, seed, 4)
+        labels = chosen(database, seed, 3)
         others = [everything[seed % len(everything)]]
         found = _kills(labels, dice, rounds=1) + _recovery(database, dice, 2) + [Kill()] + others
     else:
@@ -343,7 +343,12 @@ def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[
 
 
 def _kills(labels: Sequence[Point], dice: random.Random, *, rounds: int) -> list[Blow]:
-    return [KillAt(point, visit(point, dice)) for _ in range(rounds) for point in labels]
+    found: list[Blow] = []
+    for point in list(labels) * rounds:
+        if point.after:
+            found.append(KillAt(named(point.after, point.database or "sqlite"), 1, again=True))
+        found.append(KillAt(point, visit(point, dice)))
+    return found
 
 
 def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
