@@ -198,6 +198,33 @@ class KillSigner(Blow):
 
 
 @dataclass(frozen=True, slots=True)
+class KillSignerAt(Blow):
+    """The signer's process dies by its own hand with its journal written and nothing answered, each time that it has been started again."""
+
+    visit: int
+    """Odd: a moment after the journal is durable. Even: with the signatures made, before their answer."""
+    count: int = 3
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Where."""
+        return "signer killed " + ("after its journal" if self.visit % 2 else "before its answer")
+
+    async def fall(self, scene: Scene) -> bool:
+        """In a life of its own, which ends with it."""
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        before = scene.place.said("signer.ended")
+        await scene.place.start(signer_at=f"signer:journaled:{self.visit}")
+        deadline = time.monotonic() + 2 * REACHED_S
+        while not (met := scene.place.said("signer.ended") >= before + self.count) and time.monotonic() < deadline:  # noqa: ASYNC110  a log
+            await asyncio.sleep(0.1)
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        return met
+
+
+@dataclass(frozen=True, slots=True)
 class RestartDatabase(Blow):
     """PostgreSQL loses everything that it had not made durable, and every connection."""
 
@@ -358,6 +385,8 @@ def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
 def _others(database: str, *, restarts: bool) -> list[Blow]:
     found: list[Blow] = [
         KillSigner(),
+        KillSignerAt(1),
+        KillSignerAt(2),
         EmptyWallet(),
         NodesDown(),
         ClockSteps("clock an hour ahead", HOUR_MS),

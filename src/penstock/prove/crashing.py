@@ -1,4 +1,5 @@
-"""The real `serve` on a machine that kills it: `python -m penstock.prove.crashing --at bind:after:3 serve`.
+"""The real `serve` on a machine that kills it: `python -m penstock.prove.crashing --at bind:after:3 serve`. With --signer-at it is the
+signer's process that dies, life after life, each time at that visit.
 
 The product has no switch for this. It runs here as it does under `penstock serve`, given a machine whose crash points are SIGKILL to its own
 process and whose clock is off by as many milliseconds as a file says.
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine
@@ -23,6 +25,8 @@ from penstock import logs
 from penstock.config import load
 from penstock.process import serve
 from penstock.runtime import SystemRuntime
+from penstock.signer import __main__ as signer
+from penstock.signer.child import WORDS
 
 T = TypeVar("T")
 
@@ -79,15 +83,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m penstock.prove.crashing")
     parser.add_argument("--at", default="", metavar="LABEL:N", help="die at the n-th visit of this label")
     parser.add_argument("--clock", type=Path, help="a file with the milliseconds by which the wall clock is off")
-    parser.add_argument("what", choices=["serve"])
+    parser.add_argument("--signer-at", default="", metavar="LABEL:N", help="its signer dies at the n-th visit of this label")
+    parser.add_argument("what", choices=["serve", "signer"])
     parser.add_argument("--role", default="all", choices=["all", "api", "worker"])
     given = parser.parse_args()
-    os.umask(0o077)
-    logs.configure(logging.INFO)
     label, _, visit = given.at.rpartition(":")
     machine = Mortal(label, int(visit or 0), given.clock)
+    if given.what == "signer":
+        sys.exit(signer.main(machine))
+    os.umask(0o077)
+    logs.configure(logging.INFO)
+    words = ("-m", "penstock.prove.crashing", "--at", given.signer_at, "signer") if given.signer_at else WORDS
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(load(), given.role, machine))
+        runner.run(serve(load(), given.role, machine, words))
 
 
 if __name__ == "__main__":
