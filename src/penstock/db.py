@@ -8,7 +8,7 @@ Words the text may use, replaced once per statement:
 
     {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
     {NOT_NEGATIVE column}               a CHECK expression on an amount
-    {FOR_UPDATE} {SKIP_LOCKED}          row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
+    {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
     {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
@@ -62,7 +62,15 @@ _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
 _WORDS: Final = {
-    "sqlite": {"{INT}": "INTEGER", "{BYTES}": "BLOB", "{AMOUNT}": "TEXT", "{STRICT}": "STRICT", "{FOR_UPDATE}": "", "{SKIP_LOCKED}": ""},
+    "sqlite": {
+        "{INT}": "INTEGER",
+        "{BYTES}": "BLOB",
+        "{AMOUNT}": "TEXT",
+        "{STRICT}": "STRICT",
+        "{FOR_UPDATE}": "",
+        "{SKIP_LOCKED}": "",
+        "{FOR_KEY_SHARE}": "",
+    },
     "postgresql": {
         "{INT}": "BIGINT",
         "{BYTES}": "BYTEA",
@@ -70,6 +78,7 @@ _WORDS: Final = {
         "{STRICT}": "",
         "{FOR_UPDATE}": "FOR UPDATE",
         "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
+        "{FOR_KEY_SHARE}": "FOR KEY SHARE",
     },
 }
 
@@ -166,6 +175,8 @@ class Database(ABC):
     dialect: str
     breaks: int = 0
     """How often a connection was lost: whoever answers now may be another server that has forgotten commits."""
+    fence: Callable[[Tx], None] | None = None
+    """What every transaction makes sure of before its job: that this process may still write (`orders/seat`)."""
     _lane: str
     _width: int
 
@@ -175,9 +186,15 @@ class Database(ABC):
     async def write(self, label: str, job: Callable[[Tx], T]) -> T:
         """Run `job` in one transaction and commit it. A job may run more than once and must touch nothing but its Tx.
 
-        Raises Conflict, DatabaseUnavailable or CommitUnknown; whatever the job raises rolls back.
+        Raises Conflict, DatabaseUnavailable or CommitUnknown; whatever the job or the fence raises rolls back.
         """
-        return await self._runtime.in_thread(f"{self._lane}-write", lambda: self._write(label, job), width=self._width)
+
+        def fenced(tx: Tx) -> T:
+            if self.fence is not None:
+                self.fence(tx)
+            return job(tx)
+
+        return await self._runtime.in_thread(f"{self._lane}-write", lambda: self._write(label, fenced), width=self._width)
 
     async def read(self, job: Callable[[Tx], T]) -> T:
         """Run `job` on a consistent snapshot."""

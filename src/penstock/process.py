@@ -158,6 +158,8 @@ async def serve(settings: Settings, role: str, machine: SystemRuntime | None = N
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.leave)
         product.on_broken = server.leave
+        if product.broken is not None:
+            server.leave()  # a loop that began before we listen can have ended before
         try:
             await server.serve()
         finally:

@@ -39,11 +39,12 @@ FLIGHT_MS_MAX: Final = 8
 class Mortal(SystemRuntime):
     """The real machine, until the n-th visit of one label; after that there is no process."""
 
-    def __init__(self, label: str, visit: int, clock: Path | None = None) -> None:
+    def __init__(self, label: str, visit: int, clock: Path | None = None, *, falls_asleep: bool = False) -> None:
         super().__init__()
         self._label = label
         self._visit = visit
         self._clock = clock
+        self._falls_asleep = falls_asleep
         self._visits: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -73,7 +74,10 @@ class Mortal(SystemRuntime):
             return self._visits[label] == self._visit
 
     def _die(self) -> None:
-        """As from outside: nothing is flushed, closed or said."""
+        """As from outside: nothing is flushed, closed or said. Or a sleep, out of which somebody wakes it as if nothing had been."""
+        if self._falls_asleep:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
         os.kill(os.getpid(), signal.SIGKILL)
         threading.Event().wait()  # the signal may come a moment later, and not one line more may run
 
@@ -83,12 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m penstock.prove.crashing")
     parser.add_argument("--at", default="", metavar="LABEL:N", help="die at the n-th visit of this label")
     parser.add_argument("--clock", type=Path, help="a file with the milliseconds by which the wall clock is off")
+    parser.add_argument("--asleep", action="store_true", help="do not die, but stop until somebody says SIGCONT")
     parser.add_argument("--signer-at", default="", metavar="LABEL:N", help="its signer dies at the n-th visit of this label")
     parser.add_argument("what", choices=["serve", "signer"])
     parser.add_argument("--role", default="all", choices=["all", "api", "worker"])
     given = parser.parse_args()
     label, _, visit = given.at.rpartition(":")
-    machine = Mortal(label, int(visit or 0), given.clock)
+    machine = Mortal(label, int(visit or 0), given.clock, falls_asleep=given.asleep)
     if given.what == "signer":
         sys.exit(signer.main(machine))
     os.umask(0o077)
