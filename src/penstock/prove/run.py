@@ -55,6 +55,7 @@ LANES: Final = (
     Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
+    Lane("workers", "penstock.prove.workers:run", 0.05, "two workers on one database, one asleep past its lease"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
     Lane("simulation", "penstock.prove.seeds:run", 0.15, "whole days of bad weather on all networks, in virtual time"),
 )

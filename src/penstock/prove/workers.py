@@ -57,9 +57,13 @@ class _Worker:
     process: asyncio.subprocess.Process | None = None
 
     def is_asleep(self) -> bool:
+        """Whether somebody has stopped it, it itself perhaps."""
         if self.process is None or self.process.returncode is not None:
             return False
-        return Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "T"
+        try:
+            return Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False  # gone a moment ago
 
 
 @dataclass(slots=True)
@@ -109,6 +113,14 @@ class _Pair:
         await _until(lambda: shop.arrivals >= wanted or other.is_asleep(), ASLEEP_S)
         await self._wake(sleeper)
         await self.start(sleeper, *following)
+
+    async def start_anew(self) -> None:
+        """Both as the product is: none that falls asleep."""
+        for worker in self.workers:
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
+                await worker.process.wait()
+            await self.start(worker)
 
     def _put_to_sleep(self, sleeper: _Worker, step: str) -> None:
         fell = sleeper.is_asleep()
@@ -191,9 +203,7 @@ async def _tell(pair: _Pair, shop: Shop, budget: Budget, deadline: float) -> boo
     finally:
         shop.last_orders()
         await trading
-    for worker in pair.workers:  # one that was armed and has not come by its step yet may still do so
-        if worker.is_asleep() and worker.process is not None:
-            worker.process.send_signal(signal.SIGCONT)
+    await pair.start_anew()
     finished = await shop.finished_within(FINISH_S)
     if not finished:
         pair.found.append(Found("other", f"not everything finished within {FINISH_S:g} s in good weather"))
