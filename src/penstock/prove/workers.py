@@ -147,7 +147,7 @@ class _Pair:
 
 
 async def run(budget: Budget) -> Tried:
-    """On PostgreSQL; without one nothing is tried. Size 1: two sleeps."""
+    """On PostgreSQL; without one nothing is tried. Size 1: one sleep."""
     started = time.monotonic()
     if not budget.postgresql:
         return Tried(LANE, {"rounds": 0})
@@ -187,7 +187,7 @@ async def _tell(pair: _Pair, shop: Shop, budget: Budget, deadline: float) -> boo
     await _open(place)
     steps = list(STEPS) * max(1, budget.size - 1)
     pair.dice.shuffle(steps)
-    plan = [(step, pair.dice.randint(1, 4)) for step in (steps[:2] if budget.size <= 1 else steps)]
+    plan = [(step, pair.dice.randint(1, 4)) for step in (steps[:1] if budget.size <= 1 else steps)]
     await shop.settle_in()
     await pair.start(pair.workers[0], *plan[0])
     await pair.taken_from(None)
@@ -195,7 +195,7 @@ async def _tell(pair: _Pair, shop: Shop, budget: Budget, deadline: float) -> boo
     trading = asyncio.create_task(shop.trade())
     try:
         for number, (step, _) in enumerate(plan):
-            if time.monotonic() > deadline - TAKEN_S and number >= 2:
+            if time.monotonic() > deadline - TAKEN_S and number >= 1:
                 break
             budget.say(f"asleep at {step}")
             following = plan[number + 2] if number + 2 < len(plan) else ("", 1)
