@@ -6,6 +6,7 @@ from collections import Counter
 from penstock.core.errors import Problem, Refused
 from penstock.core.order import Order
 from penstock.ledger.book import balances
+from penstock.prove.tamper import as_an_intruder
 from tests.fixtures.rooms import USDT, rooms, units
 
 
@@ -117,6 +118,7 @@ def test_the_audit_names_an_edited_balance_posting_and_order(migrated_url):
             await r.credit("m:1", "10")
             await r.submit_all([r.draft("in"), r.draft("out", recipient="")])
             assert (await r.audit()).breaches == []
+            await r.database.write("intrude", as_an_intruder)
             await r.database.write(
                 "tamper", lambda tx: tx.run("UPDATE balance SET available = :available WHERE holder = 'm:1'", available=0)
             )
