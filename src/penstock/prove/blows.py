@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.db import migrations
+from penstock.prove.ageing import age
 from penstock.prove.lane import Found
 from penstock.prove.points import Point, chosen, named, points, recovery, visit
 from penstock.prove.premises import BLOCK_MS, Premises
@@ -27,6 +29,12 @@ GATHER_S: Final = 1.5
 FALLING_S: Final = 5.0
 """A price of eight times the usual falls by an eighth a block."""
 HOUR_MS: Final = 3_600_000
+LEAVING: Final = tuple(
+    named(label, "sqlite") for label in ("intake:after", "bind:after", "signer:journaled", "sign:after", "submit:after", "settle:booked")
+)
+"""Deaths that leave orders and attempts in different states."""
+AGES: Final = (2, 4, 5)
+"""Schemas of before that the lane goes back to. In the first of all orders had no seal: what was not signed then waits for a person."""
 LEASE_S: Final = 9.0
 """Longer than orders and attempts are leased."""
 
@@ -225,6 +233,30 @@ class KillSignerAt(Blow):
 
 
 @dataclass(frozen=True, slots=True)
+class Upgrade(Blow):
+    """The database becomes one of an older version, with orders wherever a crash has left them, and every migration since is killed."""
+
+    last: int
+    """The newest migration that the older version knew."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """From where."""
+        return f"upgraded from schema {self.last:04d}"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Die on the road, grow older, and die before and after the commit of each migration."""
+        await KillAt(scene.dice.choice(LEAVING), scene.dice.randint(1, 3)).fall(scene)
+        await asyncio.to_thread(age, scene.place.settings.database_url, self.last)
+        fell = True
+        for number, _, _ in migrations():
+            for when in ("before", "after") if number > self.last else ():
+                await scene.place.start(f"migrate:{number:04d}:{when}:1")
+                fell = await scene.place.dead_within(REACHED_S) and fell
+        return fell
+
+
+@dataclass(frozen=True, slots=True)
 class RestartDatabase(Blow):
     """PostgreSQL loses everything that it had not made durable, and every connection."""
 
@@ -387,6 +419,7 @@ def _others(database: str, *, restarts: bool) -> list[Blow]:
         KillSigner(),
         KillSignerAt(1),
         KillSignerAt(2),
+        *(Upgrade(number) for number in AGES),
         EmptyWallet(),
         NodesDown(),
         ClockSteps("clock an hour ahead", HOUR_MS),
