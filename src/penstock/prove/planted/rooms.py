@@ -178,7 +178,7 @@ ROOMS: Final = (
         history="Once in a block, always in a block: when a fork threw the payment out, nobody sent it again.",
         edits=(Edit("penstock.core.attempt:_not_in_a_block", "Decision(A.SENT, Outcome.UNDO)", "Decision(A.INCLUDED, Outcome.WAIT)"),),
         caught_by="not everything finished",
-        seed=4,
+        seed=25,
     ),
     Bug(
         name="duplicates-known-in-memory-alone",
