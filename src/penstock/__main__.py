@@ -29,6 +29,7 @@ from penstock.core.money import MoneyError
 from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
 from penstock.ledger.liabilities import verify as verify_liability
+from penstock.orders.seat import SeatLost
 from penstock.process import command, migrate, serve
 from penstock.rates import BadPrice
 from penstock.runtime import SystemRuntime
@@ -112,6 +113,8 @@ def guarded(work: Awaitable[T], loop_factory: Callable[[], asyncio.AbstractEvent
         SignerFailed,
     ) as error:
         fail(str(error), 2)
+    except SeatLost as lost:
+        fail(str(lost))
     except Refused as refusal:
         fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
     except CommitUnknown:

@@ -8,8 +8,9 @@ Words the text may use, replaced once per statement:
 
     {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
     {NOT_NEGATIVE column}               a CHECK expression on an amount
-    {FOR_UPDATE} {SKIP_LOCKED}          row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
+    {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
     {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`
+    {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
 """
@@ -60,9 +61,19 @@ _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessio
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
+_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
 _WORDS: Final = {
-    "sqlite": {"{INT}": "INTEGER", "{BYTES}": "BLOB", "{AMOUNT}": "TEXT", "{STRICT}": "STRICT", "{FOR_UPDATE}": "", "{SKIP_LOCKED}": ""},
+    "sqlite": {
+        "{INT}": "INTEGER",
+        "{BYTES}": "BLOB",
+        "{AMOUNT}": "TEXT",
+        "{STRICT}": "STRICT",
+        "{FOR_UPDATE}": "",
+        "{SKIP_LOCKED}": "",
+        "{FOR_KEY_SHARE}": "",
+        "{APPEND_ONLY}": "SELECT 1",
+    },
     "postgresql": {
         "{INT}": "BIGINT",
         "{BYTES}": "BYTEA",
@@ -70,6 +81,9 @@ _WORDS: Final = {
         "{STRICT}": "",
         "{FOR_UPDATE}": "FOR UPDATE",
         "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
+        "{FOR_KEY_SHARE}": "FOR KEY SHARE",
+        "{APPEND_ONLY}": "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% is append-only'', "
+        "TG_TABLE_NAME USING ERRCODE = ''integrity_constraint_violation''; END'",
     },
 }
 
@@ -115,13 +129,22 @@ def translate(sql: str, dialect: str) -> str:
         picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
         return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
 
-    sql = _ROWS.sub(rows, sql)
+    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect), _ROWS.sub(rows, sql))
     sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
     if dialect == "postgresql":
         sql = _PARAMETER.sub(lambda match: f"%({match[1]})s" if match[1] else match[0], sql.replace("%", "%%"))
     return sql
+
+
+def _refusal(verb: str, table: str, dialect: str) -> str:
+    trigger = f"CREATE TRIGGER append_only_{table}_{verb.lower()} BEFORE {verb} ON {table}"
+    if dialect == "postgresql":
+        return f"{trigger} FOR EACH {'STATEMENT' if verb == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION append_only()"
+    if verb == "TRUNCATE":
+        return "SELECT 1"  # SQLite has none
+    return f"{trigger} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
 
 
 def _json_rows(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -166,6 +189,8 @@ class Database(ABC):
     dialect: str
     breaks: int = 0
     """How often a connection was lost: whoever answers now may be another server that has forgotten commits."""
+    fence: Callable[[Tx], None] | None = None
+    """What every transaction makes sure of before its job: that this process may still write (`orders/seat`)."""
     _lane: str
     _width: int
 
@@ -175,9 +200,15 @@ class Database(ABC):
     async def write(self, label: str, job: Callable[[Tx], T]) -> T:
         """Run `job` in one transaction and commit it. A job may run more than once and must touch nothing but its Tx.
 
-        Raises Conflict, DatabaseUnavailable or CommitUnknown; whatever the job raises rolls back.
+        Raises Conflict, DatabaseUnavailable or CommitUnknown; whatever the job or the fence raises rolls back.
         """
-        return await self._runtime.in_thread(f"{self._lane}-write", lambda: self._write(label, job), width=self._width)
+
+        def fenced(tx: Tx) -> T:
+            if self.fence is not None:
+                self.fence(tx)
+            return job(tx)
+
+        return await self._runtime.in_thread(f"{self._lane}-write", lambda: self._write(label, fenced), width=self._width)
 
     async def read(self, job: Callable[[Tx], T]) -> T:
         """Run `job` on a consistent snapshot."""

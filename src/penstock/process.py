@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from penstock.http.app import UVICORN
 from penstock.ids import IdSource
 from penstock.rails.rpc import HttpPost
 from penstock.runtime import SystemRuntime
-from penstock.signer import addresses
+from penstock.signer import addresses, child
 from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import RemoteSigner
 from penstock.signer.journal import take_lock
@@ -61,10 +61,12 @@ async def migrate(settings: Settings) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, *, signing: bool, machine: SystemRuntime | None = None) -> AsyncIterator[Product]:
+async def opened(
+    settings: Settings, *, signing: bool, machine: SystemRuntime | None = None, signer: Sequence[str] = child.WORDS
+) -> AsyncIterator[Product]:
     """The product over the real world: database, public keys, sockets, and the signer's process. Raises what each of them raises.
 
-    `machine` is the real one; `penstock prove` brings one that kills its process or turns its clock.
+    `machine` is the real one; `penstock prove` brings one that kills its process or turns its clock, and a `signer` on such a machine.
     """
     refuse_old_home(settings.home)
     if not (settings.home / "vault.json").exists():
@@ -75,7 +77,7 @@ async def opened(settings: Settings, *, signing: bool, machine: SystemRuntime | 
         signer_up: Callable[[], Awaitable[None]] = _nothing
         if signing:
             stack.callback(os.close, take_lock(settings.home / LOCK))
-            signer_up = await stack.enter_async_context(_signer_running(settings, runtime))
+            signer_up = await stack.enter_async_context(_signer_running(settings, runtime, signer))
         vault = Vault.open(settings.home, runtime, passphrase=settings.passphrase)
         seal = load_seal(settings.home, vault)
         database = open_database(runtime, settings.database_url)
@@ -87,8 +89,8 @@ async def opened(settings: Settings, *, signing: bool, machine: SystemRuntime | 
         stack.push_async_callback(rpc.close)
         stack.push_async_callback(targets.close)
         allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
-        signer = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings), runtime)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, signer, seal)
+        remote = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings), runtime)
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal)
         await product.connect()
         await signer_up()
         yield product
@@ -99,24 +101,24 @@ async def _nothing() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _signer_running(settings: Settings, runtime: SystemRuntime) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def _signer_running(settings: Settings, runtime: SystemRuntime, words: Sequence[str]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """A signer of our own, unless the settings name one that runs by itself. It comes up while we do; who is given waits for it, and
     raises SignerFailed.
     """
     if settings.signer.socket:
         yield _nothing
         return
-    child = SignerChild(runtime, settings.home, child_environment(), settings.passphrase)
-    starting = asyncio.ensure_future(child.start())  # noqa: TID251  its failure is ours, and awaited: the runtime need not report it
+    process = SignerChild(runtime, settings.home, child_environment(), settings.passphrase, words)
+    starting = asyncio.ensure_future(process.start())  # noqa: TID251  its failure is ours, and awaited: the runtime need not report it
 
     async def up() -> None:
         await starting
-        runtime.spawn(child.keep(), name="signer")
+        runtime.spawn(process.keep(), name="signer")
 
     try:
         yield up
     finally:
-        await child.stop()
+        await process.stop()
         with contextlib.suppress(SignerFailed):  # who waited for it was told; nobody else is there to tell
             await starting
 
@@ -141,13 +143,13 @@ async def fetch(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
         return body
 
 
-async def serve(settings: Settings, role: str, machine: SystemRuntime | None = None) -> None:
-    """Run until SIGTERM: stop listening, answer what was accepted, then stop. `machine` as for `opened`."""
+async def serve(settings: Settings, role: str, machine: SystemRuntime | None = None, signer: Sequence[str] = child.WORDS) -> None:
+    """Run until SIGTERM: stop listening, answer what was accepted, then stop. `machine` and `signer` as for `opened`."""
     if role != "all" and settings.database_url.startswith("sqlite"):
         raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
-    async with opened(settings, signing=role != "api", machine=machine) as product:
+    async with opened(settings, signing=role != "api", machine=machine, signer=signer) as product:
         await product.start(role)
         host, _, port = settings.server.listen.rpartition(":")
         options: dict[str, Any] = {**UVICORN, "loop": "none"}
@@ -156,6 +158,8 @@ async def serve(settings: Settings, role: str, machine: SystemRuntime | None = N
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.leave)
         product.on_broken = server.leave
+        if product.broken is not None:
+            server.leave()  # a loop that began before we listen can have ended before
         try:
             await server.serve()
         finally:

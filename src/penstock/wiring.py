@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
 from penstock.core.money import Network
 from penstock.core.seal import OrderSeal
-from penstock.db import Database, Tx
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
 from penstock.directory import Directory
 from penstock.http.app import App, build_app
 from penstock.http.ports import Limits, Ports
@@ -33,6 +34,7 @@ from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
 from penstock.orders.recovery import TURN_S, Recovery
+from penstock.orders.seat import Seat, SeatLost
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
 from penstock.orders.store import OrderStore
@@ -136,6 +138,7 @@ class Product:
         self.signer = signer
         self._world = world
         self._next_ids = ids.next
+        self.seat = Seat(world.runtime, database, f"{platform.node()}:{settings.home}", ids.next)
         private = settings.webhooks.allow_private_targets
         self.directory = Directory(database, world.runtime, vault, check_url=lambda url: check_url(url, allow_private=private))
         self.rails: dict[str, Rail] = {}
@@ -257,10 +260,11 @@ class Product:
     async def start(self, role: str = "all") -> None:
         """Look once at the networks, then start the tasks and pumps of a role."""
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
-        if self.database.dialect == "sqlite":
-            # The signer's lock says that nobody else works here.
-            await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
         if role != "api":
+            await self._begun("take the seat", self.seat.take)
+            self._keep(self.seat.keep)
+            # The seat says that nobody else works here.
+            await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
             wall = clock.Clock(self.runtime, self.database)
             await self._begun("look at the clock", wall.begin)
             self._every(clock.LOOK_S, wall.look)
@@ -360,6 +364,8 @@ class Product:
         for task in self._tasks:
             with contextlib.suppress(BaseException):
                 await task
+        with contextlib.suppress(SeatLost, DatabaseUnavailable, CommitUnknown):  # then the next one waits a little
+            await self.seat.release()
 
     @contextlib.asynccontextmanager
     async def taking_orders(self) -> AsyncIterator[None]:

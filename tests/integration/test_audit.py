@@ -7,6 +7,7 @@ from penstock.core.event import FailedOnChain, Final
 from penstock.core.intent import Intent, JournalEntry
 from penstock.ledger.audit import NAMED_MAX, Terms, audit, recompute
 from penstock.ledger.signed import Said
+from penstock.prove.tamper import as_an_intruder
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt
@@ -230,7 +231,7 @@ TAMPERS = [
 
 def test_the_audit_names_the_invariant_that_is_broken(migrated_url):
     async def body(r, terms):
-        reports = {name: await report_on(r, terms, lambda tx, t=t: tx.run(t[0], **t[1])) for name, *t in TAMPERS}
+        reports = {name: await report_on(r, terms, lambda tx, t=t: [as_an_intruder(tx), tx.run(t[0], **t[1])]) for name, *t in TAMPERS}
         assert {name: found(report) for name, report in reports.items()} == {name: expected for name, _, _, expected in TAMPERS}
         assert all(finding.text for report in reports.values() for finding in report.findings)
 

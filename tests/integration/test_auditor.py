@@ -8,6 +8,7 @@ from penstock.db import open_database
 from penstock.ledger.audit import Terms, audit, look_again
 from penstock.orders import auditor, readiness
 from penstock.orders.auditor import Auditor
+from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from tests.fixtures.rooms import USDT, Rooms, rooms
 from tests.integration.test_audit import TAMPERS, a_day, attempt, order, terms_of
@@ -67,6 +68,7 @@ def test_before_the_first_checkpoint_both_readers_find_the_same(migrated_url):
         for name, sql, values, expected in TAMPERS:
 
             def job(tx, sql=sql, values=values):
+                as_an_intruder(tx)
                 tx.run(sql, **values)
                 raise Undo(look_again(tx, terms_of(road))[0])
 

@@ -7,7 +7,7 @@ from penstock.ledger import chain
 from penstock.ledger.audit import audit, recompute
 from penstock.orders import attempts
 from penstock.prove.lane import Budget
-from penstock.prove.tamper import LEAST, run
+from penstock.prove.tamper import LEAST, as_an_intruder, run
 from tests.fixtures.rooms import Rooms, rooms
 from tests.integration.test_audit import a_day, terms_of
 from tests.integration.test_auditor import made, touch
@@ -44,6 +44,7 @@ async def texts_after(r, road, *statements, head=""):
     """What breaks of the chain are named after these statements, which are taken back again."""
 
     def job(tx):
+        as_an_intruder(tx)
         for sql in statements:
             tx.run(sql)
         raise Undo([f.text for f in recompute(tx, terms_of(road), wanted_head=head).findings if f.invariant == "I15"])

@@ -461,6 +461,34 @@ def test_a_fresh_schema_is_what_the_migrations_say_in_the_words_of_each_database
     scenario(migrated_url, body)
 
 
+ROWS_THAT_STAY = {
+    "entry": {"id": 1, "batch_id": 1, "ref_kind": "x", "ref_id": "x", "posting_kind": "x", "note": "", "at_ms": 1},
+    "posting": {"entry_id": 1, "line": 0, "account": "x", "coin_id": "x", "amount": 1},
+    "batch": {"id": 1, "committer": "x", "number": 1, "previous_hash": "", "hash": "", "at_ms": 1},
+    "order_history": {"id": 1, "order_id": 1, "at_ms": 1, "before": "", "after": "", "reason": ""},
+    "operator_action": {"id": 1, "at_ms": 1, "action": "", "subject": "", "reason": ""},
+    "audit_checkpoint": {"number": 1, "at_ms": 1, "heads": "", "previous_hash": "", "hash": ""},
+}
+
+
+@pytest.mark.parametrize("table", ROWS_THAT_STAY)
+def test_what_was_booked_or_decided_is_edited_by_nobody(migrated_url, table):
+    row = ROWS_THAT_STAY[table]
+
+    async def body(database):
+        names = ", ".join(row)
+        insert = f"INSERT INTO {table} ({names}) VALUES ({', '.join(':' + name for name in row)})"
+        await database.write("book", lambda tx: tx.run(insert, **row))
+        column = list(row)[-1]
+        statements = [f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"]
+        for sql in statements + [f"TRUNCATE {table}"] * (database.dialect == "postgresql"):
+            with pytest.raises(Conflict, match=f"{table} is append-only"):
+                await database.write("edit", lambda tx, sql=sql: tx.run(sql))
+        assert len(await database.read(lambda tx: tx.all(f"SELECT * FROM {table}"))) == 1
+
+    scenario(migrated_url, body)
+
+
 def test_every_amount_in_the_schema_is_known_by_name():
     declared = {name for columns in written_schema()[0].values() for name, (word, _) in columns.items() if word == "{AMOUNT}"}
     assert declared == amount_columns()

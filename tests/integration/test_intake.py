@@ -7,6 +7,7 @@ from penstock.core.errors import Problem, Refused
 from penstock.core.money import Coin
 from penstock.core.order import Order
 from penstock.ledger.book import Balances, balances, totals
+from penstock.prove.tamper import as_an_intruder
 from tests.fixtures.rooms import USDT, rooms, units
 
 
@@ -118,6 +119,7 @@ def test_the_audit_names_an_edited_balance_posting_and_order(migrated_url):
             await r.credit("m:1", "10")
             await r.submit_all([r.draft("in"), r.draft("out", recipient="")])
             assert (await r.audit()).breaches == []
+            await r.database.write("intrude", as_an_intruder)
             await r.database.write(
                 "tamper", lambda tx: tx.run("UPDATE balance SET available = :available WHERE holder = 'm:1'", available=0)
             )

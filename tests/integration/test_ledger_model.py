@@ -24,6 +24,7 @@ from penstock.db import open_database
 from penstock.ledger.audit import Terms, audit
 from penstock.orders.auditor import Auditor
 from penstock.orders.intake import Intake
+from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, Rooms, units
@@ -212,6 +213,7 @@ class Machine(RuleBasedStateMachine):
             self.credit(holder, 6_000)
 
     async def _begin(self):
+        await self.world.database.write("intrude", as_an_intruder)
         await self.world.database.write("empty", lambda tx: [tx.run(f"DELETE FROM {table}") for table in TABLES])
         await self.road.board.refresh()
         await self.road.treasury.refresh()

@@ -1,16 +1,19 @@
 """Verdicts that meet an order in an unusual place: nothing is paid twice, nothing is lost, nothing holds up the others."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from penstock.catalog import Catalog
+from penstock.core.attempt import advance
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Dead, Final, Included, Pending, Suspicious
 from penstock.core.money import CoinAmount
 from penstock.db import CommitUnknown, Conflict, DatabaseUnavailable
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances, credit
+from penstock.orders.settle import Verdict
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import resume, usdt
@@ -217,3 +220,25 @@ def test_a_credit_of_which_nobody_can_tell_says_so(migrated_url, monkeypatch):
                 await credit(r.database, r.book, 7, "m:1", CoinAmount.parse(Catalog.load().coin(USDT), "5"), reason="test", at_ms=1)
 
     asyncio.run(run())
+
+
+def test_networks_that_settle_at_the_same_moment_do_not_push_each_other_away(migrated_url):
+    """They write one chain of batches. The loser of that race waited for its lease, and its network for the end of recovery."""
+
+    async def body(r, road):
+        drafts = [usdt(r, road, f"o{n}", "2") for n in range(8)]
+        for n, draft in enumerate(drafts):  # a payer each: else the balance's lock would keep them apart
+            await r.credit(f"u:100000{n}", "10")
+            draft.wish = replace(draft.wish, payer=f"u:100000{n}")
+        await r.submit_all(drafts)
+        await road.send()
+        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = 1"))
+        due = await road.follower.claim(100)
+        verdicts = []
+        for attempt in due:
+            seen = final([version.view() for version in attempt.versions])
+            verdicts.append(Verdict(attempt, seen, advance(attempt.state, seen, report_depth=None), None))
+        await asyncio.gather(*(road.settler.apply([verdict]) for verdict in verdicts))
+        assert [(await road.order(f"o{n}"))["state"] for n in range(8)] == ["succeeded"] * 8
+
+    scenario(migrated_url, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,11 +82,14 @@ class Settler:
         self._outbox = outbox
         self._next_ids = next_ids
         self._rate_text = rate_text
+        self._turn = asyncio.Lock()
+        """One at a time: the batches of a committer are one chain, and of two that write its next link one would meet a Conflict."""
         self.decided: Callable[[], None] = lambda: None
 
     async def apply(self, verdicts: Sequence[Verdict]) -> None:
         """All verdicts in one transaction. Raises store.LostRace or db.Conflict, and then none of them is written."""
-        count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts))
+        async with self._turn:
+            count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts))
         if count:
             self.decided()
 
@@ -297,7 +301,8 @@ class Settler:
             self._write(tx, changes)
             return store.lock(tx, [order_id])[order_id]
 
-        order = await self._database.write("decide", job)
+        async with self._turn:
+            order = await self._database.write("decide", job)
         self.decided()
         return order
 
@@ -322,7 +327,8 @@ class Settler:
             self._write(tx, changes)
             return store.lock(tx, [order_id])[order_id]
 
-        order = await self._database.write("cancel", job)
+        async with self._turn:
+            order = await self._database.write("cancel", job)
         self.decided()
         return order
 

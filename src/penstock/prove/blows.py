@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.db import migrations
+from penstock.prove.ageing import age
 from penstock.prove.lane import Found
-from penstock.prove.points import Point, chosen, points, recovery, visit
+from penstock.prove.points import Point, chosen, named, points, recovery, visit
 from penstock.prove.premises import BLOCK_MS, Premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import Wire
@@ -27,6 +29,12 @@ GATHER_S: Final = 1.5
 FALLING_S: Final = 5.0
 """A price of eight times the usual falls by an eighth a block."""
 HOUR_MS: Final = 3_600_000
+LEAVING: Final = tuple(
+    named(label, "sqlite") for label in ("intake:after", "bind:after", "signer:journaled", "sign:after", "submit:after", "settle:booked")
+)
+"""Deaths that leave orders and attempts in different states."""
+AGES: Final = (2, 4, 5)
+"""Schemas of before that the lane goes back to. In the first of all orders had no seal: what was not signed then waits for a person."""
 LEASE_S: Final = 9.0
 """Longer than orders and attempts are leased."""
 
@@ -198,6 +206,57 @@ class KillSigner(Blow):
 
 
 @dataclass(frozen=True, slots=True)
+class KillSignerAt(Blow):
+    """The signer's process dies by its own hand with its journal written and nothing answered, each time that it has been started again."""
+
+    visit: int
+    """Odd: a moment after the journal is durable. Even: with the signatures made, before their answer."""
+    count: int = 3
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Where."""
+        return "signer killed " + ("after its journal" if self.visit % 2 else "before its answer")
+
+    async def fall(self, scene: Scene) -> bool:
+        """In a life of its own, which ends with it."""
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        before = scene.place.said("signer.ended")
+        await scene.place.start(signer_at=f"signer:journaled:{self.visit}")
+        deadline = time.monotonic() + 2 * REACHED_S
+        while not (met := scene.place.said("signer.ended") >= before + self.count) and time.monotonic() < deadline:  # noqa: ASYNC110  a log
+            await asyncio.sleep(0.1)
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        return met
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade(Blow):
+    """The database becomes one of an older version, with orders wherever a crash has left them, and every migration since is killed."""
+
+    last: int
+    """The newest migration that the older version knew."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """From where."""
+        return f"upgraded from schema {self.last:04d}"
+
+    async def fall(self, scene: Scene) -> bool:
+        """Die on the road, grow older, and die before and after the commit of each migration."""
+        await KillAt(scene.dice.choice(LEAVING), scene.dice.randint(1, 3)).fall(scene)
+        await asyncio.to_thread(age, scene.place.settings.database_url, self.last)
+        fell = True
+        for number, _, _ in migrations():
+            for when in ("before", "after") if number > self.last else ():
+                await scene.place.start(f"migrate:{number:04d}:{when}:1")
+                fell = await scene.place.dead_within(REACHED_S) and fell
+        return fell
+
+
+@dataclass(frozen=True, slots=True)
 class RestartDatabase(Blow):
     """PostgreSQL loses everything that it had not made durable, and every connection."""
 
@@ -323,14 +382,14 @@ class EmptyWallet(Blow):
 
 
 def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
-    """Size 1: two labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
+    """Size 1: three labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
 
     Consecutive seeds choose consecutive labels.
     """
     dice = random.Random(seed)
     everything = _others(database, restarts=restarts)
     if size <= 1:
-        labels = chosen(database, seed, 4)
+        labels = chosen(database, seed, 3)
         others = [everything[seed % len(everything)]]
         found = _kills(labels, dice, rounds=1) + _recovery(database, dice, 2) + [Kill()] + others
     else:
@@ -343,7 +402,12 @@ def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[
 
 
 def _kills(labels: Sequence[Point], dice: random.Random, *, rounds: int) -> list[Blow]:
-    return [KillAt(point, visit(point, dice)) for _ in range(rounds) for point in labels]
+    found: list[Blow] = []
+    for point in list(labels) * rounds:
+        if point.after:
+            found.append(KillAt(named(point.after, point.database or "sqlite"), 1, again=True))
+        found.append(KillAt(point, visit(point, dice)))
+    return found
 
 
 def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
@@ -353,6 +417,9 @@ def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
 def _others(database: str, *, restarts: bool) -> list[Blow]:
     found: list[Blow] = [
         KillSigner(),
+        KillSignerAt(1),
+        KillSignerAt(2),
+        *(Upgrade(number) for number in AGES),
         EmptyWallet(),
         NodesDown(),
         ClockSteps("clock an hour ahead", HOUR_MS),

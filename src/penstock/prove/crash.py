@@ -162,7 +162,10 @@ def _count(row: _Row, *, fell: bool, orders: int) -> None:
 
 async def _end(scene: Scene) -> bool:
     """The world is good, nothing kills any more: everything finishes, also after one more clean stop."""
+    if not scene.place.is_alive:
+        await scene.revive()
     await scene.heal()
+    await scene.place.ready()  # one that is only starting has not heard of clean stops yet
     code = await scene.place.stop()
     if code != 0:
         scene.shop.found.append(Found("other", f"a clean stop ended with {code}"))

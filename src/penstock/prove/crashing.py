@@ -1,4 +1,5 @@
-"""The real `serve` on a machine that kills it: `python -m penstock.prove.crashing --at bind:after:3 serve`.
+"""The real `serve` on a machine that kills it: `python -m penstock.prove.crashing --at bind:after:3 serve`. With --signer-at it is the
+signer's process that dies, life after life, each time at that visit.
 
 The product has no switch for this. It runs here as it does under `penstock serve`, given a machine whose crash points are SIGKILL to its own
 process and whose clock is off by as many milliseconds as a file says.
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine
@@ -23,6 +25,8 @@ from penstock import logs
 from penstock.config import load
 from penstock.process import serve
 from penstock.runtime import SystemRuntime
+from penstock.signer import __main__ as signer
+from penstock.signer.child import WORDS
 
 T = TypeVar("T")
 
@@ -35,11 +39,12 @@ FLIGHT_MS_MAX: Final = 8
 class Mortal(SystemRuntime):
     """The real machine, until the n-th visit of one label; after that there is no process."""
 
-    def __init__(self, label: str, visit: int, clock: Path | None = None) -> None:
+    def __init__(self, label: str, visit: int, clock: Path | None = None, *, falls_asleep: bool = False) -> None:
         super().__init__()
         self._label = label
         self._visit = visit
         self._clock = clock
+        self._falls_asleep = falls_asleep
         self._visits: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -69,7 +74,10 @@ class Mortal(SystemRuntime):
             return self._visits[label] == self._visit
 
     def _die(self) -> None:
-        """As from outside: nothing is flushed, closed or said."""
+        """As from outside: nothing is flushed, closed or said. Or a sleep, out of which somebody wakes it as if nothing had been."""
+        if self._falls_asleep:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
         os.kill(os.getpid(), signal.SIGKILL)
         threading.Event().wait()  # the signal may come a moment later, and not one line more may run
 
@@ -79,15 +87,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m penstock.prove.crashing")
     parser.add_argument("--at", default="", metavar="LABEL:N", help="die at the n-th visit of this label")
     parser.add_argument("--clock", type=Path, help="a file with the milliseconds by which the wall clock is off")
-    parser.add_argument("what", choices=["serve"])
+    parser.add_argument("--asleep", action="store_true", help="do not die, but stop until somebody says SIGCONT")
+    parser.add_argument("--signer-at", default="", metavar="LABEL:N", help="its signer dies at the n-th visit of this label")
+    parser.add_argument("what", choices=["serve", "signer"])
     parser.add_argument("--role", default="all", choices=["all", "api", "worker"])
     given = parser.parse_args()
+    label, _, visit = given.at.rpartition(":")
+    machine = Mortal(label, int(visit or 0), given.clock, falls_asleep=given.asleep)
+    if given.what == "signer":
+        sys.exit(signer.main(machine))
     os.umask(0o077)
     logs.configure(logging.INFO)
-    label, _, visit = given.at.rpartition(":")
-    machine = Mortal(label, int(visit or 0), given.clock)
+    words = ("-m", "penstock.prove.crashing", "--at", given.signer_at, "signer") if given.signer_at else WORDS
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(load(), given.role, machine))
+        runner.run(serve(load(), given.role, machine, words))
 
 
 if __name__ == "__main__":

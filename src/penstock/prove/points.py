@@ -23,6 +23,8 @@ class Point:
     weather: Weather = ""
     database: str = ""
     """Only on this one."""
+    after: str = ""
+    """Only a start that follows a death there comes by."""
 
 
 _ROAD: Final = (
@@ -33,7 +35,8 @@ _ROAD: Final = (
     Point("send.claim:after", "order leased, nothing bound"),
     Point("bind:before", "resource taken, not committed"),
     Point("bind:after", "resource committed, nothing signed"),
-    Point("sign:before", "signed, bytes not stored"),
+    Point("signer:journaled", "the signer's answer has come, nothing of it is stored"),
+    Point("sign:before", "bytes written, not committed"),
     Point("sign:after", "bytes stored, no node has the first of them"),
     Point("flight:submit", "bytes on their way to a node"),
     Point("submit:after", "the node has answered, its answer not recorded"),
@@ -53,8 +56,20 @@ _ROAD: Final = (
     Point("treasury:after", "coins booked at the start", "start"),
     Point("ids.lease:before", "worker number taken, not committed", "start"),
     Point("ids.lease:after", "worker number leased, nothing runs yet", "start"),
-    Point("take_over:before", "the dead one's leases freed, not committed", "start", "sqlite"),
-    Point("take_over:after", "the dead one's leases freed", "start", "sqlite"),
+    Point("seat.take:before", "the worker's seat taken, not committed", "start"),
+    Point("seat.take:after", "the worker's seat taken, nothing runs yet", "start"),
+    Point("take_over:before", "the dead one's leases freed, not committed", "start"),
+    Point("take_over:after", "the dead one's leases freed", "start"),
+    Point("recovery.begin:before", "a start holds everything, not committed", "start"),
+    Point("recovery.begin:after", "a start holds everything", "start"),
+    Point("recovery.hold:before", "what is held and why, not committed", "start"),
+    Point("recovery.hold:after", "what is held and why can be seen", "start"),
+    Point("recovery.journal:before", "journal and tables compared, not committed", "start", after="signer:journaled"),
+    Point("recovery.journal:after", "journal and tables compared, the tables lack bytes", "start", after="signer:journaled"),
+    Point("recovery.restore:before", "the signer's bytes put back, not committed", "start", after="signer:journaled"),
+    Point("recovery.restore:after", "the signer's bytes put back, no node has them", "start", after="signer:journaled"),
+    Point("recovery.release:before", "a network agrees with its chain, not committed", "start"),
+    Point("recovery.release:after", "one network goes on, the others are held", "start"),
     Point("ids.renew:before", "worker number kept, not committed", "slow"),
     Point("ids.renew:after", "worker number kept", "slow"),
     Point("follow:again", "a block undone, the same bytes not given again", "fork"),
@@ -93,6 +108,24 @@ def visit(point: Point, dice: random.Random) -> int:
 
 
 def recovery(database: str, dice: random.Random, depth: int) -> Sequence[Point]:
-    """Points that every start passes, one crash after the other: a recovery that dies while it recovers."""
-    at_start = [point for point in points(database) if point.weather == "start"]
-    return [dice.choice(at_start) for _ in range(depth)]
+    """Points of a start, one crash after the other: a recovery that dies while it recovers, each time a step further.
+
+    Before the first of them bytes are signed that the tables lack, so that there is something to put back.
+    """
+    every = points(database)
+    at_start = [point for point in every if point.weather == "start" and not point.after]
+    late = [point for point in at_start if point.label.startswith(("recovery.release", "treasury"))]
+    early = [point for point in at_start if point not in late]
+    steps = [
+        early,
+        *([point for point in every if point.label.startswith(name)] for name in ("recovery.journal", "recovery.restore")),
+        late,
+    ]
+    chosen = sorted(dice.sample(range(len(steps)), min(depth, len(steps))))
+    again = [dice.choice(early) for _ in range(depth - len(chosen))]
+    return [named("signer:journaled", database), *again, *(dice.choice(steps[step]) for step in chosen)]
+
+
+def named(label: str, database: str) -> Point:
+    """The point with this label."""
+    return next(point for point in points(database) if point.label == label)

@@ -65,10 +65,11 @@ class Premises:
         turned.write_text(str(off_ms), "ascii")
         turned.replace(self.clock)
 
-    async def start(self, at: str = "") -> None:
-        """The next life, which ends by itself at `at` (LABEL:N)."""
+    async def start(self, at: str = "", *, signer_at: str = "") -> None:
+        """The next life, which ends by itself at `at` (LABEL:N); its signer's lives end at `signer_at`."""
         self.lives += 1
-        words = [*self.entry, "--clock", str(self.clock), *(["--at", at] if at else []), "serve"]
+        words = [*self.entry, "--clock", str(self.clock), *(["--at", at] if at else [])]
+        words += [*(["--signer-at", signer_at] if signer_at else []), "serve"]
         self.process = await child(self.environment, self.log, *words)
 
     async def beside(self, role: str) -> asyncio.subprocess.Process:

@@ -171,6 +171,14 @@ class Tamperer:
         return Tampering("cut", "batch", "(end)", guarded=True, text=f"cut {committer} from batch {number}")
 
 
+def as_an_intruder(tx: Tx) -> None:
+    """Take away, as only who owns the tables can, what keeps rows from being edited."""
+    for table in ("entry", "posting", "batch", "order_history", "operator_action", "audit_checkpoint"):
+        for verb in ("update", "delete", "truncate"):
+            on = f" ON {table}" if tx.dialect == "postgresql" else ""
+            tx.run(f"DROP TRIGGER IF EXISTS append_only_{table}_{verb}{on}")
+
+
 class _Nothing(Exception):
     """There is nothing to change, or the change changes nothing."""
 
@@ -226,6 +234,7 @@ def run(budget: Budget) -> Tried:
         house = TamperedHouse(url, home, budget.seed)
         try:
             house.live()
+            house.run(house.database.write("intrude", as_an_intruder))
             tamperer = Tamperer(house, random.Random(budget.seed))
             end = clock.monotonic() + budget.seconds / len(urls)
             for number in range(TAMPERINGS * budget.size):

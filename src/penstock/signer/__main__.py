@@ -14,6 +14,7 @@ from penstock import logs
 from penstock.catalog import CatalogError
 from penstock.config import SettingWrong, load
 from penstock.core.party import Secret
+from penstock.runtime import SystemRuntime
 from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable
 from penstock.signer.program import harden, run, until_end_of
@@ -22,15 +23,15 @@ from penstock.vault import VaultError
 _LINE_BYTES_MAX: Final = 64 * 1024
 
 
-def main() -> int:
-    """Says "ready" or one sentence on its output; 2 when it could not start."""
+def main(machine: SystemRuntime | None = None) -> int:
+    """Says "ready" or one sentence on its output; 2 when it could not start. `machine` as for `program.run`."""
     harden()
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end of the pipe ends us: the parent stops us when it has no more to sign
     logs.configure(logging.INFO)
     try:
-        asyncio.run(run(load(), _passphrase(), ready=lambda: _say("ready"), until=lambda: until_end_of(0)))
+        asyncio.run(run(load(), _passphrase(), ready=lambda: _say("ready"), until=lambda: until_end_of(0), machine=machine))
     except (SettingWrong, CatalogError, VaultError, SignerBusy, JournalBroken, KeysUnusable) as error:
         _say(str(error))
         return 2

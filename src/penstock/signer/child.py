@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ from penstock.runtime import Runtime
 
 log = structlog.get_logger()
 
+WORDS: Final = ("-m", "penstock.signer", "--child")
+"""What Python is told to run."""
 READY_S: Final = 60.0
 END_S: Final = 10.0
 AGAIN_S: Final = (0.1, 0.5, 2.0, 5.0)
@@ -29,19 +31,22 @@ class SignerFailed(Exception):
 
 
 class SignerChild:
-    """One child at a time. `environment` holds no passphrase."""
+    """One child at a time. `environment` holds no passphrase; `words` are the signer's, or those of a lane that wraps it."""
 
-    def __init__(self, runtime: Runtime, home: Path, environment: Mapping[str, str], passphrase: Secret | None) -> None:
+    def __init__(
+        self, runtime: Runtime, home: Path, environment: Mapping[str, str], passphrase: Secret | None, words: Sequence[str] = WORDS
+    ) -> None:
         self._runtime = runtime
         self._home = home
         self._environment = dict(environment) | {"PENSTOCK_HOME": str(home)}
         self._passphrase = passphrase
+        self._words = tuple(words)
         self._process: Process | None = None
         self._stopping = False
 
     async def start(self) -> None:
         """Start it and wait until it listens. Raises SignerFailed."""
-        words = (sys.executable, "-m", "penstock.signer", "--child")
+        words = (sys.executable, *self._words)
         process = self._process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, env=self._environment)
         if process.stdin is None or process.stdout is None:
             raise SignerFailed("the signer has no pipes")

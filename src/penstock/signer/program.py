@@ -46,9 +46,19 @@ def harden() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-async def run(settings: Settings, passphrase: Secret | None, *, ready: Callable[[], None], until: Callable[[], Awaitable[None]]) -> None:
-    """Serve until told to end. Raises what keeps it from starting, each with one sentence, and JournalBroken when it cannot go on."""
-    folder, runtime = folder_of(settings), SystemRuntime()
+async def run(
+    settings: Settings,
+    passphrase: Secret | None,
+    *,
+    ready: Callable[[], None],
+    until: Callable[[], Awaitable[None]],
+    machine: SystemRuntime | None = None,
+) -> None:
+    """Serve until told to end. Raises what keeps it from starting, each with one sentence, and JournalBroken when it cannot go on.
+
+    `machine` is the real one; `penstock prove` brings one that kills its process.
+    """
+    folder, runtime = folder_of(settings), machine or SystemRuntime()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(runtime.close)
         refuse_old_home(settings.home)
