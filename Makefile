@@ -92,6 +92,11 @@ prove: $(VENV)/.tests ## try to break it on this machine: MINUTES=60, ONLY=crash
 	@mkdir -p build
 	@$(BIN)/python tools/prove --minutes $(MINUTES) --report $(REPORT) $(if $(FULL),--full) $(addprefix --only ,$(ONLY)) $(PROVE)
 
+.PHONY: bench
+bench: $(VENV)/.tests ## how fast it is here, beside pgbench: QUICK=1 for a minute, BENCH="--only accept"; a page in build/bench.html
+	@mkdir -p build
+	@$(BIN)/python tools/bench --report build/bench.html $(if $(QUICK),--quick) $(BENCH)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

@@ -1,8 +1,6 @@
-"""The gateway of a benchmark: the real API process over a home, with or without the workers behind it.
+"""The gateway of a benchmark: `serve` as it is, or on SQLite the API alone, which `serve` refuses because nobody would send what it accepts.
 
-    python -m penstock.bench.gateway ROLE < /dev/null      with PENSTOCK_HOME set, as `penstock serve` has it
-
-`serve --role api` refuses SQLite because nobody would send what it accepts; to measure acceptance alone that is what is wanted.
+python -m penstock.bench.gateway ROLE        with PENSTOCK_HOME set, as `penstock serve` has it
 """
 
 from __future__ import annotations
@@ -14,15 +12,18 @@ import uvloop
 
 from penstock import logs
 from penstock.config import load
-from penstock.process import listen, opened
+from penstock.process import listen, opened, serve
 
 
 async def main(role: str) -> None:
     """Serve until SIGTERM."""
     settings = load()
-    async with opened(settings, signing=role != "api") as product:
-        await product.start(role)
-        await listen(product, settings, role)
+    if role == "api" and settings.database_url.startswith("sqlite"):
+        async with opened(settings, signing=False) as product:
+            await product.start(role)
+            await listen(product, settings, role)
+    else:
+        await serve(settings, role)
 
 
 if __name__ == "__main__":

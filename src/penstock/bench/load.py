@@ -45,6 +45,7 @@ class Measured:
 
     done: int
     refused: int
+    began_at_ms: int
     took_s: float
     p50_ms: float
     p99_ms: float
@@ -123,7 +124,7 @@ async def run(plan: Plan) -> Measured:
     latencies: list[float] = []
     codes: Counter[bytes] = Counter()
     ended = [loop.create_future() for _ in range(plan.connections)]
-    cpu, began = _cpu_s(), time.perf_counter()
+    cpu, began, began_at_ms = _cpu_s(), time.perf_counter(), time.time_ns() // 1_000_000
     for end in ended:
         await loop.create_connection(lambda end=end: _Connection(waiting, latencies, codes, end), plan.host, plan.port)  # type: ignore[misc]
     await asyncio.wait_for(asyncio.gather(*ended), STALLED_S + len(plan.bodies) / 50)
@@ -133,6 +134,7 @@ async def run(plan: Plan) -> Measured:
     return Measured(
         done=done,
         refused=sum(codes.values()),
+        began_at_ms=began_at_ms,
         took_s=took_s,
         p50_ms=_at(latencies, 0.5) * 1000,
         p99_ms=_at(latencies, 0.99) * 1000,

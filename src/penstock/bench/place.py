@@ -1,4 +1,4 @@
-"""Where a benchmark happens: a home with merchants and money on one store, and the processes around it."""
+"""Where a benchmark happens: a home with merchants and money on one store, the network outside of it, and what its books say afterwards."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
+import psycopg
 
-from penstock.bench.load import Measured, Plan
+from penstock.bench.processes import answered, free_port, program
 from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.core.withdrawal import WithdrawRequest
-from penstock.process import command, initialise
+from penstock.db import Tx, open_database
+from penstock.process import command
 from penstock.runtime import SystemRuntime
+from penstock.setup import initialise
 from penstock.wiring import Product
 
 CHAIN: Final = "ETH"
 SYMBOL: Final = "USDT"
+CHAIN_ID: Final = 1_337
+BLOCK_MS: Final = 200
+IN_FLIGHT_MAX: Final = 2_000
 ADDRESS: Final = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-MERCHANTS: Final = 1_000
 ACCOUNTS: Final = 200
-PATIENCE_S: Final = 60.0
-AT_ONCE: Final = 500
+AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Place:
     merchants: list[tuple[str, str]]
     accounts: list[str]
     token_id: str
+    outside: str
+    outside_pid: int
+    preloaded: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What its processes say."""
+        return self.settings.home.with_suffix(".log")
 
     @property
     def port(self) -> int:
@@ -50,44 +60,40 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One measurement: what the generator saw, orders that are really in the database, and what the gateway used."""
+class Gateway:
+    """A running gateway: its process, and how long it took from its start to its first answer."""
 
-    seen: Measured
-    stored: int
-    gateway_cpu_s: float
-    gateway_rss_mb: int
+    pid: int
+    start_s: float
 
 
 @contextlib.asynccontextmanager
-async def program(environment: Mapping[str, str], module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python program of ours as a child, ended by SIGTERM."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
-
-
-@contextlib.asynccontextmanager
-async def devnet() -> AsyncIterator[dict[str, Any]]:
-    """A network in a box; its settings for `[networks.ETH]`."""
+async def opened_place(
+    store: str, url: str, home: Path, *, merchants: int, preload: int, say: Callable[[str], None]
+) -> AsyncIterator[Place]:
+    """A home with keys, merchants, money, accounts and that many settled orders, and a network of its own."""
     port = free_port()
-    async with program(os.environ, "penstock", "devnet", "--only", CHAIN, "--listen", f"127.0.0.1:{port}"):
-        overview = await answered(f"http://127.0.0.1:{port}/")
-        yield next(network["settings"] for network in overview["networks"] if network["network"] == CHAIN)
+    await asyncio.to_thread(home.mkdir, mode=0o700)
+    async with program(os.environ, home.with_suffix(".log"), "penstock.bench.outside", str(port), str(CHAIN_ID), str(BLOCK_MS)) as child:
+        url_outside = f"http://127.0.0.1:{port}"
+        await answered(f"{url_outside}/count", child)
+        place = await _built(store, url, home, outside=(url_outside, child.pid), merchants=merchants)
+        if preload:
+            await _preload(place, preload, say)
+        async with command(place.settings) as product:
+            # Only now: what was preloaded has no receiver, so its events are parked and nobody sends them.
+            for app_id, _ in place.merchants:
+                await Commands(product).set_merchant(app_id, webhook_url=f"{url_outside}/webhook", disabled=None, ip_allow=None)
+        yield replace(place, preloaded=preload)
 
 
-async def build(store: str, url: str, home: Path, network: Mapping[str, Any], *, merchants: int) -> Place:
-    """Make a home with keys, merchants, money and accounts."""
-    home.mkdir(mode=0o700, parents=True)
+async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], merchants: int) -> Place:
+    outside_url, outside_pid = outside
+    network = {"rpc_urls": [outside_url], "chain_id": CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": IN_FLIGHT_MAX}
     lines = [
         f'[server]\nlisten = "127.0.0.1:{free_port()}"',
         "[limits]\nrequests_per_second = 0",
+        "[webhooks]\nallow_private_targets = true",
         f"[networks.{CHAIN}]",
         *(f"{key} = {json.dumps(value)}" for key, value in network.items()),
     ]
@@ -103,87 +109,71 @@ async def build(store: str, url: str, home: Path, network: Mapping[str, Any], *,
         people = [await commands.add_account(f"person{number}@example.com", f"Person {number}") for number in range(ACCOUNTS)]
         token = product.catalog.by_symbol(SYMBOL, CHAIN)
         if token is None:
-            raise RuntimeError("the catalogue has changed")
+            raise LookupError(f"the catalogue has no {SYMBOL} on {CHAIN} any more")
     credentials = [(merchant["app_id"], merchant["app_secret"]) for merchant in made]
-    return Place(store, settings, environment, credentials, [person["c_id"] for person in people], token.id)
+    return Place(store, settings, environment, credentials, [person["c_id"] for person in people], token.id, outside_url, outside_pid)
 
 
-async def preload(place: Place, orders: int) -> None:
-    """That many settled orders before the clock starts, by the product's own road without HTTP."""
+async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
+    """That many settled orders before the clock starts, by the product's own road without HTTP: payouts inside the house."""
     async with command(place.settings) as product, product.taking_orders():
         merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
         for start in range(0, orders, AT_ONCE):
             await asyncio.gather(*(_one(product, place, merchants, number) for number in range(start, min(orders, start + AT_ONCE))))
+            if start % (AT_ONCE * 100) == 0:
+                say(f"{place.store}: {start:,} of {orders:,} orders preloaded")
 
 
 async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:
-    recipient = place.accounts[number % len(place.accounts)]
-    request = WithdrawRequest(f"preloaded-{number}", recipient, place.token_id, "1", "", False, False)
-    await product.accept.withdraw(merchants[1 + number % (len(merchants) - 1)], request)
+    request = WithdrawRequest(f"preloaded-{number}", place.accounts[number % len(place.accounts)], place.token_id, "1", "", False, False)
+    await product.accept.withdraw(merchants[number % len(merchants)], request)
 
 
 @contextlib.asynccontextmanager
-async def gateway(place: Place, role: str) -> AsyncIterator[int]:
-    """The product over a place; yields its process id."""
-    async with program(place.environment, "penstock.bench.gateway", role) as child:
-        await answered(f"http://127.0.0.1:{place.port}/readyz")
-        yield child.pid
+async def gateway(place: Place, role: str) -> AsyncIterator[Gateway]:
+    """The product over a place."""
+    began = time.monotonic()
+    async with program(place.environment, place.log, "penstock.bench.gateway", role) as child:
+        await answered(f"http://127.0.0.1:{place.port}/readyz", child)
+        yield Gateway(child.pid, round(time.monotonic() - began, 2))
 
 
-async def send(place: Place, pid: int, path: str, bodies: list[dict[str, Any]], *, merchants: int, connections: int) -> Run:
-    """One round of load on a running gateway."""
-    before, cpu = await orders_in(place), _cpu_s(pid)
-    plan = Plan("127.0.0.1", place.port, path, place.merchants[:merchants], bodies, connections)
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "penstock.bench.load", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await child.communicate(json.dumps(asdict(plan)).encode())
-    if child.returncode != 0:
-        raise RuntimeError("the load generator failed; its own words are above")
-    return Run(Measured(**json.loads(out)), await orders_in(place) - before, _cpu_s(pid) - cpu, _rss_mb(pid))
+async def counted(place: Place) -> tuple[int, int]:
+    """Rows of orders in the database itself: all of them, and those that are not decided."""
+
+    def job(tx: Tx) -> tuple[int, int]:
+        row = tx.one("SELECT COUNT(*) AS n, COUNT(decided_at_ms) AS decided FROM orders")
+        return (int(row["n"]), int(row["n"] - row["decided"])) if row else (0, 0)
+
+    runtime = SystemRuntime()
+    database = open_database(runtime, place.settings.database_url)
+    try:
+        return await database.read(job)
+    finally:
+        await database.close()
+        runtime.close()
 
 
-async def orders_in(place: Place) -> int:
-    """Rows of orders in the database itself."""
-    async with command(place.settings) as product:
-        row = await product.database.read(lambda tx: tx.one("SELECT COUNT(*) AS n FROM orders"))
-    return int(row["n"]) if row is not None else 0
+def wal_bytes(place: Place) -> int:
+    """How much the server has ever written to its log; 0 for SQLite, which begins its own anew all the time."""
+    if place.store != "postgresql":
+        return 0
+    with psycopg.connect(place.settings.database_url) as database:
+        row = database.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')").fetchone()
+    return int(row[0]) if row else 0
 
 
 async def audited(place: Place) -> list[str]:
-    """What the audit finds wrong after it all."""
+    """What the audit finds wrong after it all, and whether the network was paid exactly what the orders say."""
     async with command(place.settings) as product:
         report: dict[str, Any] = await Commands(product).audit()
-    return [str(breach) for breach in report["breaches"]]
-
-
-async def answered(url: str) -> dict[str, Any]:
-    """Ask until it answers 200. Raises TimeoutError."""
-    runtime = SystemRuntime()
-    async with asyncio.timeout(PATIENCE_S), aiohttp.ClientSession(trust_env=False) as http:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                async with http.get(url) as response:
-                    if response.status == 200:
-                        found: dict[str, Any] = await response.json()
-                        return found
-            await runtime.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port on loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used (proc(5), stat: utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _rss_mb(pid: int) -> int:
-    """The most memory that it has held (proc(5), status: VmHWM)."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
+        rows = await product.database.read(
+            lambda tx: tx.all("SELECT net FROM orders WHERE state = 'succeeded' AND recipient = '' AND chain = :chain", chain=CHAIN)
+        )
+        token = product.catalog.token(place.token_id)
+    found = [str(breach) for breach in report["breaches"]]
+    told = await answered(place.outside)
+    owed = sum(row["net"] for row in rows) // (token.scale if token is not None else 1)
+    if int(told["units"]) != owed or told["transfers"] != len(rows):
+        found.append(f"the network saw {told['transfers']} transfers of {told['units']} units, the orders say {len(rows)} of {owed}")
+    return found
