@@ -38,6 +38,8 @@ FULL_S: Final = 0.25
 LATER_MS: Final = 5_000
 """How often an attempt is shown again to a signer that said later."""
 SUBMITS_AT_ONCE: Final = 32
+BATCHES_AT_ONCE: Final = 3
+"""Of one network: while one is given to the nodes the next is signed and the one after that is bound."""
 
 
 class Stages(Protocol):
@@ -82,7 +84,7 @@ class Sender:
         self._refuse = refuse
         self._held = held
         self._full_until: dict[str, float] = {}
-        self.under_way = SideBySide(runtime, "send")
+        self.under_way = SideBySide(runtime, "send", width=BATCHES_AT_ONCE)
 
     def look_again(self) -> None:
         """Attempts have ended: there may be room."""
@@ -121,9 +123,14 @@ class Sender:
             self.under_way.start(chain, self._send(chain, group))
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
-        bound = await self._bind(chain, orders)
-        if bound:
-            await self.submit(await self.sign(bound))
+        async with self.under_way.turn(chain, "bind"):
+            bound = await self._bind(chain, orders)
+        if not bound:
+            return
+        async with self.under_way.turn(chain, "sign"):
+            signed = await self.sign(bound)
+        async with self.under_way.turn(chain, "submit"):
+            await self.submit(signed)
 
     async def _bind(self, chain: str, orders: Sequence[Order]) -> list[Version]:
         """Take slot and liquidity for as many as there are, hold the others with the reason; one transaction."""
