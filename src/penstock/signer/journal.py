@@ -62,7 +62,7 @@ def chained(entries: Iterable[Mapping[str, Any]], after: int) -> list[Numbered]:
     """A page of a journal that is in memory as a whole."""
     last, found = _FIRST, []
     for number, entry in enumerate(entries, start=1):
-        last = _chain(last, entry)
+        last = _link(last, _canonical(entry))
         if number > after:
             found.append((number, last, entry))
         if len(found) == PAGE_ENTRIES:
