@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import structlog
@@ -173,8 +174,7 @@ class Sender:
             self._full_until[chain] = self._runtime.monotonic() + FULL_S
         for order, reason in choice.hopeless:
             await self._refuse(order.id, reason)
-        found = await self._database.read(lambda tx: attempts.load(tx, [intent.attempt_id for intent in choice.intents]))
-        return [attempt.newest for attempt in found]
+        return [Version.unsigned(intent, version_id) for intent, version_id in zip(choice.intents, version_ids, strict=False)]
 
     def _unspent(self, tx: Tx, orders: Sequence[Order], now_ms: int) -> list[Order]:
         """Without those whose name an attempt of before a restore has paid already: the signer would refuse them for ever."""
@@ -279,8 +279,9 @@ class Sender:
         except SignRefused as refusal:
             signed = await self._sign_each(versions, refusal)
         await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
-        found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
-        return [attempt.newest for attempt in found]
+        by_version = {(s.attempt_id, s.version): s for s in signed}
+        pairs = [(version, by_version.get((version.attempt_id, version.number))) for version in versions]
+        return [replace(version, txid=one.txid, raw=one.raw) for version, one in pairs if one is not None]
 
     async def _free(self, versions: Sequence[Version]) -> list[Version]:
         """Those of networks that are not held; the others wait."""
