@@ -118,10 +118,12 @@ async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> Non
     """That many settled orders before the clock starts, by the product's own road without HTTP: payouts inside the house."""
     async with command(place.settings) as product, product.taking_orders():
         merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
+        keeping = product.runtime.spawn(product.ids.keep(), name="ids")  # no other command lives as long as a lease
         for start in range(0, orders, AT_ONCE):
             await asyncio.gather(*(_one(product, place, merchants, number) for number in range(start, min(orders, start + AT_ONCE))))
             if start % (AT_ONCE * 100) == 0:
                 say(f"{place.store}: {start:,} of {orders:,} orders preloaded")
+        keeping.cancel()
 
 
 async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:

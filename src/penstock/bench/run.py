@@ -41,7 +41,7 @@ class Size:
     preloads: tuple[int, ...]
 
 
-FULL: Final = Size(requests=20_000, lives=6_000, rounds=5, merchants=1_000, baseline_s=5, preloads=(0, 1_000_000))
+FULL: Final = Size(requests=20_000, lives=4_000, rounds=5, merchants=1_000, baseline_s=5, preloads=(0, 1_000_000))
 QUICK: Final = Size(requests=200, lives=60, rounds=1, merchants=1, baseline_s=1, preloads=(0,))
 
 
@@ -171,7 +171,9 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
         if part == "query":
             cases += [Case(name, place.store, 1, place.preloaded) for name in ("query-1", "query-100")]
         elif part != "sign":
-            cases += [Case(part, place.store, merchants, place.preloaded) for merchants in sorted({1, len(place.merchants)})]
+            # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone.
+            fewest = len(place.merchants) if part in LIVES and place.preloaded else 1
+            cases += [Case(part, place.store, merchants, place.preloaded) for merchants in sorted({fewest, len(place.merchants)})]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
     return cases
