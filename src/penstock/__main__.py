@@ -530,6 +530,7 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Only these parts.")] = None,
     postgresql: Annotated[str, typer.Option(help="URL of a PostgreSQL whose user may create databases, to measure it as well.")] = "",
     pgbench: Annotated[Path | None, typer.Option(help="The program of the baseline; the one on the PATH by default.")] = None,
+    orders: Annotated[int | None, typer.Option(min=50, help="Orders a round; a fifth of them where they live to their end.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each case; the median counts.")] = None,
     preload: Annotated[int | None, typer.Option(min=0, help="Orders there before the second pass; 0: only the empty one.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
@@ -547,7 +548,7 @@ def bench(
     found = pgbench or (Path(path) if (path := shutil.which("pgbench")) else None)
     if postgresql and found is None:
         note("there is no pgbench on the PATH: nothing is compared; name one with --pgbench")
-    size = sized(quick=quick, rounds=rounds, preload=preload)
+    size = sized(quick=quick, orders=orders, rounds=rounds, preload=preload)
     values = measure(parts, size, postgresql=postgresql, pgbench=found, say=note)
     if report is not None:
         report.write_text(result.page(values), "utf-8")
