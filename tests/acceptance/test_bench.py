@@ -1,10 +1,12 @@
 """`penstock bench`: that it measures what it says. Nothing here asks how fast anything is."""
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from penstock.bench import result, run
 from penstock.bench.load import Measured
@@ -66,6 +68,35 @@ def test_what_was_wrong_stands_at_the_end_and_the_median_counts(tmp_path):
     assert (row["per_second"], row["baseline_per_second"], row["ratio"]) == (300.0, 25.0, 12.0)
     values = {"machine": "m", "at": "t", "ok": not state.wrong, "wrong": state.wrong, "results": [row], "baselines": [], "starts": []}
     assert result.verdict(values) == "Something is wrong: an order is missing"
+
+
+def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path):
+    state = run.Bench(run.QUICK, say=lambda _: None, pgbench=None, baseline_url="", folder=tmp_path)
+    state.keep(CASE, Sample(4321.0, 12.5, 40.25, {"gateway_cores": 0.91, "wal_bytes": 1946}))
+    state.keep(Case("query-100", "sqlite", 1, 1_000_000), Sample(500.0, 1.0, 2.0))
+    state.baselines[64, 1].append(1234.5)
+    values = {"version": "0", "took_s": 1, "size": {"rounds": 1}, "machine": "m", "at": "t", "ok": True, "wrong": [], "baselines": []}
+    values |= {"results": run._results(state.samples, state.baselines)}
+    values |= {"starts": [{"store": "sqlite", "preloaded": 0, "first_answer_s": 0.8}]}
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(result.on_terminal(values))
+    table = console.export_text()
+    assert "4,321" in table and "3.5" in table and "1,946" in table and "0.8 s" in table and result.COUNTED in table
+    page = result.page(values)
+    assert "accept postgresql (1 m)" in page and "query-100 sqlite (1 m, 1,000,000 before)" in page and "uPlot" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "requests", "lives", "rounds", "preloads"),
+    [
+        ({}, 20_000, 4_000, 5, (0, 1_000_000)),
+        ({"orders": 1_000, "rounds": 2, "preload": 0}, 1_000, 200, 2, (0,)),
+        ({"quick": True, "preload": 500}, 200, 60, 1, (0, 500)),
+    ],
+)
+def test_how_much_is_measured_is_what_was_asked_for(asked, requests, lives, rounds, preloads):
+    size = run.sized(**{"quick": False, "orders": None, "rounds": None, "preload": None, **asked})
+    assert (size.requests, size.lives, size.rounds, size.preloads) == (requests, lives, rounds, preloads)
 
 
 def test_a_part_that_there_is_not_is_named():
