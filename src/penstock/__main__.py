@@ -537,6 +537,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """How fast it is on this machine, beside a plain PostgreSQL in the same run."""
+    from psycopg import Error as PostgresError  # noqa: PLC0415
+
     from penstock.bench import result  # noqa: PLC0415  nothing of this is ever part of `serve`
     from penstock.bench.run import bench as measure  # noqa: PLC0415
     from penstock.bench.run import chosen, sized  # noqa: PLC0415
@@ -549,7 +551,10 @@ def bench(
     if postgresql and found is None:
         note("there is no pgbench on the PATH: nothing is compared; name one with --pgbench")
     size = sized(quick=quick, orders=orders, rounds=rounds, preload=preload)
-    values = measure(parts, size, postgresql=postgresql, pgbench=found, say=note)
+    try:
+        values = measure(parts, size, postgresql=postgresql, pgbench=found, say=note)
+    except (ChildProcessError, TimeoutError, PostgresError) as error:
+        fail(f"nothing can be said of how fast it is: {error}")
     if report is not None:
         report.write_text(result.page(values), "utf-8")
         note(f"the report is in {report}")
