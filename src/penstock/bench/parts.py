@@ -58,6 +58,8 @@ class Round:
         self._seed = seed
         self._number = 0
         self._signed = 0
+        self.starts_s: list[float] = []
+        """How long each whole gateway took to its first answer."""
 
     # ------------------------------------------------------------------------------------------------- requests
 
@@ -113,6 +115,7 @@ class Round:
         bodies = self._bodies(case, self._lives)
         if case.part == "mixed":
             async with gateway(self._place, "all") as gate:
+                self.starts_s.append(gate.start_s)
                 meter = self._meter(gate)
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
                 await self._arrived(before + self._lives)
@@ -124,6 +127,7 @@ class Round:
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
             began_ms = 0
             async with gateway(self._place, "all") as gate:
+                self.starts_s.append(gate.start_s)
                 meter = self._meter(gate)
                 await self._arrived(before + self._lives)
                 more = {**meter.read(), "rss_mb": rss_mb(gate.pid)}

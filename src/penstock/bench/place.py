@@ -80,11 +80,22 @@ async def opened_place(
         place = await _built(store, url, home, outside=(url_outside, child.pid), merchants=merchants)
         if preload:
             await _preload(place, preload, say)
-        async with command(place.settings) as product:
+        async with _house(place.settings) as product:
             # Only now: what was preloaded has no receiver, so its events are parked and nobody sends them.
             for app_id, _ in place.merchants:
                 await Commands(product).set_merchant(app_id, webhook_url=f"{url_outside}/webhook", disabled=None, ip_allow=None)
         yield replace(place, preloaded=preload)
+
+
+@contextlib.asynccontextmanager
+async def _house(settings: Settings) -> AsyncIterator[Product]:
+    """The product as a command has it, for longer than the lease of a worker number lasts."""
+    async with command(settings) as product:
+        keeping = product.runtime.spawn(product.ids.keep(), name="ids")
+        try:
+            yield product
+        finally:
+            keeping.cancel()
 
 
 async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], merchants: int) -> Place:
@@ -101,7 +112,7 @@ async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], 
     environment = {**os.environ, "PENSTOCK_HOME": str(home), **({"PENSTOCK_DATABASE__URL": url} if url else {})}
     settings = load(environment=environment)
     await initialise(settings, key_file=True, asked=None)
-    async with command(settings) as product:
+    async with _house(settings) as product:
         commands = Commands(product)
         made = [await commands.add_merchant(f"merchant {number}", "") for number in range(merchants)]
         for merchant in made:
@@ -116,14 +127,12 @@ async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], 
 
 async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
     """That many settled orders before the clock starts, by the product's own road without HTTP: payouts inside the house."""
-    async with command(place.settings) as product, product.taking_orders():
+    async with _house(place.settings) as product, product.taking_orders():
         merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
-        keeping = product.runtime.spawn(product.ids.keep(), name="ids")  # no other command lives as long as a lease
         for start in range(0, orders, AT_ONCE):
             await asyncio.gather(*(_one(product, place, merchants, number) for number in range(start, min(orders, start + AT_ONCE))))
             if start % (AT_ONCE * 100) == 0:
                 say(f"{place.store}: {start:,} of {orders:,} orders preloaded")
-        keeping.cancel()
 
 
 async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:
@@ -167,7 +176,7 @@ def wal_bytes(place: Place) -> int:
 
 async def audited(place: Place) -> list[str]:
     """What the audit finds wrong after it all, and whether the network was paid exactly what the orders say."""
-    async with command(place.settings) as product:
+    async with _house(place.settings) as product:
         report: dict[str, Any] = await Commands(product).audit()
         rows = await product.database.read(
             lambda tx: tx.all("SELECT net FROM orders WHERE state = 'succeeded' AND recipient = '' AND chain = :chain", chain=CHAIN)
