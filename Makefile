@@ -111,6 +111,11 @@ soak: $(VENV)/.tests ## a few orders a second for MINUTES=60 with lying nodes, a
 	@mkdir -p build
 	@$(BIN)/python tools/prove --minutes $(MINUTES) --report build/soak.html --only soak $(PROVE)
 
+.PHONY: bench
+bench: $(VENV)/.tests ## how fast it is here, beside pgbench: QUICK=1 for a minute, BENCH="--only accept"; a page in build/bench.html
+	@mkdir -p build
+	@$(BIN)/python tools/bench --report build/bench.html $(if $(QUICK),--quick) $(BENCH)
+
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -523,6 +524,45 @@ def prove(
         note(f"the report is in {report}")
     emit(proof.values, as_json, lambda values: shown.on_terminal(proof))  # noqa: ARG005  the same values
     if not proof.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="About a minute: enough to see that it works, not for figures.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only these parts.")] = None,
+    postgresql: Annotated[str, typer.Option(help="URL of a PostgreSQL whose user may create databases, to measure it as well.")] = "",
+    pgbench: Annotated[Path | None, typer.Option(help="The program of the baseline; the one on the PATH by default.")] = None,
+    orders: Annotated[int | None, typer.Option(min=50, help="Orders a round; a fifth of them where they live to their end.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each case; the median counts.")] = None,
+    preload: Annotated[int | None, typer.Option(min=0, help="Orders there before the second pass; 0: only the empty one.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How fast it is on this machine, beside a plain PostgreSQL in the same run."""
+    from psycopg import Error as PostgresError  # noqa: PLC0415
+
+    from penstock.bench import result  # noqa: PLC0415  nothing of this is ever part of `serve`
+    from penstock.bench.run import bench as measure  # noqa: PLC0415
+    from penstock.bench.run import chosen, sized  # noqa: PLC0415
+
+    try:
+        parts = chosen(only or [])
+    except ValueError as error:
+        fail(str(error), 2)
+    found = pgbench or (Path(path) if (path := shutil.which("pgbench")) else None)
+    if postgresql and found is None:
+        note("there is no pgbench on the PATH: nothing is compared; name one with --pgbench")
+    size = sized(quick=quick, orders=orders, rounds=rounds, preload=preload)
+    try:
+        values = measure(parts, size, postgresql=postgresql, pgbench=found, say=note)
+    except (ChildProcessError, TimeoutError, PostgresError) as error:
+        fail(f"nothing can be said of how fast it is: {error}")
+    if report is not None:
+        report.write_text(result.page(values), "utf-8")
+        note(f"the report is in {report}")
+    emit(values, as_json, result.on_terminal)
+    if not values["ok"]:
         raise typer.Exit(1)
 
 

@@ -19,8 +19,9 @@ import structlog
 
 from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account, Merchant, Secret, normalise_email
-from penstock.db import Conflict, Database, Row, Tx
+from penstock.db import Conflict, Database, DatabaseUnavailable, Row, Tx
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 log = structlog.get_logger()
 
@@ -34,6 +35,8 @@ NAME_MAX: Final = 80
 NETWORKS_MAX: Final = 100
 OVERLAP_S_MAX: Final = 90 * 86_400
 LIST_MAX: Final = 10_000
+ACCOUNTS_AT_ONCE: Final = 500
+"""Looked up in one statement: those of requests that came while the statement before was under way."""
 _TRIES: Final = 20
 
 
@@ -91,6 +94,9 @@ class Directory:
         self._sum: int | None = None
         self._looked_at = float("-inf")
         self._look = asyncio.Lock()
+        self._account: Together[int | str, Account | None] = Together(
+            runtime, self._accounts, name="accounts", most=ACCOUNTS_AT_ONCE, broken=DatabaseUnavailable
+        )
 
     # --------------------------------------------------------------------------------------------------------- merchants
 
@@ -315,18 +321,36 @@ class Directory:
     # ---------------------------------------------------------------------------------------------------------- accounts
 
     async def find(self, text: str) -> Account | None:
-        """By numeric id or e-mail address; looked up each time. Raises DatabaseUnavailable."""
+        """By numeric id or e-mail address; looked up each time, many at once. Raises DatabaseUnavailable."""
         text = text.strip()
         if text.isascii() and text.isdigit():
             key: int | str | None = int(text) if len(text) == len(str(ACCOUNT_FIRST)) else None
-            column = "id"
         else:
-            key, column = normalise_email(text), "email"
-        if key is None:
-            return None
-        # One account, by either of its names.
-        row = await self._database.read(lambda tx: tx.one(f"SELECT id, email, nickname FROM account WHERE {column} = :key", key=key))
-        return Account(**row) if row is not None else None
+            key = normalise_email(text)
+        return await self._account(key) if key is not None else None
+
+    async def _accounts(self, keys: list[int | str]) -> Sequence[Account | Exception | None]:
+        numbers, addresses = [{"key": key} for key in keys if isinstance(key, int)], [{"key": key} for key in keys if isinstance(key, str)]
+
+        def job(tx: Tx) -> list[Row]:
+            # Accounts by either of their names, those of many requests at once.
+            columns, rows = "SELECT account.id, email, nickname FROM account", []
+            if numbers:
+                rows += tx.all(f"{columns} WHERE id IN (SELECT k.key FROM {{ROWS k(key {{INT}})}})", k=numbers)
+            if addresses:
+                rows += tx.all(f"{columns} WHERE email IN (SELECT k.key FROM {{ROWS k(key TEXT)}})", k=addresses)
+            return rows
+
+        try:
+            rows = await self._database.read(job)
+        except DatabaseUnavailable as error:
+            return [error] * len(keys)
+        except Exception as error:  # noqa: BLE001  what the database refuses of one must not be refused to the others
+            return [error] if len(keys) == 1 else [(await self._accounts([key]))[0] for key in keys]
+        found: dict[int | str, Account] = {}
+        for row in rows:
+            found[row["id"]] = found[row["email"]] = Account(**row)
+        return [found.get(key) for key in keys]
 
     async def list_accounts(self) -> list[Account]:
         """Accounts in the order of their making."""

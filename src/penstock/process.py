@@ -151,22 +151,27 @@ async def serve(settings: Settings, role: str, machine: SystemRuntime | None = N
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
     async with opened(settings, signing=role != "api", machine=machine, signer=signer) as product:
         await product.start(role)
-        host, _, port = settings.server.listen.rpartition(":")
-        options: dict[str, Any] = {**UVICORN, "loop": "none"}
-        config = uvicorn.Config(product.app(calls=role != "worker"), host=host, port=int(port), log_config=None, **options)
-        server = _Server(config, role)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, server.leave)
-        product.on_broken = server.leave
-        if product.broken is not None:
-            server.leave()  # a loop that began before we listen can have ended before
-        try:
-            await server.serve()
-        finally:
-            await product.stop()
-            log.info("serve.stopped")
-        if product.broken is not None:
-            raise product.broken
+        await listen(product, settings, role)
+
+
+async def listen(product: Product, settings: Settings, role: str) -> None:
+    """Answer callers until SIGTERM or until a loop of the product ends; then close the rooms. Raises what that loop ended with."""
+    host, _, port = settings.server.listen.rpartition(":")
+    options: dict[str, Any] = {**UVICORN, "loop": "none"}
+    config = uvicorn.Config(product.app(calls=role != "worker"), host=host, port=int(port), log_config=None, **options)
+    server = _Server(config, role)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.leave)
+    product.on_broken = server.leave
+    if product.broken is not None:
+        server.leave()  # a loop that began before we listen can have ended before
+    try:
+        await server.serve()
+    finally:
+        await product.stop()
+        log.info("serve.stopped")
+    if product.broken is not None:
+        raise product.broken
 
 
 class _Server(uvicorn.Server):

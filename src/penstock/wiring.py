@@ -161,7 +161,7 @@ class Product:
             next_ids=self._next_ids,
             seal=seal,
         )
-        self.store = OrderStore(database)
+        self.store = OrderStore(world.runtime, database)
         self.timelines = Timelines(database, self.catalog)
         common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)

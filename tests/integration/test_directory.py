@@ -328,6 +328,28 @@ def test_an_account_is_found_by_number_and_by_e_mail_in_any_case(migrated_url):
     scenario(migrated_url, body)
 
 
+def test_accounts_asked_for_at_once_are_looked_up_in_one_statement_and_each_request_gets_its_own(migrated_url):
+    async def body(h):
+        made = [await h.directory.add_account(f"person{n}@example.org", f"Person {n}") for n in range(20)]
+        before = h.reads
+        found = await asyncio.gather(*(h.directory.find(str(a.id) if a.id % 2 else a.email) for a in made), h.directory.find("9999998"))
+        assert found == [*made, None]
+        assert h.reads == before + 1
+
+    scenario(migrated_url, body)
+
+
+def test_a_look_up_that_the_database_refuses_is_refused_to_nobody_else(migrated_url):
+    async def body(h):
+        made = await h.directory.add_account("ann@example.org", "Ann")
+        nul = "\0@example.org"  # no request gets as far with it; PostgreSQL takes no such text
+        found = await asyncio.gather(h.directory.find("ann@example.org"), h.directory._account(nul), return_exceptions=True)
+        assert found[0] == made
+        assert found[1] is None or isinstance(found[1], Exception)
+
+    scenario(migrated_url, body)
+
+
 def test_one_account_an_e_mail_and_a_nickname_of_its_own_accord(migrated_url):
     async def body(h):
         await h.directory.add_account("ann@example.org", "Ann")

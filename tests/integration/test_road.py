@@ -10,6 +10,7 @@ from penstock.core.intent import SignLater, Standing
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
 from penstock.orders.attempts import resume_lane
+from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
 from tests.fixtures.chain import Road, ScriptedRail
@@ -57,6 +58,52 @@ def test_a_payout_goes_from_accepted_to_succeeded(migrated_url):
         assert (order["state"], order["wire"]) == ("succeeded", 2)
         assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
         assert await road.follow() == 0
+
+    scenario(migrated_url, body)
+
+
+def test_while_one_batch_is_signed_the_next_is_bound_and_none_overtakes_another(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, f"o{n}", "2") for n in range(12)])
+        signed, go = [], asyncio.Event()
+        honest = road.signer.sign
+
+        async def sign(intents):
+            signed.append([intent.slot for intent in intents])
+            await go.wait()
+            return await honest(intents)
+
+        road.signer.sign = sign
+        for _ in range(3):
+            await road.sender.handle(await road.sender.claim(4))
+        assert await road.sender.claim(4) == []  # as many batches of one network as may be
+        while await bound(r) < 12:
+            await r.runtime.sleep(0)
+        assert signed == [[0, 1, 2, 3]]
+        go.set()
+        await road.sender.under_way.settled()
+        assert signed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+        rows = await r.database.read(lambda tx: tx.all("SELECT slot, state FROM attempt ORDER BY slot"))
+        assert [(row["slot"], row["state"]) for row in rows] == [(slot, "sent") for slot in range(12)]
+
+    async def bound(r):
+        return len(await r.database.read(lambda tx: tx.all("SELECT id FROM attempt")))
+
+    scenario(migrated_url, body)
+
+
+def test_merchants_who_ask_at_once_get_their_own_orders_alone(migrated_url):
+    async def body(r, road):
+        await r.credit("m:2", "100")
+        await r.submit_all([r.draft("a", "1"), r.draft("b", "1"), r.draft("a", "2", merchant=2)])
+        store = OrderStore(r.runtime, r.database)
+        first, second, third, nul = await asyncio.gather(
+            store.find(1, ["a", "b", "c"]), store.find(2, ["a", "b"]), store.find(3, ["a"]), store.find(1, ["\0"]), return_exceptions=True
+        )
+        assert {name: (order.merchant_id, order.value) for name, order in first.items()} == {"a": (1, units("1")), "b": (1, units("1"))}
+        assert {name: (order.merchant_id, order.value) for name, order in second.items()} == {"a": (2, units("2"))}
+        assert third == {}
+        assert not nul or isinstance(nul, Exception)  # PostgreSQL takes no such text; the others are answered all the same
 
     scenario(migrated_url, body)
 

@@ -1,6 +1,7 @@
 """The intent goes to text and back unchanged, and the same intent is the same bytes."""
 
 import json
+from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,11 @@ intents = st.builds(
 @given(intents)
 def test_an_intent_goes_to_text_and_back(intent):
     assert Intent.from_json(intent.to_json()) == intent
+
+
+@given(intents)
+def test_its_record_has_every_field_of_it_and_of_what_it_holds(intent):
+    assert intent.record() == json.loads(json.dumps(asdict(intent)))
 
 
 @given(intents)

@@ -11,11 +11,11 @@ from penstock.rails.rpc import (
     Call,
     Fault,
     NodeRefused,
-    Together,
     clean,
     hash32,
     quantity,
 )
+from penstock.together import Together
 from tests.fixtures.scripted import Error, ManualRuntime, ScriptedNode, block_hash, network_of, nodes_of
 
 HEAD = Call("eth_blockNumber")
@@ -279,7 +279,7 @@ def test_those_who_come_together_go_together_and_get_their_own():
         return [NodeUnreachable("seven") if item == 7 else item * 10 for item in items]
 
     async def main():
-        together = Together(ManualRuntime(), work, name="test", most=10)
+        together = Together(ManualRuntime(), work, name="test", most=10, broken=NodeUnreachable)
         return await asyncio.gather(*(together(n) for n in range(25)), return_exceptions=True)
 
     results = asyncio.run(main())
@@ -293,7 +293,7 @@ def test_nobody_waits_for_ever_when_the_work_breaks():
         raise KeyError(items)
 
     async def main():
-        together = Together(ManualRuntime(), work, name="test", most=1)
+        together = Together(ManualRuntime(), work, name="test", most=1, broken=NodeUnreachable)
         results = await asyncio.gather(together(1), together(2), return_exceptions=True)
         return [*results, await asyncio.gather(together(3), return_exceptions=True)]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Protocol
 
 Kind = Literal["pay", "cancel", "open"]
 """Pay recipients; use the resource up without paying; or let the hot address hold a token (XRP Ledger: a trust line), for no order."""
@@ -69,9 +69,17 @@ class Intent:
     fee_cap: int
     resources: tuple[Resource, ...] = ()
 
+    def record(self) -> dict[str, Any]:
+        """Every field as plain values. `dataclasses.asdict` is the same and costs more than the signature."""
+        values = {name: getattr(self, name) for name in _INTENT}
+        values["payments"] = [{name: getattr(payment, name) for name in _PAYMENT} for payment in self.payments]
+        values["resources"] = [{name: getattr(resource, name) for name in _RESOURCE} for resource in self.resources]
+        values["terms"] = dict(self.terms)
+        return values
+
     def to_json(self) -> str:
         """Canonical text: the same intent is the same bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(self.record(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Intent:
@@ -80,6 +88,11 @@ class Intent:
         fields["payments"] = tuple(Payment(**payment) for payment in fields["payments"])
         fields["resources"] = tuple(Resource(**resource) for resource in fields["resources"])
         return cls(**fields)
+
+
+_INTENT: Final = tuple(field.name for field in fields(Intent))
+_PAYMENT: Final = tuple(field.name for field in fields(Payment))
+_RESOURCE: Final = tuple(field.name for field in fields(Resource))
 
 
 @dataclass(frozen=True, slots=True)

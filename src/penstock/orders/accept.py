@@ -6,8 +6,7 @@ Nothing here waits for a node, but where a family's recipients have rules on the
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -32,7 +31,7 @@ from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.board import Board, Quote
 from penstock.orders.choose import payment_of
 from penstock.orders.intake import Draft, Intake
-from penstock.rails.base import Destination, InvalidDestination, LooksUp, MemoRequired, NodeUnreachable, OwnAddress, Rail
+from penstock.rails.base import Destination, InvalidDestination, MemoRequired, NodeUnreachable, OwnAddress, Rail
 
 log = structlog.get_logger()
 
@@ -58,17 +57,13 @@ class Policy:
     withdrawals: bool = True
 
 
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a rail says of a destination, in the API's codes. Raises Refused."""
-    try:
-        yield
-    except OwnAddress as error:
-        raise Refused(Problem.CANNOT_SELF, f"address is refused. {error}") from error
-    except InvalidDestination as error:
-        raise Refused(Problem.ADDRESS_FORMAT, f"address is refused. {error}") from error
-    except MemoRequired as error:
-        raise Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.") from error
+def _refusal(error: InvalidDestination | MemoRequired) -> Refused:
+    """What a rail says of a destination, in the API's codes."""
+    if isinstance(error, OwnAddress):
+        return Refused(Problem.CANNOT_SELF, f"address is refused. {error}")
+    if isinstance(error, InvalidDestination):
+        return Refused(Problem.ADDRESS_FORMAT, f"address is refused. {error}")
+    return Refused(Problem.ADDRESS_EMPTY_MEMO, f"memo is missing: {error}.")
 
 
 def is_internal(address: str) -> bool:
@@ -217,12 +212,16 @@ class Accept:
 
     async def _look_up(self, rail: Rail, destination: Destination, token: Token) -> None:
         """What the recipient's own rules on the chain say, if its nodes answer in time; else the order waits for the answer. Raises Refused."""
-        if not isinstance(rail, LooksUp):
+        look_up: Callable[[Destination, Token], Awaitable[None]] | None = getattr(
+            rail, "look_up", None
+        )  # isinstance with a Protocol is slow
+        if look_up is None:
             return
         try:
             async with asyncio.timeout(LOOK_UP_S):
-                with _refusals():
-                    await rail.look_up(destination, token)
+                await look_up(destination, token)
+        except (InvalidDestination, MemoRequired) as error:
+            raise _refusal(error) from error
         except (TimeoutError, NodeUnreachable):
             log.info("accept.look_up.unanswered", chain=token.chain)
 
@@ -233,8 +232,10 @@ class Accept:
         return rail
 
     def _destination(self, rail: Rail, token: Token, request: WithdrawRequest) -> Destination:
-        with _refusals():
+        try:
             destination = rail.parse_destination(request.address, request.memo if token.takes_memo else "")
+        except (InvalidDestination, MemoRequired) as error:
+            raise _refusal(error) from error
         if {destination.address, destination.address.lower()} & self._policy.deny_addresses:
             raise Refused(Problem.ADDRESS_IN_BLACK_LIST, "address is on the operator's list of addresses that are not paid.")
         return destination

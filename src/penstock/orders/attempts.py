@@ -44,6 +44,11 @@ class Version:
     sends: int
     sent_at_ms: int | None
 
+    @classmethod
+    def unsigned(cls, intent: Intent, version_id: int) -> Version:
+        """As `insert_versions` has just written it."""
+        return cls(version_id, intent.attempt_id, intent.version, intent.kind, intent, None, None, 0, None)
+
     def view(self) -> VersionView:
         """As a rail sees a signed version."""
         assert self.txid is not None and self.raw is not None  # noqa: S101,PT018  the schema's CHECK ties both

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import structlog
@@ -38,6 +39,8 @@ FULL_S: Final = 0.25
 LATER_MS: Final = 5_000
 """How often an attempt is shown again to a signer that said later."""
 SUBMITS_AT_ONCE: Final = 32
+BATCHES_AT_ONCE: Final = 3
+"""Of one network: while one is given to the nodes the next is signed and the one after that is bound."""
 
 
 class Stages(Protocol):
@@ -82,7 +85,7 @@ class Sender:
         self._refuse = refuse
         self._held = held
         self._full_until: dict[str, float] = {}
-        self.under_way = SideBySide(runtime, "send")
+        self.under_way = SideBySide(runtime, "send", width=BATCHES_AT_ONCE)
 
     def look_again(self) -> None:
         """Attempts have ended: there may be room."""
@@ -121,9 +124,14 @@ class Sender:
             self.under_way.start(chain, self._send(chain, group))
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
-        bound = await self._bind(chain, orders)
-        if bound:
-            await self.submit(await self.sign(bound))
+        async with self.under_way.turn(chain, "bind"):
+            bound = await self._bind(chain, orders)
+        if not bound:
+            return
+        async with self.under_way.turn(chain, "sign"):
+            signed = await self.sign(bound)
+        async with self.under_way.turn(chain, "submit"):
+            await self.submit(signed)
 
     async def _bind(self, chain: str, orders: Sequence[Order]) -> list[Version]:
         """Take slot and liquidity for as many as there are, hold the others with the reason; one transaction."""
@@ -166,8 +174,7 @@ class Sender:
             self._full_until[chain] = self._runtime.monotonic() + FULL_S
         for order, reason in choice.hopeless:
             await self._refuse(order.id, reason)
-        found = await self._database.read(lambda tx: attempts.load(tx, [intent.attempt_id for intent in choice.intents]))
-        return [attempt.newest for attempt in found]
+        return [Version.unsigned(intent, version_id) for intent, version_id in zip(choice.intents, version_ids, strict=False)]
 
     def _unspent(self, tx: Tx, orders: Sequence[Order], now_ms: int) -> list[Order]:
         """Without those whose name an attempt of before a restore has paid already: the signer would refuse them for ever."""
@@ -272,8 +279,9 @@ class Sender:
         except SignRefused as refusal:
             signed = await self._sign_each(versions, refusal)
         await self._database.write("sign", lambda tx: attempts.store_signed(tx, signed))
-        found = await self._database.read(lambda tx: attempts.load(tx, [s.attempt_id for s in signed]))
-        return [attempt.newest for attempt in found]
+        by_version = {(s.attempt_id, s.version): s for s in signed}
+        pairs = [(version, by_version.get((version.attempt_id, version.number))) for version in versions]
+        return [replace(version, txid=one.txid, raw=one.raw) for version, one in pairs if one is not None]
 
     async def _free(self, versions: Sequence[Version]) -> list[Version]:
         """Those of networks that are not held; the others wait."""

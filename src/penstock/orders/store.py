@@ -7,11 +7,17 @@ from dataclasses import fields
 from typing import Any, Final
 
 from penstock.core.order import Order, OrderState, WireStatus, check_move, wire_status
-from penstock.db import Database, Row, Tx
+from penstock.db import Database, DatabaseUnavailable, Row, Tx
+from penstock.runtime import Runtime
+from penstock.together import Together
 
 _FIELDS: Final = tuple(field.name for field in fields(Order))
 COLUMNS: Final = ", ".join(_FIELDS)
 QUALIFIED: Final = ", ".join(f"orders.{name}" for name in _FIELDS)
+
+QUERIES_AT_ONCE: Final = 32
+"""Requests whose orders are looked up in one statement, of up to 100 ids each."""
+_Asked = tuple[int, Sequence[str]]
 
 _TYPES: Final = {
     "INT": {"id", "record_id", "merchant_id", "merchant_pays_fee", "wire", "decided_at_ms", "due_at_ms"},
@@ -163,20 +169,32 @@ def _after(m: Move) -> Order:
 class OrderStore:
     """Reads for the API and the commands."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, runtime: Runtime, database: Database) -> None:
         self._database = database
+        self._found: Together[_Asked, Mapping[str, Order]] = Together(
+            runtime, self._find, name="orders", most=QUERIES_AT_ONCE, broken=DatabaseUnavailable
+        )
 
     async def find(self, merchant_id: int, merchant_order_ids: Sequence[str]) -> Mapping[str, Order]:
-        """Orders of one merchant by the merchant's own ids; unknown ids are left out."""
-        keys = [{"merchant_order_id": text} for text in merchant_order_ids]
-        # Through the key table, which is never partitioned.
-        rows = await self._database.read(
-            lambda tx: tx.all(
-                f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
-                "WHERE order_key.merchant_id = :merchant_id AND order_key.merchant_order_id IN "
-                "(SELECT k.merchant_order_id FROM {ROWS k(merchant_order_id TEXT)})",
-                merchant_id=merchant_id,
-                k=keys,
+        """Orders of one merchant by the merchant's own ids; unknown ids are left out. Raises DatabaseUnavailable."""
+        return await self._found((merchant_id, merchant_order_ids))
+
+    async def _find(self, asked: list[_Asked]) -> Sequence[Mapping[str, Order] | Exception]:
+        """Each gets its own merchant's orders alone."""
+        keys = {(merchant_id, text) for merchant_id, texts in asked for text in texts}
+        try:
+            # Through the key table, which is never partitioned; those of many requests at once.
+            rows = await self._database.read(
+                lambda tx: tx.all(
+                    f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
+                    "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
+                    "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
+                    k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)],
+                )
             )
-        )
-        return {row["merchant_order_id"]: order_of(row) for row in rows}
+        except DatabaseUnavailable as error:
+            return [error] * len(asked)
+        except Exception as error:  # noqa: BLE001  what the database refuses of one must not be refused to the others
+            return [error] if len(asked) == 1 else [(await self._find([one]))[0] for one in asked]
+        orders = {(row["merchant_id"], row["merchant_order_id"]): order_of(row) for row in rows}
+        return [{text: orders[merchant_id, text] for text in texts if (merchant_id, text) in orders} for merchant_id, texts in asked]

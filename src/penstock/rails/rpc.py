@@ -14,9 +14,9 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
@@ -25,8 +25,6 @@ from penstock.rails.base import NodeUnreachable, PostFailed, WrongNetwork
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
-A = TypeVar("A")
-B = TypeVar("B")
 
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 CALLS_MAX: Final = 50
@@ -424,49 +422,6 @@ class Nodes:
         if len(values) < needed:
             raise NodeUnreachable(f"{len(values)} of the {needed} nodes that must agree on {call.method} answers")
         return sorted(values, reverse=True)[needed - 1]
-
-
-class Together(Generic[A, B]):
-    """Callers that come while a batch is under way go together in the next one, in order of arrival."""
-
-    def __init__(
-        self, runtime: Runtime, work: Callable[[list[A]], Awaitable[Sequence[B | NodeUnreachable]]], *, name: str, most: int
-    ) -> None:
-        self._runtime = runtime
-        self._work = work
-        self._name = name
-        self._most = most
-        self._waiting: list[tuple[A, asyncio.Future[B]]] = []
-        self._busy = False
-
-    async def __call__(self, item: A) -> B:
-        """The result of this item alone. Raises NodeUnreachable."""
-        future: asyncio.Future[B] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if not self._busy:
-            self._busy = True
-            self._runtime.spawn(self._drain(), name=self._name)
-        return await future
-
-    async def _drain(self) -> None:
-        batch: list[tuple[A, asyncio.Future[B]]] = []
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                results = await self._work([item for item, _ in batch])
-                for (_, future), result in zip(batch, results, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(result, NodeUnreachable):
-                        future.set_exception(result)
-                    else:
-                        future.set_result(result)
-        finally:
-            self._busy = False
-            for _, future in [*batch, *self._waiting]:
-                if not future.done():  # the work broke off: its own failure is reported by the runtime
-                    future.set_exception(NodeUnreachable(f"{self._name} broke off"))
-            self._waiting.clear()
 
 
 def reached_by(heights: Iterable[int], needed: int) -> int | None:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from penstock.rails.base import NodeUnreachable, Submission, Verdict
-from penstock.rails.rpc import Call, Node, Nodes, Together
+from penstock.rails.rpc import Call, Node, Nodes
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 REMEMBERED_MAX: Final = 20_000
 
@@ -34,7 +35,9 @@ class Submitter:
         self._nodes = nodes
         self._call = call
         self._verdict = verdict
-        self._together: Together[tuple[str, bytes], Submission] = Together(runtime, self._all, name=name, most=at_once)
+        self._together: Together[tuple[str, bytes], Submission] = Together(
+            runtime, self._all, name=name, most=at_once, broken=NodeUnreachable
+        )
         self._given: dict[str, None] = {}
 
     async def __call__(self, txid: str, raw: bytes) -> Submission:

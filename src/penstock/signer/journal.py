@@ -62,7 +62,7 @@ def chained(entries: Iterable[Mapping[str, Any]], after: int) -> list[Numbered]:
     """A page of a journal that is in memory as a whole."""
     last, found = _FIRST, []
     for number, entry in enumerate(entries, start=1):
-        last = _chain(last, entry)
+        last = _link(last, _canonical(entry))
         if number > after:
             found.append((number, last, entry))
         if len(found) == PAGE_ENTRIES:
@@ -154,8 +154,9 @@ class FileJournal:
             raise JournalBroken(self._broken or f"{FILE} has not been read yet")
         last, lines = self._last, []
         for entry in entries:
-            last = _chain(last, entry)
-            lines.append((last, _line(entry, last)))
+            text = _canonical(entry)
+            last = _link(last, text)
+            lines.append((last, _line(text, last)))
         data = b"".join(line for _, line in lines)
         try:
             written = 0
@@ -199,18 +200,20 @@ def _read(line: bytes, last: str, number: int) -> tuple[Mapping[str, Any], str]:
         entry, claimed = said["entry"], said["hash"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise JournalBroken(f"{FILE} line {number} is not an entry; the file was altered or the disk lost a part of it") from error
-    if claimed != _chain(last, entry) or line != _line(entry, claimed):
+    text = _canonical(entry)
+    if claimed != _link(last, text) or line != _line(text, claimed):
         raise JournalBroken(f"{FILE} line {number} does not follow from the line before it: the file was altered")
     return entry, str(claimed)
 
 
-def _chain(last: str, entry: Mapping[str, Any]) -> str:
-    return hashlib.sha256(last.encode() + _canonical(entry)).hexdigest()
+def _link(last: str, text: bytes) -> str:
+    return hashlib.sha256(last.encode() + text).hexdigest()
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _line(entry: Mapping[str, Any], link: str) -> bytes:
-    return _canonical({"entry": entry, "hash": link}) + b"\n"
+def _line(text: bytes, link: str) -> bytes:
+    """In canonical JSON as well: `entry` stands before `hash`."""
+    return b'{"entry":%s,"hash":"%s"}\n' % (text, link.encode())

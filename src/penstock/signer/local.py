@@ -71,7 +71,9 @@ class _Memory:
         if intent.attempt_id not in self.attempts:
             self.spent.note(*_counted(self._caps, intent), at_ms)
         expires_ms = FAMILIES[intent.family].expires_ms(intent)
-        attempt = self.attempts.setdefault(intent.attempt_id, _Attempt(_base(intent), expires_ms))
+        attempt = self.attempts.get(intent.attempt_id)
+        if attempt is None:
+            attempt = self.attempts[intent.attempt_id] = _Attempt(_base(intent), expires_ms)
         if attempt.expires_ms is not None:
             attempt.expires_ms = None if expires_ms is None else max(attempt.expires_ms, expires_ms)
         attempt.versions[intent.version] = (_digest(intent), txid)
@@ -209,7 +211,7 @@ class LocalSigner(PublicAddresses):
                 seen.note(intent, result.txid, at_ms)
         self._check_switch()  # building many takes a while
         if fresh:
-            self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": json.loads(i.to_json()), "txid": txid} for i, txid in fresh])
+            self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": i.record(), "txid": txid} for i, txid in fresh])
             self._runtime.crash_point("signer:journaled")
         for intent, txid in fresh:
             self._memory.note(intent, txid, at_ms)
@@ -239,7 +241,7 @@ class LocalSigner(PublicAddresses):
             raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
         if not intent.payments and intent.kind != "open":
             raise SignRefused("it names no order")  # a cancel that answers to none would burn fees slot after slot
-        if len(json.dumps(intent.to_json())) > _INTENT_BYTES_MAX:
+        if len(json.dumps(intent.record())) > _INTENT_BYTES_MAX:
             raise SignRefused("the intent is longer than any that a payment needs")
         if too_large := self._caps.order_too_large(intent):
             raise SignRefused(too_large)
@@ -344,7 +346,7 @@ def _digest(intent: Intent) -> str:
 
 def _base(intent: Intent) -> str:
     """A digest over all that must be the same in every version of an attempt."""
-    fields = {name: value for name, value in json.loads(intent.to_json()).items() if name not in _MAY_DIFFER}
+    fields = {name: value for name, value in intent.record().items() if name not in _MAY_DIFFER}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

@@ -135,7 +135,8 @@ def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[s
     """In order, as many in each as go into a frame."""
     batch: list[dict[str, Any]] = []
     size = 0
-    for record in map(asdict, records):
+    for item in records:
+        record = item.record() if isinstance(item, Intent) else asdict(item)
         length = len(json.dumps(record))
         if batch and (size + length > BATCH_BYTES_MAX or len(batch) == RECORDS_MAX):
             yield batch

@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -67,6 +68,7 @@ class Reach:
     private: bool
 
 
+@lru_cache(maxsize=4096)
 def canonical(text: str) -> Address:
     """An address as it is really reached: without scope, and IPv4 where it is IPv4 in the clothes of IPv6. Raises ValueError."""
     address = ipaddress.ip_address(text.partition("%")[0])

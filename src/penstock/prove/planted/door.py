@@ -138,7 +138,15 @@ DOOR: Final = (
         history="Orders were found by the merchant's own id alone: a merchant who guessed it read somebody else's (BOLA).",
         source="https://owasp.org/API-Security/editions/2023/en/0xa1-broken-object-level-authorization/",
         edits=(
-            Edit("penstock.orders.store:OrderStore.find", "order_key.merchant_id = :merchant_id AND", ":merchant_id = :merchant_id AND"),
+            Edit(
+                "penstock.orders.store:OrderStore._find",
+                "(order_key.merchant_id, order_key.merchant_order_id) IN",
+                "order_key.merchant_order_id IN",
+            ),
+            Edit("penstock.orders.store:OrderStore._find", "SELECT k.merchant_id, k.merchant_order_id", "SELECT k.merchant_order_id"),
+            Edit("penstock.orders.store:OrderStore._find", '(row["merchant_id"], row["merchant_order_id"])', 'row["merchant_order_id"]'),
+            Edit("penstock.orders.store:OrderStore._find", "orders[merchant_id, text]", "orders[text]"),
+            Edit("penstock.orders.store:OrderStore._find", "if (merchant_id, text) in orders", "if text in orders"),
         ),
         seed=3,
     ),

@@ -22,8 +22,9 @@ from penstock.rails.bitcoin.codec import decode, vsize_of
 from penstock.rails.bitcoin.talk import block_hash, height, rate
 from penstock.rails.bitcoin.transaction import outpoint
 from penstock.rails.bitcoin.wallet import wallet_path
-from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, Together, mapping, reached_by
+from penstock.rails.rpc import BadAnswer, Call, Node, Nodes, mapping, reached_by
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 log = structlog.get_logger()
 
@@ -75,7 +76,7 @@ class Watch:
         self._since: dict[str, tuple[int, float]] = {}
         self._stranger_since: dict[str, float] = {}
         self.observe: Together[Sequence[VersionView], Observation] = Together(
-            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE
+            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
         """One attempt's versions -> Observation. Raises NodeUnreachable."""
 

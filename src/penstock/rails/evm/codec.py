@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import coincurve
@@ -75,7 +76,12 @@ def checksum(address: str) -> str:
     """
     if _HEX_ADDRESS.fullmatch(address) is None:
         raise ValueError("an address is 0x and 40 hexadecimal digits")
-    digits = address[2:].lower()
+    return _checksummed(address[2:].lower())
+
+
+@lru_cache(maxsize=4096)
+def _checksummed(digits: str) -> str:
+    """The same few addresses come again and again: contracts, our own, and a payout's recipient on each step of its road."""
     marks = keccak256(digits.encode("ascii")).hex()
     return "0x" + "".join(digit.upper() if mark >= "8" else digit for digit, mark in zip(digits, marks, strict=False))
 

@@ -20,8 +20,9 @@ from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
 from penstock.rails.evm import codec
 from penstock.rails.evm.fees import GAS_BITS, WEI_BITS
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, hash32, mapping, quantity
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, hash32, mapping, quantity
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 log = structlog.get_logger()
 
@@ -91,7 +92,7 @@ class Watch:
         self._since: dict[str, tuple[int, float]] = {}
         self._stranger_since: dict[str, float] = {}
         self.observe: Together[Sequence[VersionView], Observation] = Together(
-            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE
+            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
         """One attempt's versions -> Observation. Raises NodeUnreachable."""
 

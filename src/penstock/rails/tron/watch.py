@@ -23,10 +23,11 @@ from penstock.core.event import Absent, Dead, FailedOnChain, Included, Observati
 from penstock.core.event import Final as FinalOnChain
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together, mapping, reached_by
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, mapping, reached_by
 from penstock.rails.tron import codec
 from penstock.rails.tron.answers import Block, Status, block_of, blocks_of, contract_result_of, hash_of, receipt_of, status_of
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 log = structlog.get_logger()
 
@@ -100,7 +101,7 @@ class Watch:
         self._runtime = runtime
         self._edges: dict[tuple[str, str], Block] = {}
         self.observe: Together[VersionView, Observation] = Together(
-            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE
+            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
         """One attempt's version -> Observation. Raises NodeUnreachable."""
 

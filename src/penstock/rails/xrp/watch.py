@@ -22,7 +22,7 @@ from penstock.core.event import Absent, FailedOnChain, Included, Observation, Pe
 from penstock.core.event import Final as FinalOnChain
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
-from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, Together
+from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes
 from penstock.rails.xrp.answers import (
     FEE_CALL,
     INFO_CALL,
@@ -43,6 +43,7 @@ from penstock.rails.xrp.answers import (
 from penstock.rails.xrp.codec import units_of
 from penstock.rails.xrp.fees import born
 from penstock.runtime import Runtime
+from penstock.together import Together
 
 log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ class Watch:
         self._runtime = runtime
         self._stranger_since: dict[str, float] = {}
         self.observe: Together[Sequence[VersionView], Observation] = Together(
-            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE
+            runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
         """One attempt's versions -> Observation. Raises NodeUnreachable."""
 

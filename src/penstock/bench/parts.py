@@ -1,0 +1,175 @@
+"""What each part does in one round: requests sent to a running gateway, or orders driven to the end of their life."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from penstock.bench.load import Measured, Plan, names
+from penstock.bench.place import ADDRESS, Gateway, Place, counted, gateway, wal_bytes
+from penstock.bench.processes import Meter, answered, result_of, rss_mb
+
+PARTS: Final = ("accept", "internal", "query", "settle", "webhooks", "mixed", "sign")
+REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
+"""Those that ask a gateway which sends nothing."""
+LIVES: Final = ("settle", "webhooks", "mixed")
+"""Those in which orders are sent, confirmed, settled and told to their merchant."""
+CONNECTIONS: Final = 128
+KNOWN: Final = 1_000
+"""Orders that queries ask for."""
+STALLED_S: Final = 60.0
+LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the result. `ids`: how the merchants choose their order ids."""
+
+    part: str
+    store: str
+    merchants: int
+    preloaded: int
+    ids: str = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One round: the rate, how long one request (a life: from acceptance to its webhook) took, what else was seen, and what was wrong."""
+
+    per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    more: dict[str, float] = field(default_factory=dict)
+    wrong: str = ""
+
+
+class Round:
+    """Runs rounds on one place; every order has a name of its own."""
+
+    def __init__(self, place: Place, *, requests: int, lives: int, seed: int) -> None:
+        self._place = place
+        self._requests = requests
+        self._lives = lives
+        self._seed = seed
+        self._number = 0
+        self._signed = 0
+        self.starts_s: list[float] = []
+        """How long each whole gateway took to its first answer."""
+
+    # ------------------------------------------------------------------------------------------------- requests
+
+    async def remember(self) -> None:
+        """Orders that queries will ask for; also warms the gateway up."""
+        bodies = [self._body("internal", number, f"known-{number}") for number in range(KNOWN)]
+        await self._send("/withdraw", bodies, merchants=1)
+
+    async def requests(self, gate: Gateway, case: Case) -> Sample:
+        """One round of accept, internal or query on a gateway without workers."""
+        if case.part.startswith("query"):
+            return await self._query(gate, case)
+        before, wal, meter = await counted(self._place), wal_bytes(self._place), self._meter(gate)
+        seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants)
+        cores, wal = meter.read(seen.cpu_s), wal_bytes(self._place) - wal
+        stored = (await counted(self._place))[0] - before[0]
+        more = {**cores, "rss_mb": rss_mb(gate.pid), **({"wal_bytes": round(wal / stored)} if wal and stored else {})}
+        return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, stored, self._requests))
+
+    async def _query(self, gate: Gateway, case: Case) -> Sample:
+        each = int(case.part.partition("-")[2])
+        count = max(1, self._requests // 2 if each == 1 else self._requests // 20)
+        bodies = [{"merchant_order_ids": [f"known-{(n * each + i) % KNOWN}" for i in range(each)]} for n in range(count)]
+        meter = self._meter(gate)
+        seen = await self._send("/bill/info", bodies, merchants=1)
+        more = {**meter.read(seen.cpu_s), "rss_mb": rss_mb(gate.pid), "orders_per_second": round(seen.per_second * each, 1)}
+        return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, count, count))
+
+    def _bodies(self, case: Case, count: int) -> list[dict[str, Any]]:
+        self._number += 1
+        prefix = f"{case.part}{self._number}"
+        fresh = names(count, prefix, sequential=case.ids == "sequential", seed=self._seed + self._number)
+        return [self._body(case.part, number, name) for number, name in enumerate(fresh)]
+
+    def _body(self, part: str, number: int, name: str) -> dict[str, Any]:
+        inside = part in ("internal", "webhooks")
+        to = self._place.accounts[number % len(self._place.accounts)] if inside else ADDRESS
+        return {"token_id": self._place.token_id, "address": to, "value": "25", "merchant_order_id": name}
+
+    async def _send(self, path: str, bodies: list[dict[str, Any]], *, merchants: int) -> Measured:
+        plan = Plan("127.0.0.1", self._place.port, path, self._place.merchants[:merchants], bodies, CONNECTIONS)
+        found = await result_of(os.environ, self._place.log, "penstock.bench.load", given=json.dumps(asdict(plan)).encode())
+        return Measured(**found)
+
+    def _meter(self, gate: Gateway) -> Meter:
+        return Meter(gateway=gate.pid, outside=self._place.outside_pid)
+
+    # ---------------------------------------------------------------------------------------------------- lives
+
+    async def life(self, case: Case) -> Sample:
+        """One round of settle, webhooks or mixed: it ends when every order's webhook has come."""
+        before = len((await answered(self._place.outside))["came"])
+        bodies = self._bodies(case, self._lives)
+        if case.part == "mixed":
+            async with gateway(self._place, "all") as gate:
+                self.starts_s.append(gate.start_s)
+                meter = self._meter(gate)
+                seen = await self._send("/withdraw", bodies, merchants=case.merchants)
+                await self._arrived(before + self._lives)
+                cores = meter.read(seen.cpu_s)
+                more = {**cores, "rss_mb": rss_mb(gate.pid), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
+            began_ms = seen.began_at_ms
+        else:
+            async with gateway(self._place, "api"):
+                seen = await self._send("/withdraw", bodies, merchants=case.merchants)
+            began_ms = 0
+            async with gateway(self._place, "all") as gate:
+                self.starts_s.append(gate.start_s)
+                meter = self._meter(gate)
+                await self._arrived(before + self._lives)
+                more = {**meter.read(), "rss_mb": rss_mb(gate.pid)}
+        return await self._lived(case, seen, before, began_ms, more)
+
+    async def _arrived(self, wanted: int) -> None:
+        """Until so many events have come. Raises TimeoutError when none comes any more."""
+        last, at = -1, time.monotonic()
+        while (found := (await answered(f"{self._place.outside}/count"))["came"]) < wanted:
+            if found != last:
+                last, at = found, time.monotonic()
+            if time.monotonic() - at > STALLED_S:
+                raise TimeoutError(f"{found} of {wanted} webhooks came, and then none for {STALLED_S:g} s")
+            await asyncio.sleep(LOOK_S)
+
+    async def _lived(self, case: Case, seen: Measured, before: int, began_ms: int, more: dict[str, float]) -> Sample:
+        """A backlog's rate is taken between the first tenth and the end, when everything runs; a mixed one's from the first request on."""
+        came = (await answered(self._place.outside))["came"][before:]
+        at, lived = sorted(one for one, _ in came), sorted(one for _, one in came)
+        skipped = 0 if began_ms else len(at) // 10
+        took_s = (at[-1] - (began_ms or at[skipped])) / 1_000
+        rate = (len(at) - skipped - (0 if began_ms else 1)) / took_s if took_s else 0.0
+        waiting = (await counted(self._place))[1]
+        wrong = _wrong(case, seen, len(at), self._lives) or (f"{case}: {waiting} orders are not decided" if waiting else "")
+        if not began_ms:
+            return Sample(rate, None, None, more, wrong)  # how long an order of a backlog waits says how long the backlog is
+        return Sample(rate, statistics.median(lived), lived[min(len(lived) - 1, int(0.99 * len(lived)))], more, wrong)
+
+    # --------------------------------------------------------------------------------------------------- signing
+
+    async def sign(self, case: Case) -> Sample:
+        """The signer alone, on orders that are never sent afterwards."""
+        async with gateway(self._place, "api"):
+            await self._send("/withdraw", self._bodies(case, self._lives), merchants=1)
+        place = self._place
+        rate = await result_of(place.environment, place.log, "penstock.bench.signing", str(self._lives), str(self._signed))
+        self._signed += self._lives
+        return Sample(rate, None, None)
+
+
+def _wrong(case: Case, seen: Measured, stored: int, wanted: int) -> str:
+    """What is not as it must be, "" when all is well."""
+    if seen.refused or seen.done != wanted or stored != wanted:
+        return f"{case}: {stored} of {wanted} are there, {seen.done} were answered with success, others: {seen.codes}"
+    return ""

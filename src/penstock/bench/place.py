@@ -1,0 +1,190 @@
+"""Where a benchmark happens: a home with merchants and money on one store, the network outside of it, and what its books say afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from penstock.bench.processes import answered, free_port, program
+from penstock.commands import Commands
+from penstock.config import Settings, load
+from penstock.core.withdrawal import WithdrawRequest
+from penstock.db import Tx, open_database
+from penstock.process import command
+from penstock.runtime import SystemRuntime
+from penstock.setup import initialise
+from penstock.wiring import Product
+
+CHAIN: Final = "ETH"
+SYMBOL: Final = "USDT"
+CHAIN_ID: Final = 1_337
+BLOCK_MS: Final = 200
+IN_FLIGHT_MAX: Final = 2_000
+ADDRESS: Final = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+ACCOUNTS: Final = 200
+AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A funded house on one store. `merchants` are (app id, secret); the first is the busy one."""
+
+    store: str
+    settings: Settings
+    environment: dict[str, str]
+    merchants: list[tuple[str, str]]
+    accounts: list[str]
+    token_id: str
+    outside: str
+    outside_pid: int
+    preloaded: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What its processes say."""
+        return self.settings.home.with_suffix(".log")
+
+    @property
+    def port(self) -> int:
+        """Where its gateway listens."""
+        return int(self.settings.server.listen.rpartition(":")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway: its process, and how long it took from its start to its first answer."""
+
+    pid: int
+    start_s: float
+
+
+@contextlib.asynccontextmanager
+async def opened_place(
+    store: str, url: str, home: Path, *, merchants: int, preload: int, say: Callable[[str], None]
+) -> AsyncIterator[Place]:
+    """A home with keys, merchants, money, accounts and that many settled orders, and a network of its own."""
+    port = free_port()
+    await asyncio.to_thread(home.mkdir, mode=0o700)
+    async with program(os.environ, home.with_suffix(".log"), "penstock.bench.outside", str(port), str(CHAIN_ID), str(BLOCK_MS)) as child:
+        url_outside = f"http://127.0.0.1:{port}"
+        await answered(f"{url_outside}/count", child)
+        place = await _built(store, url, home, outside=(url_outside, child.pid), merchants=merchants)
+        if preload:
+            await _preload(place, preload, say)
+        async with _house(place.settings) as product:
+            # Only now: what was preloaded has no receiver, so its events are parked and nobody sends them.
+            for app_id, _ in place.merchants:
+                await Commands(product).set_merchant(app_id, webhook_url=f"{url_outside}/webhook", disabled=None, ip_allow=None)
+        yield replace(place, preloaded=preload)
+
+
+@contextlib.asynccontextmanager
+async def _house(settings: Settings) -> AsyncIterator[Product]:
+    """The product as a command has it, for longer than the lease of a worker number lasts."""
+    async with command(settings) as product:
+        keeping = product.runtime.spawn(product.ids.keep(), name="ids")
+        try:
+            yield product
+        finally:
+            keeping.cancel()
+
+
+async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], merchants: int) -> Place:
+    outside_url, outside_pid = outside
+    network = {"rpc_urls": [outside_url], "chain_id": CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": IN_FLIGHT_MAX}
+    lines = [
+        f'[server]\nlisten = "127.0.0.1:{free_port()}"',
+        "[limits]\nrequests_per_second = 0",
+        "[webhooks]\nallow_private_targets = true",
+        f"[networks.{CHAIN}]",
+        *(f"{key} = {json.dumps(value)}" for key, value in network.items()),
+    ]
+    (home / "penstock.toml").write_text("\n".join(lines) + "\n", "utf-8")
+    environment = {**os.environ, "PENSTOCK_HOME": str(home), **({"PENSTOCK_DATABASE__URL": url} if url else {})}
+    settings = load(environment=environment)
+    await initialise(settings, key_file=True, asked=None)
+    async with _house(settings) as product:
+        commands = Commands(product)
+        made = [await commands.add_merchant(f"merchant {number}", "") for number in range(merchants)]
+        for merchant in made:
+            await commands.credit(merchant["app_id"], SYMBOL, "1000000000", "benchmark")
+        people = [await commands.add_account(f"person{number}@example.com", f"Person {number}") for number in range(ACCOUNTS)]
+        token = product.catalog.by_symbol(SYMBOL, CHAIN)
+        if token is None:
+            raise LookupError(f"the catalogue has no {SYMBOL} on {CHAIN} any more")
+    credentials = [(merchant["app_id"], merchant["app_secret"]) for merchant in made]
+    return Place(store, settings, environment, credentials, [person["c_id"] for person in people], token.id, outside_url, outside_pid)
+
+
+async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
+    """That many settled orders before the clock starts, by the product's own road without HTTP: payouts inside the house."""
+    async with _house(place.settings) as product, product.taking_orders():
+        merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
+        for start in range(0, orders, AT_ONCE):
+            await asyncio.gather(*(_one(product, place, merchants, number) for number in range(start, min(orders, start + AT_ONCE))))
+            if start % (AT_ONCE * 100) == 0:
+                say(f"{place.store}: {start:,} of {orders:,} orders preloaded")
+
+
+async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:
+    request = WithdrawRequest(f"preloaded-{number}", place.accounts[number % len(place.accounts)], place.token_id, "1", "", False, False)
+    await product.accept.withdraw(merchants[number % len(merchants)], request)
+
+
+@contextlib.asynccontextmanager
+async def gateway(place: Place, role: str) -> AsyncIterator[Gateway]:
+    """The product over a place."""
+    began = time.monotonic()
+    async with program(place.environment, place.log, "penstock.bench.gateway", role) as child:
+        await answered(f"http://127.0.0.1:{place.port}/readyz", child)
+        yield Gateway(child.pid, round(time.monotonic() - began, 2))
+
+
+async def counted(place: Place) -> tuple[int, int]:
+    """Rows of orders in the database itself: all of them, and those that are not decided."""
+
+    def job(tx: Tx) -> tuple[int, int]:
+        row = tx.one("SELECT COUNT(*) AS n, COUNT(decided_at_ms) AS decided FROM orders")
+        return (int(row["n"]), int(row["n"] - row["decided"])) if row else (0, 0)
+
+    runtime = SystemRuntime()
+    database = open_database(runtime, place.settings.database_url)
+    try:
+        return await database.read(job)
+    finally:
+        await database.close()
+        runtime.close()
+
+
+def wal_bytes(place: Place) -> int:
+    """How much the server has ever written to its log; 0 for SQLite, which begins its own anew all the time."""
+    if place.store != "postgresql":
+        return 0
+    with psycopg.connect(place.settings.database_url) as database:
+        row = database.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')").fetchone()
+    return int(row[0]) if row else 0
+
+
+async def audited(place: Place) -> list[str]:
+    """What the audit finds wrong after it all, and whether the network was paid exactly what the orders say."""
+    async with _house(place.settings) as product:
+        report: dict[str, Any] = await Commands(product).audit()
+        rows = await product.database.read(
+            lambda tx: tx.all("SELECT net FROM orders WHERE state = 'succeeded' AND recipient = '' AND chain = :chain", chain=CHAIN)
+        )
+        token = product.catalog.token(place.token_id)
+    found = [str(breach) for breach in report["breaches"]]
+    told = await answered(place.outside)
+    owed = sum(row["net"] for row in rows) // (token.scale if token is not None else 1)
+    if int(told["units"]) != owed or told["transfers"] != len(rows):
+        found.append(f"the network saw {told['transfers']} transfers of {told['units']} units, the orders say {len(rows)} of {owed}")
+    return found

@@ -1,0 +1,132 @@
+"""Children of a benchmark: started, waited for, asked over HTTP, weighed by proc(5), ended. Where there is no /proc they weigh nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+PATIENCE_S: Final = 120.0
+"""A home with a million orders is audited before it answers for the first time."""
+
+
+@contextlib.asynccontextmanager
+async def program(environment: Mapping[str, str], log: Path, module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Python program of ours as a child whose words go to `log`, ended by SIGTERM. Raises ChildProcessError when it was gone before."""
+    with log.open("ab") as words:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=words, stderr=words
+        )
+    gone: int | None = None
+    try:
+        yield child
+    finally:
+        gone = child.returncode
+        if gone is None:
+            child.terminate()
+        await child.wait()
+        if gone is not None:
+            raise ChildProcessError(f"{module} ended by itself with {gone}; {_last_words(log)}")
+
+
+async def result_of(environment: Mapping[str, str], log: Path, module: str, *arguments: str, given: bytes = b"") -> Any:
+    """What a program of ours prints as JSON before it ends. Raises ChildProcessError."""
+    with log.open("ab") as words:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments, env=dict(environment), stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=words,
+        )  # fmt: skip
+        out, _ = await child.communicate(given)
+    if child.returncode != 0:
+        raise ChildProcessError(f"{module} failed; {_last_words(log)}")
+    return json.loads(out)
+
+
+def _last_words(log: Path) -> str:
+    return f"its last words: {log.read_text('utf-8', 'replace')[-800:]}"
+
+
+async def answered(url: str, child: asyncio.subprocess.Process | None = None) -> Any:
+    """Ask until it answers 200; what it says. Raises TimeoutError, also when the child that should answer is gone."""
+    async with asyncio.timeout(PATIENCE_S), aiohttp.ClientSession(trust_env=False) as http:
+        while True:
+            if child is not None and child.returncode is not None:
+                raise TimeoutError(f"nobody answers at {url}")
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with http.get(url) as response:
+                    if response.status == 200:
+                        return await response.json(content_type=None)
+            await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process and its children have used (proc(5), stat: utime and stime)."""
+    return sum(_of_stat(Path(f"/proc/{one}/stat")) for one in _family(pid))
+
+
+def machine_cpu_s() -> float:
+    """Seconds in which a core of this machine was busy, whoever used it (proc(5), /proc/stat)."""
+    try:
+        user, nice, system, _, _, irq, soft, *_ = (
+            int(word) for word in Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
+        )
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mb(pid: int) -> int:
+    """The most memory that a process has held, without its children (proc(5), status: VmHWM)."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) // 1024
+    return 0
+
+
+def _of_stat(file: Path) -> float:
+    try:
+        fields = file.read_text("ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        return [pid, *(one for child in children for one in _family(int(child)))]
+    return [pid]
+
+
+class Meter:
+    """What was used between two moments, by these processes and by all others together (the database is among those)."""
+
+    def __init__(self, **pids: int) -> None:
+        self._pids = pids
+        self._began = time.monotonic()
+        self._before = {name: cpu_s(pid) for name, pid in pids.items()}
+        self._machine = machine_cpu_s()
+
+    def read(self, load_cpu_s: float = 0.0) -> dict[str, float]:
+        """Cores each of them kept busy, on average. `load_cpu_s` is what a generator that has ended says of itself."""
+        took = time.monotonic() - self._began
+        used = {name: cpu_s(pid) - self._before[name] for name, pid in self._pids.items()} | {"load": load_cpu_s}
+        used["others"] = max(0.0, machine_cpu_s() - self._machine - sum(used.values()))
+        return {f"{name}_cores": round(seconds / took, 2) for name, seconds in used.items()}

@@ -1,0 +1,229 @@
+"""Which cases are measured, in interleaved rounds beside the baseline; the medians of them, and what was wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from penstock.bench import baseline
+from penstock.bench.parts import LIVES, PARTS, REQUESTS, Case, Round, Sample
+from penstock.bench.place import Place, audited, gateway, opened_place
+from penstock.db import open_database
+from penstock.runtime import SystemRuntime
+
+BASELINES: Final = ((64, 1), (64, 1_000), (8, 1_000))
+"""Clients and accounts of each pgbench."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much: requests a round, orders of a round that are driven to their end, rounds, merchants, seconds of a baseline, preloads."""
+
+    requests: int
+    lives: int
+    rounds: int
+    merchants: int
+    baseline_s: int
+    preloads: tuple[int, ...]
+
+
+FULL: Final = Size(requests=20_000, lives=4_000, rounds=5, merchants=1_000, baseline_s=5, preloads=(0, 1_000_000))
+QUICK: Final = Size(requests=200, lives=60, rounds=1, merchants=1, baseline_s=1, preloads=(0,))
+
+
+def sized(*, quick: bool, orders: int | None, rounds: int | None, preload: int | None) -> Size:
+    """What the command line asks for. A life takes as long as five acceptances."""
+    size = QUICK if quick else FULL
+    if orders is not None:
+        size = replace(size, requests=orders, lives=max(10, orders // 5))
+    if preload is not None:
+        size = replace(size, preloads=(0, preload) if preload else (0,))
+    return replace(size, rounds=rounds) if rounds else size
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The parts of these names, all when none is named. Raises ValueError for a name that is none."""
+    if strange := [name for name in names if name not in PARTS]:
+        raise ValueError(f"no part is called {strange[0]}; there are {', '.join(PARTS)}")
+    return list(names) or list(PARTS)
+
+
+@dataclass(slots=True)
+class Bench:
+    """What was measured so far."""
+
+    size: Size
+    say: Callable[[str], None]
+    pgbench: Path | None
+    baseline_url: str
+    folder: Path
+    samples: defaultdict[Case, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    baselines: defaultdict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def keep(self, case: Case, sample: Sample) -> None:
+        """One round's result."""
+        self.samples[case].append(sample)
+        if sample.wrong:
+            self.wrong.append(sample.wrong)
+        slow = f", p99 {sample.p99_ms:,.0f} ms" if sample.p99_ms is not None else ""
+        self.say(
+            f"{case.part}, {case.store}, {case.merchants} merchants, {case.preloaded:,} before, {case.ids}: {sample.per_second:,.0f}/s{slow}"
+        )
+
+    async def compare(self) -> None:
+        """One round of every baseline."""
+        if self.pgbench is None or not self.baseline_url:
+            return
+        for clients, accounts in BASELINES:
+            found = await asyncio.to_thread(
+                baseline.measure,
+                self.pgbench,
+                self.baseline_url,
+                self.folder,
+                clients=clients,
+                accounts=accounts,
+                seconds=self.size.baseline_s,
+            )
+            self.baselines[clients, accounts].append(found.per_second)
+            self.say(f"pgbench, {clients} clients, {accounts:,} accounts: {found.per_second:,.0f}/s")
+
+
+def bench(parts: Sequence[str], size: Size, *, postgresql: str, pgbench: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything, on both stores where a PostgreSQL is given (its user may create databases); the result as JSON prints it."""
+    began = datetime.now(UTC)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
+        compared = stack.enter_context(baseline.own_database(postgresql)) if postgresql and pgbench is not None else ""
+        state = Bench(size, say, pgbench, compared, folder)
+        asyncio.run(_measure(state, parts, postgresql))
+        return {
+            "at": f"{began:%Y-%m-%dT%H:%M:%SZ}",
+            "took_s": round((datetime.now(UTC) - began).total_seconds()),
+            "version": importlib.metadata.version("penstock"),
+            "machine": _machine(postgresql),
+            "size": asdict(size),
+            "ok": not state.wrong,
+            "wrong": state.wrong,
+            "results": _results(state.samples, state.baselines),
+            "baselines": [
+                {"clients": c, "accounts": a, "per_second": round(statistics.median(v), 1)} for (c, a), v in state.baselines.items()
+            ],
+            "starts": state.starts,
+        }
+
+
+async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
+    if state.baseline_url:
+        await _migrated(state.baseline_url)
+        baseline.prepare(state.baseline_url)
+    for preloaded in state.size.preloads:
+        for store in ("sqlite", *(["postgresql"] if server else [])):
+            with ExitStack() as stack:
+                url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
+                home = state.folder / f"{store}-{preloaded}"
+                async with opened_place(store, url, home, merchants=state.size.merchants, preload=preloaded, say=state.say) as place:
+                    await _place(state, place, parts)
+
+
+async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
+    rounds = Round(place, requests=state.size.requests, lives=state.size.lives, seed=place.preloaded)
+    # First what drains itself: what `accept` leaves behind would be sent, too.
+    living = [case for case in _cases(place, parts) if case.part in LIVES]
+    for _ in range(state.size.rounds if living else 0):
+        for case in living:
+            state.keep(case, await rounds.life(case))
+        await state.compare()
+    if not living:
+        async with gateway(place, "all") as gate:
+            rounds.starts_s.append(gate.start_s)
+    state.starts.append({"store": place.store, "preloaded": place.preloaded, "first_answer_s": statistics.median(rounds.starts_s)})
+    asking = [case for case in _cases(place, parts) if case.part in REQUESTS]
+    if asking:
+        async with gateway(place, "api") as gate:
+            await rounds.remember()
+            for _ in range(state.size.rounds):
+                for case in asking:
+                    state.keep(case, await rounds.requests(gate, case))
+                await state.compare()
+    if "sign" in parts:
+        for _ in range(state.size.rounds):
+            case = Case("sign", place.store, 1, place.preloaded)
+            state.keep(case, await rounds.sign(case))
+    state.say(f"auditing {place.store}")
+    state.wrong += [f"{place.store}: {breach}" for breach in await audited(place)]
+
+
+def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
+    cases: list[Case] = []
+    for part in parts:
+        if part == "query":
+            cases += [Case(name, place.store, 1, place.preloaded) for name in ("query-1", "query-100")]
+        elif part != "sign":
+            # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone.
+            fewest = len(place.merchants) if part in LIVES and place.preloaded else 1
+            cases += [Case(part, place.store, merchants, place.preloaded) for merchants in sorted({fewest, len(place.merchants)})]
+        if part == "accept":
+            cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
+    return cases
+
+
+def _results(samples: Mapping[Case, Sequence[Sample]], baselines: Mapping[tuple[int, int], Sequence[float]]) -> list[dict[str, Any]]:
+    bases = {key: statistics.median(values) for key, values in baselines.items()}
+    results = []
+    for case, rounds in samples.items():
+        # One busy merchant on PostgreSQL meets the same contention; everything else is held against the easier thousand accounts.
+        hard = case.part in ("accept", "internal") and case.merchants == 1 and case.store == "postgresql"
+        key = (64, 1 if hard else 1_000)
+        base = None if case.part.startswith("query") else bases.get(key)
+        rate = statistics.median(sample.per_second for sample in rounds)
+        results.append(
+            {
+                **asdict(case),
+                "per_second": round(rate, 1),
+                "p50_ms": _median([sample.p50_ms for sample in rounds]),
+                "p99_ms": _median([sample.p99_ms for sample in rounds]),
+                "baseline": f"pgbench, {key[0]} clients, {key[1]:,} accounts" if base else "",
+                "baseline_per_second": round(base, 1) if base else None,
+                "ratio": round(rate / base, 2) if base else None,
+                **{name: _median([sample.more.get(name) for sample in rounds]) for name in rounds[0].more},
+            }
+        )
+    return results
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 2) if known else None
+
+
+async def _migrated(url: str) -> None:
+    runtime = SystemRuntime()
+    database = open_database(runtime, url)
+    await database.migrate()
+    await database.close()
+    runtime.close()
+
+
+def _machine(postgresql: str) -> str:
+    words = [f"{os.cpu_count()} cores", f"{platform.system()} {platform.machine()}", f"Python {platform.python_version()}"]
+    words.append(f"SQLite {sqlite3.sqlite_version}")
+    if postgresql:
+        with psycopg.connect(postgresql) as server:
+            words.append(f"PostgreSQL {server.info.parameter_status('server_version')}")
+    return ", ".join(words)

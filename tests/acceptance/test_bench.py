@@ -1,0 +1,105 @@
+"""`penstock bench`: that it measures what it says. Nothing here asks how fast anything is."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from penstock.bench import result, run
+from penstock.bench.load import Measured
+from penstock.bench.parts import Case, Sample, _wrong
+from tests.fixtures.databases import postgres_programs
+
+CASE = Case("accept", "postgresql", 1, 0)
+
+
+@pytest.mark.slow
+def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_path, postgres_url):
+    report = tmp_path / "bench.html"
+    only = [word for part in ("accept", "query", "mixed", "sign") for word in ("--only", part)]
+    words = [
+        "bench",
+        "--quick",
+        "--json",
+        "--report",
+        report,
+        *only,
+        "--postgresql",
+        postgres_url,
+        "--pgbench",
+        postgres_programs() / "pgbench",
+    ]
+    done = subprocess.run([sys.executable, "-m", "penstock", *words], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ok"] and not found["wrong"]
+    parts = {(row["part"], row["store"]) for row in found["results"]}
+    assert parts == {(part, store) for part in ("accept", "query-1", "query-100", "mixed", "sign") for store in ("sqlite", "postgresql")}
+    for row in found["results"]:
+        assert row["per_second"] > 0
+        if not row["part"].startswith("query"):
+            assert row["ratio"] == pytest.approx(row["per_second"] / row["baseline_per_second"], abs=0.01)
+    assert {(base["clients"], base["accounts"]) for base in found["baselines"]} == set(run.BASELINES)
+    assert {start["store"] for start in found["starts"]} == {"sqlite", "postgresql"}
+    assert "mixed postgresql" in report.read_text()
+
+
+def seen(**changes):
+    values = {"done": 10, "refused": 0, "began_at_ms": 0, "took_s": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_s": 0.1, "codes": {}}
+    return Measured(**{**values, **changes})
+
+
+def test_success_without_a_stored_order_is_no_success():
+    assert not _wrong(CASE, seen(), 10, 10)
+    assert "9 of 10 are there" in _wrong(CASE, seen(), 9, 10)
+    assert "11 of 10 are there" in _wrong(CASE, seen(), 11, 10)
+    assert "12000" in _wrong(CASE, seen(done=9, refused=1, codes={"12000": 1}), 10, 10)
+
+
+def test_what_was_wrong_stands_at_the_end_and_the_median_counts(tmp_path):
+    state = run.Bench(run.QUICK, say=lambda _: None, pgbench=None, baseline_url="", folder=tmp_path)
+    for rate, wrong in ((100.0, ""), (900.0, ""), (300.0, "an order is missing")):
+        state.keep(CASE, Sample(rate, 1.0, 2.0, {"rss_mb": 100}, wrong))
+    state.baselines[64, 1] += [20.0, 30.0, 25.0]
+    (row,) = run._results(state.samples, state.baselines)
+    assert (row["per_second"], row["baseline_per_second"], row["ratio"]) == (300.0, 25.0, 12.0)
+    values = {"machine": "m", "at": "t", "ok": not state.wrong, "wrong": state.wrong, "results": [row], "baselines": [], "starts": []}
+    assert result.verdict(values) == "Something is wrong: an order is missing"
+
+
+def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path):
+    state = run.Bench(run.QUICK, say=lambda _: None, pgbench=None, baseline_url="", folder=tmp_path)
+    state.keep(CASE, Sample(4321.0, 12.5, 40.25, {"gateway_cores": 0.91, "wal_bytes": 1946}))
+    state.keep(Case("query-100", "sqlite", 1, 1_000_000), Sample(500.0, 1.0, 2.0))
+    state.baselines[64, 1].append(1234.5)
+    values = {"version": "0", "took_s": 1, "size": {"rounds": 1}, "machine": "m", "at": "t", "ok": True, "wrong": [], "baselines": []}
+    values |= {"results": run._results(state.samples, state.baselines)}
+    values |= {"starts": [{"store": "sqlite", "preloaded": 0, "first_answer_s": 0.8}]}
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(result.on_terminal(values))
+    table = console.export_text()
+    assert "4,321" in table and "3.5" in table and "1,946" in table and "0.8 s" in table and result.COUNTED in table
+    page = result.page(values)
+    assert "accept postgresql (1 m)" in page and "query-100 sqlite (1 m, 1,000,000 before)" in page and "uPlot" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "requests", "lives", "rounds", "preloads"),
+    [
+        ({}, 20_000, 4_000, 5, (0, 1_000_000)),
+        ({"orders": 1_000, "rounds": 2, "preload": 0}, 1_000, 200, 2, (0,)),
+        ({"quick": True, "preload": 500}, 200, 60, 1, (0, 500)),
+    ],
+)
+def test_how_much_is_measured_is_what_was_asked_for(asked, requests, lives, rounds, preloads):
+    size = run.sized(**{"quick": False, "orders": None, "rounds": None, "preload": None, **asked})
+    assert (size.requests, size.lives, size.rounds, size.preloads) == (requests, lives, rounds, preloads)
+
+
+def test_a_part_that_there_is_not_is_named():
+    assert run.chosen([]) == ["accept", "internal", "query", "settle", "webhooks", "mixed", "sign"]
+    with pytest.raises(ValueError, match="no part is called fast; there are accept, internal"):
+        run.chosen(["fast"])
