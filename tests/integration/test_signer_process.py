@@ -25,7 +25,7 @@ from penstock.signer.journal import FILE, FileJournal
 from penstock.signer.place import folder_of
 from penstock.vault import Vault
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def inside(tmp_path, scenario, **settings):
