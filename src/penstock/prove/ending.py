@@ -57,9 +57,8 @@ class Ending:
             await self._ask_for_parked(product)
             for site in self.sites:
                 release(site)
-            for one in self.house.products:
-                if one.broken is not None:
-                    self.alarm(f"a loop ended: {one.broken!r}")
+            if product.broken is not None:
+                self.alarm(f"a loop ended: {product.broken!r}")
             if self.house.loop.time() > until_s:
                 self.alarm(f"not everything finished in good weather: {rows} {await self._attempts(product)}")
             await asyncio.sleep(2)

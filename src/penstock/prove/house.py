@@ -82,7 +82,7 @@ class House:
         self.open_database: OpenDatabase = SqliteDatabase
         self.clock_shift_ms = 0
         self.pace = 1.0
-        self.frozen_until_s: Callable[[int], float] = lambda process: 0.0  # noqa: ARG005
+        self.frozen_until_s: Callable[[], float] = lambda: 0.0
         self.visited: list[str] = []
         self._targets = targets
         self._source = source
@@ -93,7 +93,7 @@ class House:
         self.vault = Vault.create(home, first, passphrase=None, key_file=True)
         self.keys = create_seed(home, self.vault, first)
         self.signed = MemoryJournal()
-        self._lives: list[_Life] = []
+        self._life: _Life | None = None
 
     def _of_nodes(self, network: BoxNetwork, chosen: Mapping[str, Any]) -> NetworkSettings:
         wanted = {**network.settings, **chosen}
@@ -106,15 +106,10 @@ class House:
 
     @property
     def product(self) -> Product:
-        """The rooms of the life that began first. Raises LookupError where nothing lives."""
-        if not self._lives or self._lives[0].product is None:
+        """The rooms of the life that is. Raises LookupError where nothing lives."""
+        if self._life is None or self._life.product is None:
             raise LookupError("nothing lives here")
-        return self._lives[0].product
-
-    @property
-    def products(self) -> list[Product]:
-        """The rooms of every process."""
-        return [life.product for life in self._lives if life.product is not None]
+        return self._life.product
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Virtual time goes on until this is done. Raises Crash where the program dies before."""
@@ -124,44 +119,30 @@ class House:
 
     def start(self, *, crash_at: Never | None = None) -> None:
         """A life of the program, up to where its pumps run. Raises Crash where it dies before."""
-        self.run(self._begin(crash_at, "all"))
+        self.run(self._begin(crash_at))
 
-    async def add_worker(self, crash_at: Never | None = None) -> None:
-        """A second process over the same database and signer. `serve` on SQLite is alone; here the two never write at the same moment."""
-        await self._begin(crash_at, "worker")
-
-    async def _begin(self, crash_at: Never | None, role: str) -> None:
+    async def _begin(self, crash_at: Never | None) -> None:
         runtime = VirtualRuntime(self.loop, self._source, self.journal)
         runtime.shift_ms = lambda: self.clock_shift_ms
-        process = len(self._lives)
-        runtime.frozen_until_s = lambda: self.frozen_until_s(process)
+        runtime.frozen_until_s = lambda: self.frozen_until_s()
         runtime.pace = self.pace
         if crash_at is not None:
             runtime.crash_at = crash_at
-        life = _Life(self, runtime)
-        self._lives.append(life)
-        await life.begin(role, number=len(self._lives))
+        self._life = _Life(self, runtime)
+        await self._life.begin()
 
     def die(self) -> None:
         """Power off, whatever was under way; clients of the life end with it."""
-        for life in self._lives:
-            life.runtime.kill()
-        for life in self._lives:
-            self.visited += list(life.runtime.visits)
-            life.end()
-        self._lives = []
+        if self._life is not None:
+            self._life.runtime.kill()
+            self.visited += list(self._life.runtime.visits)
+            self._life.end()
+        self._life = None
         while tasks := asyncio.all_tasks(self.loop):
             for task in tasks:
                 task.cancel()
             with contextlib.suppress(Crash):
                 self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-
-
-class _Beside(Product):
-    """A second process: what another one has leased is not its own."""
-
-    def _take_over(self, tx: Any) -> None:
-        del tx
 
 
 class _Life:
@@ -173,18 +154,17 @@ class _Life:
         self._house = house
         self._database: Database | None = None
 
-    async def begin(self, role: str, *, number: int) -> None:
+    async def begin(self) -> None:
         house, runtime = self._house, self.runtime
         self._database = database = house.open_database(runtime, house.settings.home / "penstock.db")
         await database.migrate()
-        ids = await IdSource.lease(runtime, database, f"house {number}")
+        ids = await IdSource.lease(runtime, database, "house")
         allowed = allowed_networks(house.settings, load_catalog(house.settings), every=True)
         signer = LocalSigner(house.keys, house.signed, runtime, allowed, SEAL)
         world = World(runtime, house.post, house._targets, house.fetch)
-        make = Product if number == 1 else _Beside
-        self.product = make(house.settings, world, database, ids, house.vault, signer, SEAL)
+        self.product = Product(house.settings, world, database, ids, house.vault, signer, SEAL)
         await self.product.connect()
-        await self.product.start(role)
+        await self.product.start()
 
     def end(self) -> None:
         self.runtime.bury()

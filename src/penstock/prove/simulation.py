@@ -108,7 +108,6 @@ class _History:
         self._slow = source.random() < 0.2
         self._sites = [build(PLACES[name], source, self._now_ms, seed=seed, slow=self._slow) for name in chosen]
         self._storm_s = source.choice((3, 12, 24)) * 3_600.0 if self._slow else source.choice((100.0, 150.0, 400.0, 900.0))
-        self._workers = 2 if source.random() < 0.25 else 1
         self._weather = Weather(self._sites, source, 0.0, loop.time, self._note, sent=self._sent)
         self._people = People(
             seed, source, self._now_ms, loop.time, self._note, self._weather.outside, self._alarm, storm=lambda: self._stormy
@@ -119,7 +118,7 @@ class _History:
         self._prices = static_prices(None)
         self._house = self._build(home)
         self._ending = Ending(self._house, self._sites, self._weather, self._people, self._alarm)
-        self._note(f"networks {chosen}, {'slow' if self._slow else 'fast'}, {self._workers} workers, weather {sorted(self._weather.kinds)}")
+        self._note(f"networks {chosen}, {'slow' if self._slow else 'fast'}, weather {sorted(self._weather.kinds)}")
 
     def _build(self, home: Path) -> House:
         symbols = sorted(self._prices)
@@ -157,9 +156,9 @@ class _History:
     def _note(self, event: str) -> None:
         self._journal.note(self._now_ms(), event)
 
-    def _frozen_until_s(self, process: int) -> float:
-        """A machine that is suspended stops every process, and the weather one of them."""
-        return max(self._asleep_until_s, self._weather.outside.frozen_until_s if process == 0 else 0.0)
+    def _frozen_until_s(self) -> float:
+        """A machine that is suspended, or a process that the weather stops."""
+        return max(self._asleep_until_s, self._weather.outside.frozen_until_s)
 
     @property
     def _stormy(self) -> bool:
@@ -322,8 +321,6 @@ class _History:
     async def _story(self, product: Product) -> None:
         if not self._ready:
             await self._set_up(product)
-        if self._workers > 1 and self._stormy:
-            await self._house.add_worker(self._dies)
         until_s = self._weather.until_s
         app, people = product.app(), self._people
         tasks = [people.client(app, wish, until_s + GRACE_S) for wish in people.wishes if wish.answer is None]
