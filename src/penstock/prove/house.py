@@ -124,7 +124,7 @@ class House:
     async def _begin(self, crash_at: Never | None) -> None:
         runtime = VirtualRuntime(self.loop, self._source, self.journal)
         runtime.shift_ms = lambda: self.clock_shift_ms
-        runtime.frozen_until_s = lambda: self.frozen_until_s()
+        runtime.frozen_until_s = self.frozen_until_s
         runtime.pace = self.pace
         if crash_at is not None:
             runtime.crash_at = crash_at

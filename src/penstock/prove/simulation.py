@@ -278,7 +278,7 @@ class _History:
             if any(secret in text for secret in (NODE_KEY, *(secret for _, secret in self._people.keys))):
                 self._alarm(f"a secret was logged with {event.get('event')}")
             if level != "debug":
-                self._note(f"log {text[:300]}")
+                self._note(f"log {text.replace(str(self._house.settings.home), 'home')[:300]}")
             raise structlog.DropEvent
 
         before = structlog.get_config()

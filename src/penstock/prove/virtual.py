@@ -12,7 +12,7 @@ import hashlib
 import random
 import selectors
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -52,6 +52,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual seconds since the start."""
         return self.clock.now
+
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        """As asyncio does. A crash can leave behind the call that was to end an earlier run: it does not end this one."""
+        task: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)
+        while True:
+            try:
+                return super().run_until_complete(task)
+            except RuntimeError:
+                if task.done() or self.is_closed():
+                    raise
 
 
 class Journal:
