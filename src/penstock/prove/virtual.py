@@ -55,7 +55,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """As asyncio does. A crash can leave behind the call that was to end an earlier run: it does not end this one."""
-        task: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)
+        task: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]  # a generator is one as well
         while True:
             try:
                 return super().run_until_complete(task)
