@@ -26,7 +26,7 @@ TRON: Final = (
                 "    return seen",
             ),
         ),
-        seed=3,
+        seed=80,
     ),
     Bug(
         name="absent-by-one-node",
