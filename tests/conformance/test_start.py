@@ -3,36 +3,37 @@
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.db import DatabaseUnavailable
-from penstock.prove.simulation import DoubtfulDatabase
+from penstock.db import CommitUnknown, DatabaseUnavailable, SqliteDatabase
 from penstock.pump import START_WAITS_S
 from tests.conformance.places import ETHEREUM as PLACE
 
 
-class BreaksOff(DoubtfulDatabase):
+class BreaksOff(SqliteDatabase):
     """The COMMITs of one label are done, and nobody hears of the first of them."""
 
     def __init__(self, runtime, path, label, times):
-        self._label, self._left, self._doubted = label, times, False
-        super().__init__(runtime, path, lambda: self._doubted)
+        self._label, self._left = label, times
+        super().__init__(runtime, path)
 
     def _write(self, label, job):
-        self._doubted = label == self._label and self._left > 0
-        self._left -= self._doubted
-        return super()._write(label, job)
+        result = super()._write(label, job)
+        if label == self._label and self._left:
+            self._left -= 1
+            raise CommitUnknown(label)
+        return result
 
 
 def labels_of_a_start(house):
     """Every transaction that a start makes, by name, without those of the schema and of ids."""
     told = []
 
-    class Tells(DoubtfulDatabase):
+    class Tells(SqliteDatabase):
         def _write(self, label, job):
             told.append(label)
             return super()._write(label, job)
 
     house.die()
-    house.open_database = lambda runtime, path: Tells(runtime, path, lambda: False)
+    house.open_database = Tells
     house.start()
     return sorted({label for label in told if not label.startswith(("migrate", "ids."))})
 
