@@ -309,7 +309,7 @@ def test_a_cancel_that_lands_is_a_proof_of_failure(core, coins, on_core):
         await rail.submit(payment.raw)
         cancel = signed(rail.bump(payment.intent, None, version=2, cancel=True))
         assert (await rail.submit(cancel.raw)).verdict is Verdict.ACCEPTED
-        core.mine(3)
+        core.mine(6)  # the depth at which a cancel gives money back, whatever the network's number
         seen = await rail.observe([payment, cancel])
         assert (type(seen), seen.txid, seen.fee) == (FailedOnChain, cancel.txid, cancel.intent.terms["fee"])
 
