@@ -48,6 +48,7 @@ def test_a_breach_is_counted_by_its_kind_and_shown_with_what_replays_it():
     assert "again: penstock prove --seed 7" in read(proof)
     page = report.page(proof)
     assert "w3 &lt;b&gt;paid&lt;/b&gt; twice" in page
+    assert "databases: sqlite;" in page  # though a lane counts something of that name
     assert "Seeds until each planted bug was caught" in page
 
 

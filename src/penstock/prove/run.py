@@ -117,13 +117,13 @@ def prove(
             results.append(_one(lane, budget))
     return Proof(
         {
+            **_sums(results),  # first: a lane may count something by a name of ours
             "at": f"{wall:%Y-%m-%dT%H:%M:%SZ}",
             "seed": seed,
             "took_s": round(time.monotonic() - began, 1),
             "version": importlib.metadata.version("penstock"),
             "machine": _machine(),
             "databases": ["sqlite", *(["postgresql"] if postgresql else [])],
-            **_sums(results),
             "lanes": [_lane(tried) for tried in results],
         }
     )
