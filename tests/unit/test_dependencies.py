@@ -30,7 +30,7 @@ def test_this_repository_passes_without_asking_anybody(capsys, monkeypatch):
         "aiohttp @ git+https://code.example/aiohttp \\\n    --hash=sha256:00\n",
         "https://files.example/aiohttp.whl \\\n    --hash=sha256:00\n",
         "-e ../aiohttp\n",
-        "--index-url https://index.example/\n",
+        "--find-links ../wheels\n",
     ],
 )
 def test_what_is_no_version_with_hashes_from_the_index_is_named(entry):
