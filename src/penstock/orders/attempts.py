@@ -13,10 +13,10 @@ from penstock.ledger.chain import record_action
 from penstock.rails.base import VersionView
 
 LEASE_MS: Final = 8_000
-REASON_MAX: Final = 400
-"""How much is kept of why a lane stands."""
 """How long a worker may keep what it claimed before others see it again. A worker that is slower does no harm: it is fenced off, and
 two workers that go on with one attempt send the same bytes."""
+REASON_MAX: Final = 400
+"""How much is kept of why a lane stands, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
