@@ -9,7 +9,7 @@ Words the text may use, replaced once per statement:
     {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
     {NOT_NEGATIVE column}               a CHECK expression on an amount
     {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
-    {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`
+    {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`; `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
@@ -17,17 +17,17 @@ A column declared {AMOUNT} anywhere is an `int` in every row and parameter of th
 
 from __future__ import annotations
 
-import json
 import queue
 import re
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import RowMaker
@@ -124,7 +124,7 @@ def translate(sql: str, dialect: str) -> str:
     def rows(match: re.Match[str]) -> str:
         name, columns = match[1], match[2]
         if dialect == "postgresql":
-            return f"jsonb_to_recordset(CAST(:{name} AS jsonb)) AS {name}({columns})"
+            return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({columns})"
         names = [column.split()[0] for column in columns.split(",")]
         picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
         return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
@@ -147,18 +147,33 @@ def _refusal(verb: str, table: str, dialect: str) -> str:
     return f"{trigger} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
 
 
-def _json_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    amounts = amount_columns()
-    listed = [{k: str(v) if k in amounts and v is not None else v for k, v in row.items()} for row in rows]
-    return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
+@lru_cache(maxsize=256)
+def _sqlite_insert(into: str) -> tuple[str, list[tuple[str, bool]]]:
+    """The statement, and its columns with whether they hold amounts."""
+    names = [column.split()[0] for column in into.partition("(")[2].rstrip(")").split(",")]
+    table, amounts = into.partition("(")[0], amount_columns()
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", [(name, name in amounts) for name in names]
+
+
+@lru_cache(maxsize=256)
+def _postgresql_insert(into: str) -> str:
+    names = ", ".join(column.split()[0] for column in into.partition("(")[2].rstrip(")").split(","))
+    return f"INSERT INTO {into.partition('(')[0]} ({names}) SELECT {names} FROM {{ROWS {into}}}"
+
+
+def _json_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    amounts = [name for name in rows[0] if name in amount_columns()] if rows else []
+    if amounts:
+        rows = [{**row, **{name: str(row[name]) for name in amounts if row[name] is not None}} for row in rows]
+    return msgspec.json.encode(rows).decode()
 
 
 class Tx:
     """One open transaction. Not for use after its job has returned."""
 
-    def __init__(self, dialect: str, execute: Callable[[str, dict[str, Any]], Any]) -> None:
+    def __init__(self, dialect: str, connection: sqlite3.Connection | psycopg.Connection[Row]) -> None:
         self.dialect = dialect
-        self._execute = execute
+        self._connection: Any = connection
 
     def _run(self, sql: str, parameters: dict[str, Any]) -> Any:
         amounts = amount_columns()
@@ -167,7 +182,7 @@ class Tx:
                 parameters[name] = _json_rows(value)
             elif name in amounts and self.dialect == "sqlite" and value is not None:
                 parameters[name] = str(value)
-        return self._execute(translate(sql, self.dialect), parameters)
+        return self._connection.execute(translate(sql, self.dialect), parameters)
 
     def all(self, sql: str, **parameters: Any) -> list[Row]:
         """Every row."""
@@ -181,6 +196,17 @@ class Tx:
     def run(self, sql: str, **parameters: Any) -> int:
         """How many rows it touched."""
         return int(self._run(sql, parameters).rowcount)
+
+    def insert(self, into: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """New rows in one statement; `into` is "table(column TYPE, ...)". Raises what the driver raises for one that cannot be."""
+        if self.dialect == "sqlite":
+            # Five times cheaper than reading them out of JSON again.
+            statement, columns = _sqlite_insert(into)
+            values = [[str(row[n]) if is_amount and row[n] is not None else row[n] for n, is_amount in columns] for row in rows]
+            self._connection.executemany(statement, values)
+        elif rows:
+            table = into.partition("(")[0]
+            self._run(_postgresql_insert(into), {table: rows})
 
 
 class Database(ABC):
@@ -342,7 +368,7 @@ class SqliteDatabase(Database):
         except sqlite3.OperationalError as error:
             raise DatabaseUnavailable(str(error)) from error
         try:
-            result = job(Tx("sqlite", connection.execute))
+            result = job(Tx("sqlite", connection))
             self._runtime.crash_point(f"{label}:before")
             connection.execute("COMMIT")
         except BaseException as error:
@@ -364,7 +390,7 @@ class SqliteDatabase(Database):
             connection.execute("PRAGMA query_only = ON")
         try:
             connection.execute("BEGIN")
-            return job(Tx("sqlite", connection.execute))
+            return job(Tx("sqlite", connection))
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -457,7 +483,7 @@ class PostgresDatabase(Database):
     def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._begin("BEGIN")
         try:
-            result = job(Tx("postgresql", connection.execute))
+            result = job(Tx("postgresql", connection))
             self._runtime.crash_point(f"{label}:before")
         except BaseException:
             if not connection.closed:
@@ -482,7 +508,7 @@ class PostgresDatabase(Database):
             connection = self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # a read holds no locks and may think for long
-                return job(Tx("postgresql", connection.execute))
+                return job(Tx("postgresql", connection))
             finally:
                 if not connection.closed:
                     connection.rollback()

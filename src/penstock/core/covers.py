@@ -7,9 +7,10 @@ begins with the number of its form: what a later version covers besides does not
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from penstock.core.canonical import canonical
 
 _ACCEPTED: Final = (
     "id", "record_id", "merchant_id", "merchant_order_id", "payer", "recipient", "address", "destination", "memo", "token_id", "coin_id",
@@ -47,5 +48,4 @@ def _columns(row: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
 
 
 def _hash(domain: str, said: list[Any]) -> str:
-    text = json.dumps([domain, *said], separators=(",", ":"), ensure_ascii=False)
-    return "1:" + hashlib.sha256(text.encode()).hexdigest()
+    return "1:" + hashlib.sha256(canonical([domain, *said])).hexdigest()

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Protocol
 
+from penstock.core.canonical import canonical_sorted
+
 Kind = Literal["pay", "cancel", "open"]
 """Pay recipients; use the resource up without paying; or let the hot address hold a token (XRP Ledger: a trust line), for no order."""
 
@@ -79,7 +81,7 @@ class Intent:
 
     def to_json(self) -> str:
         """Canonical text: the same intent is the same bytes."""
-        return json.dumps(self.record(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return canonical_sorted(self.record()).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Intent:

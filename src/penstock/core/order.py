@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.core.canonical import canonical
 from penstock.core.errors import InvariantBroken
 from penstock.core.snowflake import moment_ms
 
@@ -162,8 +162,7 @@ def fingerprint(*, address: str, token_id: str, value: str, memo: str, merchant_
 
     Covers the request alone: address text, token id, normalised value, memo text, flag.
     """
-    text = json.dumps([address, token_id, value, memo, merchant_pays_fee], ensure_ascii=False, separators=(",", ":"))
-    return "1:" + hashlib.sha256(text.encode()).hexdigest()
+    return "1:" + hashlib.sha256(canonical([address, token_id, value, memo, merchant_pays_fee])).hexdigest()
 
 
 def holder_of_merchant(merchant_id: int) -> str:

@@ -5,7 +5,6 @@ A row that somebody changes in the database afterwards no longer carries the sea
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from typing import Final
@@ -31,7 +30,7 @@ class OrderSeal:
     def of(self, payment: Payment, *, chain: str, token_id: str) -> str:
         """The seal of a payment, 64 hex digits. It does not cover `weight`, which moves nothing."""
         said = [_DOMAIN, payment.order_id, payment.key, chain, token_id, payment.recipient, payment.memo, payment.units]
-        return hmac.new(self._key, json.dumps(said, separators=(",", ":")).encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, json.dumps(said, separators=(",", ":")).encode(), "sha256").hex()
 
     def fits(self, payment: Payment, *, chain: str, token_id: str) -> bool:
         """Whether the payment carries the seal of exactly what it says."""

@@ -8,12 +8,12 @@ carries the hash chain on.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from penstock.core import ledger
+from penstock.core.canonical import canonical
 from penstock.core.errors import InvariantBroken
 from penstock.core.ledger import Entry, is_stored
 from penstock.core.money import Coin, CoinAmount
@@ -127,19 +127,12 @@ class Book:
             for line, p in enumerate(entry.postings)
         ]
         # The facts of this transaction.
-        tx.run(
-            "INSERT INTO entry (id, batch_id, ref_kind, ref_id, posting_kind, chain, block, note, at_ms, covers) "
-            "SELECT e.id, e.batch_id, e.ref_kind, e.ref_id, e.posting_kind, e.chain, e.block, e.note, e.at_ms, e.covers "
-            "FROM {ROWS e(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
-            "at_ms {INT}, covers TEXT)}",
-            e=entries,
+        tx.insert(
+            "entry(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
+            "at_ms {INT}, covers TEXT)",
+            entries,
         )
-        # Their lines.
-        tx.run(
-            "INSERT INTO posting (entry_id, line, account, coin_id, amount) SELECT p.entry_id, p.line, p.account, p.coin_id, p.amount "
-            "FROM {ROWS p(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})}",
-            p=postings,
-        )
+        tx.insert("posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})", postings)
         self._write_batch(tx, batch_id, entries, postings, at_ms)
 
     def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int) -> dict[str, Any]:
@@ -197,7 +190,7 @@ def batch_hash(previous: str, entries: list[dict[str, Any]], postings: list[dict
             for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))
         ],
     ]
-    return hashlib.sha256((previous + json.dumps(rows, separators=(",", ":"), ensure_ascii=False)).encode()).hexdigest()
+    return hashlib.sha256(previous.encode() + canonical(rows)).hexdigest()
 
 
 async def balances(database: Database, holder: str) -> dict[str, tuple[int, int]]:

@@ -184,36 +184,36 @@ def insert(
             "token_id": intent.token_id,
             "outflow": sum(payment.units for payment in intent.payments),
             "fee_cap": intent.fee_cap,
-            "at_ms": now_ms,
+            "state": "bound",
+            "txid": "",
+            "seen": "",
+            "created_at_ms": now_ms,
             "due_at_ms": now_ms + LEASE_MS,
             "lease": lease,
+            "lease_until_ms": now_ms + LEASE_MS,
         }
         for intent in intents
     ]
     # The resources; UNIQUE (lane, slot) makes each belong to one attempt for ever.
-    tx.run(
-        "INSERT INTO attempt (id, lane_id, slot, token_id, state, outflow, fee_cap, txid, seen, created_at_ms, due_at_ms, lease, lease_until_ms) "
-        "SELECT a.id, a.lane_id, a.slot, a.token_id, 'bound', a.outflow, a.fee_cap, '', '', a.at_ms, a.due_at_ms, a.lease, a.due_at_ms "
-        "FROM {ROWS a(id {INT}, lane_id {INT}, slot {INT}, token_id TEXT, outflow {AMOUNT}, fee_cap {AMOUNT}, at_ms {INT}, "
-        "due_at_ms {INT}, lease TEXT)}",
-        a=rows,
+    tx.insert(
+        "attempt(id {INT}, lane_id {INT}, slot {INT}, token_id TEXT, state TEXT, outflow {AMOUNT}, fee_cap {AMOUNT}, txid TEXT, seen TEXT, "
+        "created_at_ms {INT}, due_at_ms {INT}, lease TEXT, lease_until_ms {INT})",
+        rows,
     )
     # One live attempt an order, by the partial unique index.
-    tx.run(
-        "INSERT INTO attempt_order (attempt_id, order_id, live) SELECT a.attempt_id, a.order_id, 1 "
-        "FROM {ROWS a(attempt_id {INT}, order_id {INT})}",
-        a=[
-            {"attempt_id": intent.attempt_id, "order_id": payment.order_id}
+    tx.insert(
+        "attempt_order(attempt_id {INT}, order_id {INT}, live {INT})",
+        [
+            {"attempt_id": intent.attempt_id, "order_id": payment.order_id, "live": 1}
             for intent in intents
             for payment in intent.payments
             if orders is None or payment.order_id in orders
         ],
     )
     # What each attempt owns beside its slot, for ever: an outpoint or a payment hash belongs to one of them.
-    tx.run(
-        "INSERT INTO attempt_resource (lane_id, name, attempt_id) SELECT r.lane_id, r.name, r.attempt_id "
-        "FROM {ROWS r(lane_id {INT}, name TEXT, attempt_id {INT})}",
-        r=[{"lane_id": lane.id, "name": r.name, "attempt_id": intent.attempt_id} for intent in intents for r in intent.resources],
+    tx.insert(
+        "attempt_resource(lane_id {INT}, name TEXT, attempt_id {INT})",
+        [{"lane_id": lane.id, "name": r.name, "attempt_id": intent.attempt_id} for intent in intents for r in intent.resources],
     )
     insert_versions(tx, intents, version_ids, now_ms=now_ms, orders=orders)
     _take_slots(tx, lane, [intent.slot for intent in intents])
@@ -249,23 +249,20 @@ def insert_versions(
             "number": intent.version,
             "kind": intent.kind,
             "intent": intent.to_json(),
-            "at_ms": now_ms,
+            "sends": 0,
+            "verdict": "",
+            "created_at_ms": now_ms,
         }
         for intent, version_id in zip(intents, version_ids, strict=True)
     ]
     # Versions without bytes: the signer's come in the next transaction.
-    tx.run(
-        "INSERT INTO version (id, attempt_id, number, kind, intent, sends, verdict, created_at_ms) "
-        "SELECT v.id, v.attempt_id, v.number, v.kind, v.intent, 0, '', v.at_ms "
-        "FROM {ROWS v(id {INT}, attempt_id {INT}, number {INT}, kind TEXT, intent TEXT, at_ms {INT})}",
-        v=rows,
+    tx.insert(
+        "version(id {INT}, attempt_id {INT}, number {INT}, kind TEXT, intent TEXT, sends {INT}, verdict TEXT, created_at_ms {INT})", rows
     )
     # What each version pays.
-    tx.run(
-        "INSERT INTO version_order (version_id, order_id, output, amount, weight) "
-        "SELECT v.version_id, v.order_id, v.output, v.amount, v.weight "
-        "FROM {ROWS v(version_id {INT}, order_id {INT}, output {INT}, amount {AMOUNT}, weight {INT})}",
-        v=[
+    tx.insert(
+        "version_order(version_id {INT}, order_id {INT}, output {INT}, amount {AMOUNT}, weight {INT})",
+        [
             {"version_id": version_id, "order_id": payment.order_id, "output": output, "amount": payment.units, "weight": payment.weight}
             for intent, version_id in zip(intents, version_ids, strict=True)
             if intent.kind == "pay"

@@ -20,7 +20,7 @@ QUERIES_AT_ONCE: Final = 32
 _Asked = tuple[int, Sequence[str]]
 
 _TYPES: Final = {
-    "INT": {"id", "record_id", "merchant_id", "merchant_pays_fee", "wire", "decided_at_ms", "due_at_ms"},
+    "INT": {"id", "record_id", "merchant_id", "merchant_pays_fee", "wire", "decided_at_ms", "due_at_ms", "lease_until_ms"},
     "AMOUNT": {"value", "fee", "net", "reserve", "gas_quoted"},
 }
 
@@ -29,11 +29,7 @@ def _column_type(name: str) -> str:
     return next(("{" + kind + "}" for kind, names in _TYPES.items() if name in names), "TEXT")
 
 
-_INSERT: Final = (
-    f"INSERT INTO orders ({COLUMNS}, due_at_ms, lease, lease_until_ms) "
-    f"SELECT {', '.join(f'o.{name}' for name in _FIELDS)}, o.due_at_ms, '', 0 "
-    "FROM {ROWS o(" + ", ".join(f"{name} {_column_type(name)}" for name in (*_FIELDS, "due_at_ms")) + ")}"
-)
+_ROW: Final = "orders(" + ", ".join(f"{name} {_column_type(name)}" for name in (*_FIELDS, "due_at_ms", "lease", "lease_until_ms")) + ")"
 
 
 def order_of(row: Row) -> Order:
@@ -68,9 +64,9 @@ def insert(tx: Tx, orders: Sequence[Order], *, due_at_ms: int) -> None:
         row = columns_of(order)
         row["merchant_pays_fee"] = int(order.merchant_pays_fee)
         row["due_at_ms"] = None if order.decided_at_ms is not None else due_at_ms
+        row["lease"], row["lease_until_ms"] = "", 0
         rows.append(row)
-    # All orders of one intake.
-    tx.run(_INSERT, o=rows)
+    tx.insert(_ROW, rows)
 
 
 def lock(tx: Tx, order_ids: Iterable[int]) -> dict[int, Order]:
@@ -148,11 +144,7 @@ def tell(tx: Tx, news: Sequence[tuple[Order, OrderState, str]], *, at_ms: int, n
 
 def _note(tx: Tx, history: Sequence[dict[str, Any]]) -> None:
     # What happened, for people.
-    tx.run(
-        "INSERT INTO order_history (id, order_id, at_ms, before, after, reason) SELECT h.id, h.order_id, h.at_ms, h.before, h.after, h.reason "
-        "FROM {ROWS h(id {INT}, order_id {INT}, at_ms {INT}, before TEXT, after TEXT, reason TEXT)}",
-        h=list(history),
-    )
+    tx.insert("order_history(id {INT}, order_id {INT}, at_ms {INT}, before TEXT, after TEXT, reason TEXT)", history)
 
 
 class LostRace(Exception):

@@ -218,11 +218,9 @@ class Treasury:
         if seen.held.clocked:
             # Live at some time of the look: what our clock says of its end is not what the chain would say. What is only bound cannot pay.
             row = tx.one(
-                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND created_at_ms <= :ended_ms "
-                "AND (state IN ('signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND (state IN ('signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
                 lane_id=lane.id,
                 began_ms=seen.began_ms,
-                ended_ms=seen.ended_ms,
             )
         elif seen.held.slots_used is not None:
             row = tx.one(

@@ -272,13 +272,13 @@ class WatchedDatabase(SqliteDatabase):
             result = super()._write(label, job)
         except Crash as crash:
             if str(crash) == f"{label}:after":  # it died, and its last commit stays
-                self._auditor.judge(self._rows, Tx("sqlite", self._writer.execute))
+                self._auditor.judge(self._rows, Tx("sqlite", self._writer))
             raise
         except BaseException:
             self._rows.clear()
             raise
         rows, self._rows = self._rows, []
-        self._auditor.judge(rows, Tx("sqlite", self._writer.execute))
+        self._auditor.judge(rows, Tx("sqlite", self._writer))
         if not label.startswith("migrate") and self._auditor.doubt(label):
             raise CommitUnknown(label)
         return result

@@ -118,11 +118,9 @@ def record(tx: Tx, outcomes: Sequence[Outcome], *, now_ms: int) -> int:
     )
     ours = {row["id"] for row in held}
     # Every send, for the merchant's questions.
-    tx.run(
-        "INSERT INTO webhook_send (outbox_id, number, at_ms, took_ms, status, result) "
-        "SELECT s.event_id, s.number, s.at_ms, s.took_ms, s.status, s.result "
-        "FROM {ROWS s(event_id {INT}, number {INT}, at_ms {INT}, took_ms {INT}, status {INT}, result TEXT)}",
-        s=[row for row in rows if row["sent"] and row["event_id"] in ours],
+    tx.insert(
+        "webhook_send(outbox_id {INT}, number {INT}, at_ms {INT}, took_ms {INT}, status {INT}, result TEXT)",
+        [{**row, "outbox_id": row["event_id"]} for row in rows if row["sent"] and row["event_id"] in ours],
     )
     return len(ours)
 
