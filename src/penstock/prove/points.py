@@ -31,7 +31,7 @@ _ROAD: Final = (
     Point("intake:unreserved", "order inserted, its reserve not posted"),
     Point("intake:before", "order, reserve and key written, not committed"),
     Point("intake:after", "order committed, no answer yet"),
-    Point("answer:begun", "half of the answer sent"),
+    Point("answer:begun", "the answer is ready, none of it is sent"),
     Point("send.claim:after", "order leased, nothing bound"),
     Point("bind:before", "resource taken, not committed"),
     Point("bind:after", "resource committed, nothing signed"),
