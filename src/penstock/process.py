@@ -165,13 +165,25 @@ async def listen(product: Product, settings: Settings, role: str) -> None:
     product.on_broken = server.leave
     if product.broken is not None:
         server.leave()  # a loop that began before we listen can have ended before
+    # Processes that only answer callers share a port on one machine: start as many as cores are free, and the system spreads the connections.
+    sockets = [_shared(host, int(port), config.backlog)] if role == "api" else None
     try:
-        await server.serve()
+        await server.serve(sockets)
     finally:
         await product.stop()
         log.info("serve.stopped")
     if product.broken is not None:
         raise product.broken
+
+
+def _shared(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket that other processes of the same user may open as well. Raises SettingWrong."""
+    try:
+        return socket.create_server(
+            (host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=backlog, reuse_port=True
+        )
+    except (OSError, ValueError) as error:
+        raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}") from error
 
 
 class _Server(uvicorn.Server):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures.gateway import Gateway, Make, Merchant, ready, token_id, unique
 from tests.fixtures.networks import Chain, fresh_address
-from tests.fixtures.processes import free_port, running
+from tests.fixtures.processes import free_port, running, wait_until
 
 USDT = token_id("USDT", "ETH")
 APP_ID = re.compile(r"[0-9]{33}")
@@ -383,3 +383,24 @@ def test_api_and_worker_may_be_two_processes(ethereum: Chain, new_gateway: Make)
         worker.terminate()
         assert worker.wait(20) == 0, log.read_text()
     api.audit()
+
+
+def test_api_processes_on_one_machine_share_a_port(ethereum: Chain, new_gateway: Make) -> None:
+    """Whoever comes is answered by one of them, and by the other when that one dies."""
+    api = new_gateway(ethereum)
+    if not api.is_postgresql:
+        return  # one process, as the test above has it
+    merchant = api.merchant(USDT="100")
+    api.start("--role", "api")
+    ready(api)
+    log = api.home.with_name("second.log")
+    words = [sys.executable, "-m", "penstock", "serve", "--role", "api"]
+    with running(words, log=log, env=api.env, cwd=api.home.parent) as second:
+        wait_until(lambda: b"serve.started" in log.read_bytes() or None, process=second, log=log, timeout_s=60)
+        names = [unique("shared") for _ in range(40)]
+        for name in names:
+            merchant.accepted(merchant_order_id=name, address=fresh_address(), token_id=USDT, value="2")
+        api.kill()
+        assert len(merchant.info(*names)) == 40
+        second.terminate()
+        assert second.wait(20) == 0, log.read_text()

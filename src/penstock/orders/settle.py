@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -230,7 +230,8 @@ class Settler:
         units = TokenAmount(native, fee).to_coin().units
         entry = ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"])
         cover = covers.retired({**row, "lane_id": attempt.lane_id, "slot": attempt.slot, "token_id": attempt.token_id})
-        changes.sheet.post(replace(entry, covers=cover))
+        changes.sheet.post(entry)
+        changes.sheet.cover({(entry.ref_kind, entry.ref_id, entry.posting_kind): cover})
 
     def _failed(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], txid: str, detail: str) -> None:
         changes.retired.append(attempt.id)
