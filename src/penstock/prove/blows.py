@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.db import migrations
 from penstock.prove.ageing import age
 from penstock.prove.lane import Found
 from penstock.prove.points import Point, chosen, named, points, recovery, visit
 from penstock.prove.premises import BLOCK_MS, Premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import Wire
+from penstock.sql import migrations
 
 REACHED_S: Final = 15.0
 """A life in which its crash point does not come by within this is killed from outside."""
