@@ -48,7 +48,8 @@ from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
 from penstock.rails.lightning.rail import LightningRail
 from penstock.rails.lightning.rail import talk as lightning_talk
-from penstock.rails.rpc import Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import Http, Nodes
 from penstock.rails.tron.rail import TronRail
 from penstock.rails.tron.talk import TronTalk
 from penstock.rails.xrp.rail import XrpRail

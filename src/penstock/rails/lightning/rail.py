@@ -39,7 +39,8 @@ from penstock.rails.lightning.electrum import Electrum
 from penstock.rails.lightning.fates import Memories, Memory
 from penstock.rails.lightning.lnd import Lnd
 from penstock.rails.lightning.talk import LOOK, PURSE, SEND, Fate, LightningTalk, Purse, Sighting
-from penstock.rails.rpc import BadAnswer, Call, Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import BadAnswer, Call, Http, Nodes
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
