@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from penstock.catalog import CatalogError
 from penstock.config import Settings, SettingWrong, load
 from penstock.core.errors import Refused
 from penstock.core.money import MoneyError
 from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
 from penstock.directory import DirectoryError
+from penstock.listing import CatalogError
 from penstock.orders.seat import SeatLost
 from penstock.rates import BadPrice
 from penstock.signer.child import SignerFailed
