@@ -28,6 +28,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -59,8 +60,8 @@ def talk(post: Post, *, chain_id: int, own: str) -> LightningTalk:
     return LightningTalk({"lnd": Lnd(Http(post)), "electrum": Electrum(post)}, chain_id=chain_id, own=own)
 
 
-class LightningRail:
-    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares`.
+class LightningRail(Rail):
+    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares` and `Clocked`.
 
     `own[0]` is the identity of the node that pays. `fee_max` is the most that routing one payment may cost, in millisatoshi; without it the
     catalogue's. Within it the limit is the larger of the parameters `fee_limit_sat` and `fee_limit_ppm` of the amount.
