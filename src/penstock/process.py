@@ -21,7 +21,7 @@ from penstock.core.seal import OrderSeal
 from penstock.db import open_database
 from penstock.http.app import UVICORN
 from penstock.ids import IdSource
-from penstock.rails.rpc import HttpPost
+from penstock.rails.post import HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer import addresses, child
 from penstock.signer.child import SignerChild, SignerFailed

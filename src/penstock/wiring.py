@@ -41,14 +41,15 @@ from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
 from penstock.pump import Pump, begun, every
-from penstock.rails.base import Rail
+from penstock.rails.base import Clocked, Rail
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
 from penstock.rails.lightning.rail import LightningRail
 from penstock.rails.lightning.rail import talk as lightning_talk
-from penstock.rails.rpc import Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import Http, Nodes
 from penstock.rails.tron.rail import TronRail
 from penstock.rails.tron.talk import TronTalk
 from penstock.rails.xrp.rail import XrpRail
@@ -269,7 +270,7 @@ class Product:
             await self._begun("look at the clock", wall.begin)
             self._every(clock.LOOK_S, wall.look)
         for chain, rail in self.rails.items():
-            if isinstance(rail, LightningRail):
+            if isinstance(rail, Clocked):
                 rail.begin_after(await self.treasury.newest_block(chain))
         await self.refresh_prices()
         await self.board.refresh()

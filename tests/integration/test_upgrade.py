@@ -9,11 +9,12 @@ from penstock.core.attempt import AttemptState
 from penstock.core.event import Included, Suspicious
 from penstock.core.intent import SignLater, Standing
 from penstock.core.order import OrderState
-from penstock.db import migrations, open_database
+from penstock.db import open_database
 from penstock.ledger.audit import audit
 from penstock.ledger.report import Report
 from penstock.prove.ageing import age
 from penstock.runtime import SystemRuntime
+from penstock.sql import migrations
 from tests.fixtures.rooms import rooms
 from tests.integration.test_audit import a_day, terms_of
 from tests.integration.test_road import usdt

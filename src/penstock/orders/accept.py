@@ -5,10 +5,9 @@ Nothing here waits for a node, but where a family's recipients have rules on the
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -35,9 +34,6 @@ from penstock.orders.intake import Draft, Intake
 from penstock.rails.base import Destination, InvalidDestination, MemoRequired, NodeUnreachable, OwnAddress, Rail
 
 log = structlog.get_logger()
-
-LOOK_UP_S: Final = 1.5
-"""How long a request waits for the chain's word on its recipient, where a family has such rules."""
 
 
 class Accounts(Protocol):
@@ -214,17 +210,11 @@ class Accept:
 
     async def _look_up(self, rail: Rail, destination: Destination, token: Token) -> None:
         """What the recipient's own rules on the chain say, if its nodes answer in time; else the order waits for the answer. Raises Refused."""
-        look_up: Callable[[Destination, Token], Awaitable[None]] | None = getattr(
-            rail, "look_up", None
-        )  # isinstance with a Protocol is slow
-        if look_up is None:
-            return
         try:
-            async with asyncio.timeout(LOOK_UP_S):
-                await look_up(destination, token)
+            await rail.look_up(destination, token)
         except (InvalidDestination, MemoRequired) as error:
             raise _refusal(error) from error
-        except (TimeoutError, NodeUnreachable):
+        except NodeUnreachable:
             log.info("accept.look_up.unanswered", chain=token.chain)
 
     def _rail(self, token: Token) -> Rail:

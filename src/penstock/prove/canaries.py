@@ -30,8 +30,10 @@ from penstock import logs
 from penstock.config import SettingWrong, load
 from penstock.core.party import Secret
 from penstock.prove.callers.lines import as_headers, conversation, request
+from penstock.prove.installation import free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.program import V1, Merchant, Program, free_port, own_database, program, wait_for
+from penstock.prove.merchant import V1, Merchant
+from penstock.prove.program import Program, program, wait_for
 from penstock.runtime import SystemRuntime
 from penstock.signer.seed import load_seed
 from penstock.vault import Vault, VaultError

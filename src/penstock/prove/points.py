@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from penstock.db import migrations
+from penstock.sql import migrations
 
 Weather = Literal["", "start", "migration", "fork", "spike", "down", "slow"]
 """What makes the program come by: ordinary load, its own start, a start on an older schema, a reorganisation, fees that rise, nodes that are

@@ -22,12 +22,12 @@ from penstock.catalog import Catalog
 from penstock.core.order import TERMINAL, OrderState
 from penstock.prove.customers import CHAINS, CLIENTS, FUNDS, Customer
 from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, History
+from penstock.prove.installation import ProgramFailed, own_database
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.liar import Liar
 from penstock.prove.lies import LIES
 from penstock.prove.lines import lying_proxy
-from penstock.prove.premises import BLOCK_MS, ENTRY, Premises, PremisesFailed, premises
-from penstock.prove.program import own_database
+from penstock.prove.premises import BLOCK_MS, ENTRY, Premises, premises
 
 LANE: Final = "history"
 DATABASES: Final = ("sqlite", "postgresql")
@@ -90,7 +90,7 @@ class Stage:
         if self.dice.random() < 0.5:
             await self.place.start(f"{self.dice.choice(DEATHS)}:{self.dice.randint(1, 8)}")
             self.counts["kills"] += await self.place.dead_within(8)
-        if not self.place.is_alive:
+        if not self.place.is_running:
             await self.place.start()
 
     def lie(self) -> None:
@@ -180,7 +180,7 @@ async def _watch(
             await asyncio.gather(*trading)
             await stage.heal()
             await stage.judge()
-        except PremisesFailed as failed:
+        except ProgramFailed as failed:
             stage.found.append(Found("other", f"the program did not come back: {failed}"))
         return stage.counted(), stage.found
 

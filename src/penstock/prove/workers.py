@@ -18,9 +18,9 @@ from typing import Final
 
 from penstock.db import Tx
 from penstock.prove.crash import FINISH_S, SCHEDULE
+from penstock.prove.installation import ProgramFailed, answers, child, free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.premises import Premises, PremisesFailed, answers, child, free_port, premises
-from penstock.prove.program import own_database
+from penstock.prove.premises import Premises, premises
 from penstock.prove.shop import CHAINS, Shop
 
 LANE: Final = "workers"
@@ -92,14 +92,14 @@ class _Pair:
         return next((worker for worker in self.workers if row.endswith(f":{worker.home}")), None)
 
     async def taken_from(self, worker: _Worker | None) -> _Worker:
-        """Wait until somebody else has the seat. Raises PremisesFailed."""
+        """Wait until somebody else has the seat. Raises ProgramFailed."""
         deadline = time.monotonic() + TAKEN_S
         while time.monotonic() < deadline:
             now = await self.working()
             if now is not None and now is not worker:
                 return now
             await asyncio.sleep(0.2)
-        raise PremisesFailed("nobody took the seat of a worker that is gone")
+        raise ProgramFailed("nobody took the seat of a worker that is gone")
 
     async def round(self, shop: Shop, step: str, following: tuple[str, int]) -> None:
         """The one that works falls asleep, the other works, the first wakes and has to end; then it waits behind the other."""
@@ -162,7 +162,7 @@ async def run(budget: Budget) -> Tried:
             shop = Shop(place, budget.seed)
             try:
                 finished = await _tell(pair, shop, budget, started + budget.seconds)
-            except PremisesFailed as failed:
+            except ProgramFailed as failed:
                 finished = False
                 pair.found.append(Found("other", f"the program did not go on: {failed}"))
             finally:

@@ -164,14 +164,11 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
-class LooksUp(Protocol):
-    """A rail whose recipients have rules of their own on the chain (XRP Ledger: RequireDest), asked while the order is accepted.
+class Clocked(Protocol):
+    """A rail that puts what happened in order by its own clock, because its network has no blocks to do that by."""
 
-    Answers come from memory where it can; the caller bounds the wait. Where nobody answers the order is accepted, and `prepare` asks again.
-    """
-
-    async def look_up(self, destination: Destination, token: Token) -> None:
-        """Raises InvalidDestination, MemoRequired, or NodeUnreachable."""
+    def begin_after(self, moment_ms: int) -> None:
+        """The books know this moment of its clock (Unix milliseconds): later ones follow it, though the wall clock was set back meanwhile."""
         ...
 
 
@@ -204,7 +201,7 @@ class Batches(Protocol):
 
 
 class Rail(Protocol):
-    """One network. Every number a node gives is bounded before it is believed."""
+    """One network. Every number a node gives is bounded before it is believed. Rails inherit from this for `look_up`'s sake."""
 
     @property
     def network(self) -> Network:
@@ -214,6 +211,13 @@ class Rail(Protocol):
     def parse_destination(self, text: str, memo: str) -> Destination:
         """Pure. Raises InvalidDestination or MemoRequired."""
         ...
+
+    async def look_up(self, destination: Destination, token: Token) -> None:
+        """While an order is accepted: what the recipient's own rules on the chain say (XRP Ledger: RequireDest). Nothing, unless a rail says
+        otherwise. From memory where it can be, and never for longer than a caller waits: where nobody answers the order is accepted, and
+        `prepare` asks again. Raises InvalidDestination, MemoRequired or NodeUnreachable.
+        """
+        del destination, token
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """Read only, called in the background. Raises NodeUnreachable."""

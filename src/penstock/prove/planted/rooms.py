@@ -18,7 +18,7 @@ DEAD_ORDERS_MAY_GO_ON: Final = Edit(
 def without(old: str, new: str = "") -> Edit:
     """The schema without the constraint that would have stopped a defect of the code above it."""
     return Edit(
-        "penstock.db:migrations",
+        "penstock.sql:migrations",
         'f.read_text("utf-8")',
         f'(text if {old!r} not in (text := f.read_text("utf-8")) else text.replace({old!r}, {new!r}))',
     )

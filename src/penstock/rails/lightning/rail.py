@@ -28,6 +28,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -39,7 +40,8 @@ from penstock.rails.lightning.electrum import Electrum
 from penstock.rails.lightning.fates import Memories, Memory
 from penstock.rails.lightning.lnd import Lnd
 from penstock.rails.lightning.talk import LOOK, PURSE, SEND, Fate, LightningTalk, Purse, Sighting
-from penstock.rails.rpc import BadAnswer, Call, Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import BadAnswer, Call, Http, Nodes
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -58,8 +60,8 @@ def talk(post: Post, *, chain_id: int, own: str) -> LightningTalk:
     return LightningTalk({"lnd": Lnd(Http(post)), "electrum": Electrum(post)}, chain_id=chain_id, own=own)
 
 
-class LightningRail:
-    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares`.
+class LightningRail(Rail):
+    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares` and `Clocked`.
 
     `own[0]` is the identity of the node that pays. `fee_max` is the most that routing one payment may cost, in millisatoshi; without it the
     catalogue's. Within it the limit is the larger of the parameters `fee_limit_sat` and `fee_limit_ppm` of the amount.
