@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.errors import Refused
-from penstock.core.event import Absent, Dead, FailedOnChain, Final
+from penstock.core.event import Absent, Dead, FailedOnChain, Final, Suspicious
 from penstock.core.intent import Resource
 from penstock.core.snowflake import compose
 from penstock.ledger.audit import audit
@@ -17,6 +17,7 @@ from penstock.orders.timeline import Timelines
 from penstock.rails.base import Holdings, NotEnough, Unpayable
 from tests.fixtures.chain import Road, ScriptedRail
 from tests.fixtures.rooms import USDT, rooms, units
+from tests.integration.test_audit import terms_of
 from tests.integration.test_road import usdt
 
 HOUR_MS = 3_600_000
@@ -241,6 +242,28 @@ def test_what_ended_while_its_bytes_were_on_the_way_to_be_given_is_given_to_nobo
         assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
 
     scenario(migrated_url, Limited, body)
+
+
+def test_a_doubt_about_one_payment_alone_leaves_its_network_at_work_and_calls_for_a_person(migrated_url):
+    """A call to a Lightning node that was lost stopped every other payment. (Seed 117.)"""
+
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Suspicious("nobody knows it", alone=True)
+        await road.follow()
+        order = await road.order("a")
+        assert order["state"] == "quarantined"
+        terms = replace(terms_of(road), now_ms=r.runtime.now_ms())
+        assert [row["halted"] for row in await rows_of(r, "SELECT halted FROM lane")] == [""]
+        assert f"order {order['id']} waits for a person" in " ".join(f.text for f in (await audit(r.database, {}, terms)).warnings)
+        await r.submit_all([usdt(r, road, "b")])
+        road.rail.answer = lambda versions: final(versions) if versions[-1].intent.slot else Suspicious("nobody knows it", alone=True)
+        await road.send()
+        await road.follow()
+        assert (await road.order("b"))["state"] == "succeeded"
+
+    scenario(migrated_url, ScriptedRail, body)
 
 
 def loaded(tx):

@@ -11,7 +11,7 @@ from penstock.core.intent import Payment
 from penstock.rails.base import InvalidDestination, NodeUnreachable, OwnAddress, Unpayable, Verdict
 from penstock.rails.lightning import codec
 from penstock.rails.lightning.fates import QUIET_S, QUIET_UNSURE_S
-from penstock.rails.lightning.rail import LightningRail, talk
+from penstock.rails.lightning.rail import NOT_KNOWN, LightningRail, talk
 from penstock.rails.rpc import Nodes
 from tests.fixtures.lightning_bench import MAIN, OTHER_NODE, REGTEST, NoKey
 from tests.fixtures.lightning_town import Town
@@ -266,7 +266,7 @@ def test_an_order_that_was_never_given_to_the_node_fails_by_itself_once_its_time
     assert town.observe(version) == Absent()
     town.later(600)
     assert isinstance(town.observe(version), FailedOnChain)
-    assert isinstance(town.observe(replace(version, given=True)), Suspicious)
+    assert town.observe(replace(version, given=True)) == Suspicious(NOT_KNOWN, alone=True)
     town.restart()
     assert isinstance(town.observe(version), FailedOnChain)
     town.later(DAY_S)

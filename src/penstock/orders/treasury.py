@@ -216,11 +216,13 @@ class Treasury:
         if seen.held.slots_used is None and self._stamped_ahead(tx, lane):
             return True
         if seen.held.clocked:
-            # Under way now, or ended since by a moment that is later than the look's. What is only bound cannot pay. Moments of the rail only
-            # rise; those of the wall clock, which is stepped, say nothing of what came first.
+            # Under way now, or ended since by a moment that is later than the look's. What is only bound cannot pay, and what is before a person
+            # is not waited for: should it pay after all, a person is to look. Moments of the rail only rise; those of the wall clock, which
+            # is stepped, say nothing of what came first.
             row = tx.one(
-                "SELECT (SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included')) + "
-                "(SELECT COUNT(*) FROM entry WHERE chain = :chain AND block > :block) AS n",
+                "SELECT (SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') AND NOT EXISTS "
+                "(SELECT 1 FROM attempt_order JOIN orders ON orders.id = order_id WHERE attempt_id = attempt.id AND orders.state = 'quarantined')) "
+                "+ (SELECT COUNT(*) FROM entry WHERE chain = :chain AND block > :block) AS n",
                 lane_id=lane.id,
                 chain=lane.chain,
                 block=seen.held.block,

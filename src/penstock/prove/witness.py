@@ -49,7 +49,7 @@ DEATHS: Final = (
 TOLD: Final = (
     "timeout_after_accept", "timeout_before_accept", "reset_after_accept", "reset_mid_body", "http_500_after_accept", "http_503_before_accept",
     "http_429_storm", "truncated_json", "wrong_id", "answer_before", "refused_after_accept", "foreign_hash", "swallowed", "false_absence",
-    "flapping_absence", "head_going_back", "old_nonce", "fee_times_a_million",
+    "flapping_absence", "head_going_back", "stale_head", "old_nonce", "fee_times_a_million",
 )  # fmt: skip
 """What one node of two may do meanwhile; the lane `lying` has them all, and judges what they lead to."""
 

@@ -6,8 +6,9 @@ still on the way to it (`fates`). Treated as unknown: timeouts, errors, an expir
 
 A node pays a hash once by its own records, so the same order is sent again while nobody knows it. Records may be lost, therefore not for ever:
 `send_by_ms` ends it. What was never given to the node by then has failed, for it never will be: that it is given is committed before (`withheld`).
-A hash that was known and is no longer, or was given and is not known after that time, is for a person. A node whose records were replaced by
-older ones shows less in its channels than the books say, and the treasury stops the lane.
+A hash that was given and is not known after that time is for a person, alone: a call that was lost is the likely reason. One that was known and
+is no longer stops the lane. A node whose records were replaced by older ones shows less in its channels than the books say, and the treasury
+stops the lane as well.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ HOLDS_MS: Final = 60_000
 EXPIRY_MARGIN_S: Final = 30
 """An invoice with less than this to run is not begun."""
 TOO_LATE: Final = "its time to be sent is over"
+NOT_KNOWN: Final = "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
 NEVER_GIVEN: Final = "its time to be sent was over before it could be given to the node, and it was not; an invoice of now can be paid"
 
 _PREIMAGE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -354,9 +356,7 @@ class LightningRail:
             is_over = over_ms >= QUIET_UNSURE_S * 1000
             return FailedOnChain(order.payment_hash, self._moment_ms(), 0, NEVER_GIVEN) if is_over else Absent()
         if over_ms >= 0:
-            return Suspicious(
-                "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
-            )
+            return Suspicious(NOT_KNOWN, alone=True)
         return Absent()
 
 
