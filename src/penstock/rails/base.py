@@ -130,12 +130,16 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class VersionView:
-    """A signed transaction as `observe` sees it: own id, own bytes, and the intent it was built from."""
+    """A signed transaction as `observe` sees it: own id, own bytes, and the intent it was built from.
+
+    `given`: nodes may have its bytes. False only where a rail that `Withholds` never had them given, by a record of before the first call.
+    """
 
     number: int
     txid: str
     raw: bytes
     intent: Intent
+    given: bool = True
 
 
 class Verdict(enum.Enum):
@@ -197,6 +201,18 @@ class Batches(Protocol):
     @property
     def window_ms(self) -> int:
         """How long the oldest order waits for company, in milliseconds; 0: not at all."""
+        ...
+
+
+@runtime_checkable
+class Withholds(Protocol):
+    """A rail whose bytes are given for a limited time, after which no absence proves that they were not (Lightning).
+
+    That they are given is therefore committed before the first call, so that what has no such record is known to be with nobody.
+    """
+
+    async def withheld(self, raw: bytes) -> str:
+        """Why `submit` would give these bytes to no node now, "" when it may. Never raises for a node's fault: that is a reason."""
         ...
 
 
