@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -181,6 +182,7 @@ class Product:
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.readiness.waits_for = lambda: self.seat.waits_for
         self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
@@ -189,8 +191,11 @@ class Product:
             targets=world.targets,
             schedule=settings.webhooks.schedule or None,
         )
-        self._pumps: list[Pump] = []
-        self._tasks: list[Any] = []
+        self._deliver = Pump("deliver", self.deliverer, world.runtime, limit=200)
+        self.deliverer.finished = self._deliver.wake
+        self._pumps = [self._deliver]
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._waiting: asyncio.Task[Any] | None = None
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None
@@ -259,42 +264,71 @@ class Product:
         return build_app(ports, limits, self.runtime, calls=calls)
 
     async def start(self, role: str = "all") -> None:
-        """Look once at the networks, then start the tasks and pumps of a role."""
+        """Look once at the networks, then start the tasks and pumps of a role. A worker that finds the seat taken delivers what others
+        decide, and goes on by itself when the seat falls free; whoever else is to work waits for the seat in here.
+        """
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
-        if role != "api":
+        if role == "api":
+            await self._look()
+            self._keep_looking()
+            self._keep(self.intake.run)
+        elif role == "worker" and not await begun("look at the seat", self.seat.take_if_free, self.runtime):
+            self._keep(self._deliver.run)  # its rows have leases of their own, so this needs no seat
+            await self._look()
+            self._keep_looking()
+            self._waiting = self._keep(self._work_in_turn)
+        else:
             await self._begun("take the seat", self.seat.take)
-            self._keep(self.seat.keep)
-            # The seat says that nobody else works here.
-            await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
-            wall = clock.Clock(self.runtime, self.database)
-            await self._begun("look at the clock", wall.begin)
-            self._every(clock.LOOK_S, wall.look)
+            await self._work()
+            self._keep_looking()
+            if role == "all":
+                self._keep(self.intake.run)
+            self._keep_working()
+            self._keep(self._deliver.run)
+
+    async def _work_in_turn(self) -> None:
+        """Behind another worker, until it is gone."""
+        await self._begun("take the seat", self.seat.take)
+        await self._work()
+        self._keep_working()
+
+    async def _look(self) -> None:
         for chain, rail in self.rails.items():
             if isinstance(rail, Clocked):
                 rail.begin_after(await self.treasury.newest_block(chain))
         await self.refresh_prices()
         await self.board.refresh()
-        if role != "api":
-            self.treasury.comparable = self.recovery.comparable
-            # Before the chain is asked what it shows: what is missing here may be in the journal.
-            await self._begun("compare with the signer's journal", self.recovery.compare)
-            await self._begun("look at the treasury", self.treasury.refresh)
-            await self.auditor.first()
+
+    def _keep_looking(self) -> None:
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
         self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)
-        if role != "worker":
-            self._keep(self.intake.run)
-        if role == "api":
-            return
+
+    async def _work(self) -> None:
+        """What is done once, after the seat was taken and before anything is sent."""
+        self._keep(self.seat.keep)
+        # The seat says that nobody else works here.
+        await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
+        self.deliverer.holds_seat = True
+        wall = clock.Clock(self.runtime, self.database)
+        await self._begun("look at the clock", wall.begin)
+        self._every(clock.LOOK_S, wall.look)
+        await self._look()
+        self.treasury.comparable = self.recovery.comparable
+        # Before the chain is asked what it shows: what is missing here may be in the journal.
+        await self._begun("compare with the signer's journal", self.recovery.compare)
+        await self._begun("look at the treasury", self.treasury.refresh)
+        await self.auditor.first()
+
+    def _keep_working(self) -> None:
         self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
         self._every(TURN_S, self.recovery.turn)
         self._keep(self._audit_again)
+        deliver = self._deliver
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)
-        deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
-        self._pumps = [send, follow, deliver]
+        self._pumps += [send, follow]
         self.sender.under_way.finished, self.follower.under_way.finished = send.wake, follow.wake
 
         def committed(external: bool) -> None:  # noqa: FBT001  the hook's only word
@@ -303,7 +337,7 @@ class Product:
                 send.wake()
 
         self.intake.committed = committed
-        self.outbox.queued = self.deliverer.finished = deliver.wake
+        self.outbox.queued = deliver.wake
         self.treasury.refilled = send.wake
 
         def released() -> None:
@@ -318,8 +352,8 @@ class Product:
             deliver.wake()
 
         self.settler.decided = decided
-        for pump in self._pumps:
-            self._keep(pump.run)
+        self._keep(send.run)
+        self._keep(follow.run)
 
     def _take_over(self, tx: Tx) -> None:
         now_ms = self.runtime.now_ms()
@@ -338,13 +372,15 @@ class Product:
     def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
         self._keep(lambda: every(seconds, turn, self.runtime))
 
-    def _keep(self, loop: Callable[[], Any]) -> None:
-        task = self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "loop"))
+    def _keep(self, loop: Callable[[], Any]) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "loop"))
         task.add_done_callback(self._loop_ended)
         self._tasks.append(task)
+        return task
 
-    def _loop_ended(self, task: Any) -> None:
-        if not self._stopping and not task.cancelled():
+    def _loop_ended(self, task: asyncio.Task[Any]) -> None:
+        has_worked = task is self._waiting and not task.cancelled() and task.exception() is None
+        if not self._stopping and not task.cancelled() and not has_worked:
             self.broken = task.exception() or RuntimeError("a loop ended by itself")
             log.error("loop.ended", loop=task.get_name(), error=type(self.broken).__name__, detail=str(self.broken)[:200])
             self.on_broken()
@@ -353,6 +389,9 @@ class Product:
         """Answer every accepted request, finish running batches, end the rest."""
         self._stopping = True
         self.intake.stop()
+        if self._waiting is not None:  # or its turn could come meanwhile, with pumps that nobody stops
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
         for pump in self._pumps:
             await pump.stop()
         for room in (self.sender.under_way, self.follower.under_way):

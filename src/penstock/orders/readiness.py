@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
@@ -32,11 +32,16 @@ class Readiness:
         self._treasury = treasury
         self.signer: Signer | None = None
         """Whose word counts here; none in a process that has nothing signed."""
+        self.waits_for: Callable[[], str] = lambda: ""
+        """Who works while this process waits for its turn."""
 
     async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
         """Why it is not ready (empty: it is), and warnings."""
         not_ready: list[str] = []
         warnings: list[str] = []
+        if holder := self.waits_for():
+            # No reason not to be ready: whoever rolls out a new version waits for that before it ends the one we wait for.
+            warnings.append(f"this worker delivers webhooks and waits for its turn to sign and settle: {holder} does that now")
         try:
             lanes = await self._database.read(lambda tx: tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"))
         except DatabaseUnavailable:

@@ -59,7 +59,12 @@ LANES: Final = (
     Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
-    Lane("workers", "penstock.prove.workers:run", 0.05, "two workers on one database, one asleep past its lease"),
+    Lane(
+        "workers",
+        "penstock.prove.workers:run",
+        0.05,
+        "two API processes and two workers on one database, asleep past their lease or killed",
+    ),
     Lane("history", "penstock.prove.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
     Lane("rollback", "penstock.prove.rollback:run", 0.06, "older copies of database and journal put back, on every network"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),

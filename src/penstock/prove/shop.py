@@ -69,6 +69,8 @@ class Shop:
 
     def __init__(self, place: Premises, seed: int) -> None:
         self.place = place
+        self.urls: Sequence[str] = (place.url,)
+        """Processes that take orders; each time it asks any of them."""
         self.dice = random.Random(seed)
         self.wishes: dict[str, Wish] = {}
         self.found: list[Found] = []
@@ -198,7 +200,7 @@ class Shop:
         wish.asked += 1
         try:
             async with self.place.http.post(
-                f"{self.place.url}{V1}/withdraw",
+                f"{self.dice.choice(self.urls)}{V1}/withdraw",
                 data=body,
                 headers=self._merchant.headers(body),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_S),

@@ -248,7 +248,7 @@ ROOMS: Final = (
                 "lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE",
                 "lease_until_ms = :until_ms, due_at_ms = :until_ms + 1000000000 WHERE",
             ),
-            Edit("penstock.webhooks.outbox:Outbox.take_over", "WHERE lease <> ''", "WHERE lease = 'nobody'"),
+            Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
         ),
         seed=2,
     ),
