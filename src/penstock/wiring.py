@@ -18,14 +18,14 @@ from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
 from penstock.core.money import Network
 from penstock.core.seal import OrderSeal
-from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable, StandbyDatabase, Tx
 from penstock.directory import Directory
 from penstock.http.app import App, build_app
 from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
-from penstock.orders import attempts, auditor, board, clock, treasury
+from penstock.orders import attempts, auditor, board, clock, replica, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
@@ -34,6 +34,7 @@ from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
 from penstock.orders.recovery import TURN_S, Recovery
+from penstock.orders.replica import Replica
 from penstock.orders.seat import Seat, SeatLost
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
@@ -128,7 +129,15 @@ class Product:
     """The wired rooms of one process."""
 
     def __init__(
-        self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer, seal: OrderSeal
+        self,
+        settings: Settings,
+        world: World,
+        database: Database,
+        ids: IdSource,
+        vault: Vault,
+        signer: Signer,
+        seal: OrderSeal,
+        standby: StandbyDatabase | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = world.runtime
@@ -162,7 +171,8 @@ class Product:
             next_ids=self._next_ids,
             seal=seal,
         )
-        self.store = OrderStore(world.runtime, database)
+        self._replica = Replica(database, standby) if standby is not None else None
+        self.store = OrderStore(world.runtime, database, self._replica)
         self.timelines = Timelines(database, self.catalog)
         common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
@@ -180,7 +190,9 @@ class Product:
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
-        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.readiness = Readiness(
+            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, replica=self._replica
+        )
         self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
@@ -285,6 +297,8 @@ class Product:
         self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)
         if role != "worker":
             self._keep(self.intake.run)
+            if self._replica is not None:
+                self._every(replica.LOOK_S, self._replica.look)
         if role == "api":
             return
         self.readiness.signer = self.signer
