@@ -18,7 +18,7 @@ from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
 from penstock.core.money import Network
 from penstock.core.seal import OrderSeal
-from penstock.db import CommitUnknown, Database, DatabaseUnavailable, StandbyDatabase, Tx
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
 from penstock.directory import Directory
 from penstock.http.app import App, build_app
 from penstock.http.ports import Limits, Ports
@@ -137,7 +137,7 @@ class Product:
         vault: Vault,
         signer: Signer,
         seal: OrderSeal,
-        standby: StandbyDatabase | None = None,
+        past: Replica | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = world.runtime
@@ -156,23 +156,17 @@ class Product:
         self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
-        policy = Policy(
-            minimum=self._minimum,
-            maximum=of_coins(self.catalog, settings.policy.maximum, "policy.maximum"),
-            deny_addresses=frozenset(settings.policy.deny_addresses) | frozenset(a.lower() for a in settings.policy.deny_addresses),
-            withdrawals=settings.policy.withdrawals,
-        )
         self.accept = Accept(
             catalog=self.catalog,
             board=self.board,
             accounts=self.directory,
             intake=self.intake,
-            policy=policy,
+            policy=self._policy(),
             next_ids=self._next_ids,
             seal=seal,
         )
-        self._replica = Replica(database, standby) if standby is not None else None
-        self.store = OrderStore(world.runtime, database, self._replica)
+        self._replica = past
+        self.store = OrderStore(world.runtime, database, past)
         self.timelines = Timelines(database, self.catalog)
         common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
@@ -191,7 +185,7 @@ class Product:
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(
-            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, replica=self._replica
+            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, replica=past
         )
         self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
@@ -206,6 +200,15 @@ class Product:
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None
+
+    def _policy(self) -> Policy:
+        wanted = self.settings.policy
+        return Policy(
+            minimum=self._minimum,
+            maximum=of_coins(self.catalog, wanted.maximum, "policy.maximum"),
+            deny_addresses=frozenset(wanted.deny_addresses) | frozenset(address.lower() for address in wanted.deny_addresses),
+            withdrawals=wanted.withdrawals,
+        )
 
     def book(self, room: str) -> Book:
         """A committer of its own for each room of each process, so that no chain has two writers."""

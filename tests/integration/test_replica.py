@@ -298,7 +298,7 @@ def test_what_is_no_standby_of_this_database_is_never_asked(urls):
 
 @pytest.mark.parametrize("there", [{"wal_bytes": 101}, {"timeline": 2}])
 def test_a_standby_of_a_past_that_was_put_back_is_never_asked(there):
-    here = {"system": 1, "name": "penstock", "timeline": 1, "wal_bytes": 100, "is_standby": False}
+    here = {"system": 1, "number": 5, "timeline": 1, "wal_bytes": 100, "is_standby": False}
     assert replica._stranger(here, {**here, "is_standby": True}) == ""
     assert "another past" in replica._stranger(here, {**here, "is_standby": True, **there})
 

@@ -76,7 +76,8 @@ class Replica:
 def _place(tx: Tx) -> Row:
     # Which server this is, on which course of its history, and how far: what it wrote, or what it has replayed.
     row = tx.one(
-        "SELECT current_database() AS name, pg_is_in_recovery() AS is_standby, "
+        "SELECT pg_is_in_recovery() AS is_standby, "
+        "CAST((SELECT oid FROM pg_database WHERE datname = current_database()) AS BIGINT) AS number, "  # another one once it was made anew
         "(SELECT system_identifier FROM pg_control_system()) AS system, (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline, "
         "CAST((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) - '0/0' AS BIGINT) AS wal_bytes"
     )
@@ -89,7 +90,7 @@ def _stranger(here: Row, there: Row) -> str:
     """Why the standby is not ours, "" where it is."""
     if not there["is_standby"]:
         return "it is no standby: it takes writes of its own"
-    if (there["system"], there["name"]) != (here["system"], here["name"]):
+    if (there["system"], there["number"]) != (here["system"], here["number"]):
         return "it is a standby of another database"
     if there["timeline"] != here["timeline"] or there["wal_bytes"] > here["wal_bytes"]:
         return "it follows another past than the database's, which was restored or promoted since: make the standby anew"
