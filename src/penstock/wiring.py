@@ -156,19 +156,14 @@ class Product:
         self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
-        self.accept = Accept(
-            catalog=self.catalog,
-            board=self.board,
-            accounts=self.directory,
-            intake=self.intake,
-            policy=self._policy(),
-            next_ids=self._next_ids,
-            seal=seal,
-        )
+        kinds: dict[str, Any] = {"catalog": self.catalog, "next_ids": self._next_ids}
+        policy = _policy(settings, self.catalog, self._minimum)
+        self.accept = Accept(**kinds, board=self.board, accounts=self.directory, intake=self.intake, policy=policy, seal=seal)
         self._replica = past
         self.store = OrderStore(world.runtime, database, past)
         self.timelines = Timelines(database, self.catalog)
-        common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
+        stored: dict[str, Any] = {"runtime": world.runtime, "database": database}
+        common = kinds | stored
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
         self.sender = Sender(
             **common,
@@ -184,10 +179,8 @@ class Product:
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
-        self.readiness = Readiness(
-            runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury, replica=past
-        )
-        self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
+        self.readiness = Readiness(**stored, board=self.board, prices=self.prices, treasury=self.treasury, replica=past)
+        self.auditor = Auditor(**stored, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -200,15 +193,6 @@ class Product:
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None
-
-    def _policy(self) -> Policy:
-        wanted = self.settings.policy
-        return Policy(
-            minimum=self._minimum,
-            maximum=of_coins(self.catalog, wanted.maximum, "policy.maximum"),
-            deny_addresses=frozenset(wanted.deny_addresses) | frozenset(address.lower() for address in wanted.deny_addresses),
-            withdrawals=wanted.withdrawals,
-        )
 
     def book(self, room: str) -> Book:
         """A committer of its own for each room of each process, so that no chain has two writers."""
@@ -400,6 +384,16 @@ class Product:
         """Ask the HTTP source once, where there is one."""
         if self._price_source is not None:
             await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
+
+
+def _policy(settings: Settings, catalog: Catalog, minimum: Mapping[str, str]) -> Policy:
+    wanted = settings.policy
+    return Policy(
+        minimum=minimum,
+        maximum=of_coins(catalog, wanted.maximum, "policy.maximum"),
+        deny_addresses=frozenset(wanted.deny_addresses) | frozenset(address.lower() for address in wanted.deny_addresses),
+        withdrawals=wanted.withdrawals,
+    )
 
 
 def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSource | None]:
