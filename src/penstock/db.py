@@ -9,13 +9,18 @@ A job may run more than once, so it touches nothing but its transaction.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import re
+import socket
 import sqlite3
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -318,18 +323,24 @@ class PostgresDatabase(Database):
 
     dialect = "postgresql"
     _width = _POSTGRES_CONNECTIONS
+    _wire: Mapping[str, str] = _WIRE
 
     def __init__(self, runtime: Runtime, url: str) -> None:
         super().__init__(runtime)
         self._lane = f"postgresql-{id(self):x}"
         self._url = url
         self._idle: queue.SimpleQueue[psycopg.Connection[Row]] = queue.SimpleQueue()
+        self._connections: weakref.WeakSet[psycopg.Connection[Row]] = weakref.WeakSet()
+
+    def greet(self) -> None:
+        """Connect once, so that a wrong address or setting is known before anything begins. Raises as `open_database`."""
         self._release(self._connect())
 
     def _connect(self) -> psycopg.Connection[Row]:
         try:
-            wanted = _WIRE | conninfo_to_dict(self._url)
+            wanted = {**self._wire, **conninfo_to_dict(self._url)}
             connection = psycopg.connect(**wanted, autocommit=True, row_factory=_plain_rows)  # type: ignore[arg-type]
+            self._connections.add(connection)
             for name, value in _SESSION.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except psycopg.OperationalError as error:
@@ -421,10 +432,28 @@ class PostgresDatabase(Database):
             self._idle.get().close()
 
 
+class StandbyDatabase(PostgresDatabase):
+    """A hot standby of PostgreSQL, only ever read. It connects when it is first asked, and never keeps a caller who gave up waiting."""
+
+    _wire = MappingProxyType({**_WIRE, "connect_timeout": "2", "tcp_user_timeout": "2000"})
+
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        del job
+        raise InvariantBroken(f"{label}: a standby is not written to")
+
+    def give_up(self) -> None:
+        """Break every connection: nobody waits any longer for a server that has not answered."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)  # not close(): a thread may be reading from it at this moment
+
+
 def open_database(runtime: Runtime, url: str) -> Database:
     """`sqlite:///path` or a PostgreSQL URL. Raises DatabaseRefused or DatabaseUnavailable."""
     if url.startswith("sqlite:///"):
         return SqliteDatabase(runtime, Path(url.removeprefix("sqlite:///")))
     if url.startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(runtime, url)
+        database = PostgresDatabase(runtime, url)
+        database.greet()
+        return database
     raise DatabaseRefused("a database URL begins with sqlite:/// or postgresql://")

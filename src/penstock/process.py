@@ -18,9 +18,10 @@ import uvicorn
 
 from penstock.config import Settings, SettingWrong, child_environment
 from penstock.core.seal import OrderSeal
-from penstock.db import open_database
+from penstock.db import StandbyDatabase, open_database
 from penstock.http.app import UVICORN
 from penstock.ids import IdSource
+from penstock.orders.replica import Replica
 from penstock.rails.post import HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer import addresses, child
@@ -90,7 +91,12 @@ async def opened(
         stack.push_async_callback(targets.close)
         allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
         remote = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings), runtime)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal)
+        past = None
+        if settings.database.replica_url:
+            standby = StandbyDatabase(runtime, settings.database.replica_url)
+            stack.push_async_callback(standby.close)
+            past = Replica(database, standby)
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal, past)
         await product.connect()
         await signer_up()
         yield product

@@ -26,7 +26,7 @@ from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
-from penstock.orders import attempts, auditor, board, clock, treasury
+from penstock.orders import attempts, auditor, board, clock, replica, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
@@ -35,6 +35,7 @@ from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
 from penstock.orders.recovery import TURN_S, Recovery
+from penstock.orders.replica import Replica
 from penstock.orders.seat import Seat, SeatLost
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
@@ -129,7 +130,15 @@ class Product:
     """The wired rooms of one process."""
 
     def __init__(
-        self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer, seal: OrderSeal
+        self,
+        settings: Settings,
+        world: World,
+        database: Database,
+        ids: IdSource,
+        vault: Vault,
+        signer: Signer,
+        seal: OrderSeal,
+        past: Replica | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = world.runtime
@@ -148,24 +157,14 @@ class Product:
         self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
-        policy = Policy(
-            minimum=self._minimum,
-            maximum=of_coins(self.catalog, settings.policy.maximum, "policy.maximum"),
-            deny_addresses=frozenset(settings.policy.deny_addresses) | frozenset(a.lower() for a in settings.policy.deny_addresses),
-            withdrawals=settings.policy.withdrawals,
-        )
-        self.accept = Accept(
-            catalog=self.catalog,
-            board=self.board,
-            accounts=self.directory,
-            intake=self.intake,
-            policy=policy,
-            next_ids=self._next_ids,
-            seal=seal,
-        )
-        self.store = OrderStore(world.runtime, database)
+        kinds: dict[str, Any] = {"catalog": self.catalog, "next_ids": self._next_ids}
+        policy = _policy(settings, self.catalog, self._minimum)
+        self.accept = Accept(**kinds, board=self.board, accounts=self.directory, intake=self.intake, policy=policy, seal=seal)
+        self._replica = past
+        self.store = OrderStore(world.runtime, database, past)
         self.timelines = Timelines(database, self.catalog)
-        common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
+        stored: dict[str, Any] = {"runtime": world.runtime, "database": database}
+        common = kinds | stored
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
         self.sender = Sender(
             **common,
@@ -181,9 +180,9 @@ class Product:
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
-        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
+        self.readiness = Readiness(**stored, board=self.board, prices=self.prices, treasury=self.treasury, replica=past)
         self.readiness.waits_for = lambda: self.seat.waits_for
-        self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
+        self.auditor = Auditor(**stored, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -271,7 +270,7 @@ class Product:
         if role == "api":
             await self._look()
             self._keep_looking()
-            self._keep(self.intake.run)
+            self._keep_answering()
         elif role == "worker" and not await begun("look at the seat", self.seat.take_if_free, self.runtime):
             self._keep(self._deliver.run)  # its rows have leases of their own, so this needs no seat
             await self._look()
@@ -282,7 +281,7 @@ class Product:
             await self._work()
             self._keep_looking()
             if role == "all":
-                self._keep(self.intake.run)
+                self._keep_answering()
             self._keep_working()
             self._keep(self._deliver.run)
 
@@ -298,6 +297,11 @@ class Product:
                 rail.begin_after(await self.treasury.newest_block(chain))
         await self.refresh_prices()
         await self.board.refresh()
+
+    def _keep_answering(self) -> None:
+        self._keep(self.intake.run)
+        if self._replica is not None:
+            self._every(replica.LOOK_S, self._replica.look)
 
     def _keep_looking(self) -> None:
         self._every(directory.REFRESH_S, self.directory.refresh)
@@ -422,6 +426,16 @@ class Product:
         """Ask the HTTP source once, where there is one."""
         if self._price_source is not None:
             await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
+
+
+def _policy(settings: Settings, catalog: Catalog, minimum: Mapping[str, str]) -> Policy:
+    wanted = settings.policy
+    return Policy(
+        minimum=minimum,
+        maximum=of_coins(catalog, wanted.maximum, "policy.maximum"),
+        deny_addresses=frozenset(wanted.deny_addresses) | frozenset(address.lower() for address in wanted.deny_addresses),
+        withdrawals=wanted.withdrawals,
+    )
 
 
 def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSource | None]:
