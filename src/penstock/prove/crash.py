@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from penstock.prove.blows import Blow, Calm, Kill, KillAt, Scene, plan
+from penstock.prove.blows import Blow, Calm, Kill, KillAt, Scene
 from penstock.prove.installation import ProgramFailed
 from penstock.prove.lane import Budget, Found, Tried
+from penstock.prove.plan import plan
 from penstock.prove.premises import premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import wired
