@@ -30,36 +30,40 @@ AGES: Final = (2, 4, 5)
 
 
 def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
-    """Size 1: three labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
-
-    Consecutive seeds choose consecutive labels.
+    """Size 1: three labels, a random kill, a recovery that dies, and one other thing; consecutive seeds choose consecutive labels. Larger: every
+    label, `size - 1` times, and everything, in an order drawn from the seed: time may end anywhere. A schema is made once, and first.
     """
     dice = random.Random(seed)
     everything = _others(database, restarts=restarts)
     if size <= 1:
-        labels = chosen(database, seed, 3)
-        others = [everything[seed % len(everything)]]
-        found = _kills(labels, dice, rounds=1) + _recovery(database, dice, 2) + [Kill()] + others
-    else:
-        rounds = size - 1
-        found = _kills(points(database), dice, rounds=rounds) + _recovery(database, dice, 4) * rounds
-        found += [Kill() for _ in range(3 * rounds)] + everything * rounds
+        found = [blow for point in chosen(database, seed, 3) for blow in _kill(point, dice)]
+        return _only([*found, *_recovery(database, dice, 2), Kill(), everything[seed % len(everything)]], only)
+    births = [point for point in points(database) if point.weather == "migration"]
+    others = [point for point in points(database) if point not in births]
+    found = [blow for point in births for blow in _kill(point, dice)]
     if only:
-        found = [blow for blow in (*_kills(points(database), dice, rounds=1), Kill(), *everything) if blow.name in only]
+        return _only([*found, *(blow for point in others for blow in _kill(point, dice)), Kill(), *everything], only)
+    for _ in range(size - 1):
+        turn: list[list[Blow]] = [_kill(point, dice) for point in others]
+        turn.append(_recovery(database, dice, 4))
+        turn += [[blow] for blow in (Kill(), Kill(), Kill(), *everything)]
+        dice.shuffle(turn)
+        found += [blow for together in turn for blow in together]
     return found
 
 
-def _kills(labels: Sequence[Point], dice: random.Random, *, rounds: int) -> list[Blow]:
-    found: list[Blow] = []
-    for point in list(labels) * rounds:
-        if point.after:
-            found.append(KillAt(named(point.after, point.database or "sqlite"), 1, again=True))
-        found.append(KillAt(point, visit(point, dice)))
-    return found
+def _only(blows: Sequence[Blow], names: Sequence[str]) -> list[Blow]:
+    return [blow for blow in blows if not names or blow.name in names]
+
+
+def _kill(point: Point, dice: random.Random) -> list[Blow]:
+    """At a label, after the death that a start needs to come by it."""
+    before = [KillAt(named(point.after, point.database or "sqlite"), 1, again=True)] if point.after else []
+    return [*before, KillAt(point, visit(point, dice))]
 
 
 def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
-    return [KillAt(point, 1, again=True) for point in recovery(database, dice, depth)] + [Kill()]
+    return [*(KillAt(point, 1, again=True) for point in recovery(database, dice, depth)), Kill()]
 
 
 def _others(database: str, *, restarts: bool) -> list[Blow]:

@@ -25,7 +25,7 @@ from penstock.sql import amount_columns, refusals
 
 TAMPERINGS: Final = 1_000
 """At size 1 on each database; fewer where the seconds are over."""
-LEAST: Final = 100
+LEAST: Final = 40
 """On each database, however little time there is."""
 
 _ALL: Final = frozenset({"*"})
