@@ -94,6 +94,13 @@ def _refusal(verb: str, table: str, dialect: str) -> str:
     return f"{trigger} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
 
 
+def refusals(dialect: str) -> dict[str, str]:
+    """The triggers by which the database refuses to edit rows: how each is made, by its name."""
+    wanted = [match for _, _, text in migrations() for match in _REFUSE.findall(text)]
+    made = {f"append_only_{table}_{verb.lower()}": _refusal(verb, table, dialect) for verb, table in wanted}
+    return {name: statement for name, statement in made.items() if statement.startswith("CREATE")}
+
+
 @lru_cache(maxsize=256)
 def sqlite_insert(into: str) -> tuple[str, list[tuple[str, bool]]]:
     """The statement, and its columns with whether they hold amounts."""

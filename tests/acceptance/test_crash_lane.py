@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 import penstock
-from penstock.prove import crash, points
+from penstock.prove import crash, plan, points
+from penstock.prove.blows import KillAt
 from penstock.prove.lane import Budget
 from tests.fixtures.databases import fresh_database, postgres_server
 from tests.fixtures.gateway import Make, token_id, unique
@@ -41,6 +42,19 @@ def test_consecutive_seeds_come_by_every_label(database):
     every = {point.label for point in points.points(database)}
     seen = {point.label for seed in range(100, 100 + len(every) // 3 + 1) for point in points.chosen(database, seed, 3)}
     assert seen == every
+
+
+@pytest.mark.parametrize("database", crash.DATABASES)
+def test_a_schema_is_made_once_and_first_however_many_rounds_there_are(database):
+    """From the second round on its labels were waited for in vain, the life in which they never came was left behind, and each one after it
+    was refused the home, which counted as a kill: at the size of `penstock prove` nothing was killed at all. (A run of ten minutes.)
+    """
+    blows = plan.plan(database, 5, 10, restarts=True)
+    schema = [point.label for point in points.points(database) if point.weather == "migration"]
+    assert [blow.point.label for blow in blows[: len(schema)]] == schema
+    others = [blow for blow in blows[len(schema) :] if isinstance(blow, KillAt)]
+    assert not [blow for blow in others if blow.point.label in schema]
+    assert {blow.point.label for blow in others} == {point.label for point in points.points(database)} - set(schema)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 10])

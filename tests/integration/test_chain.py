@@ -9,7 +9,7 @@ from penstock.orders import attempts
 from penstock.prove.lane import Budget
 from penstock.prove.tamper import LEAST, as_an_intruder, run
 from tests.fixtures.rooms import Rooms, rooms
-from tests.integration.test_audit import a_day, terms_of
+from tests.integration.test_audit import a_day, of_rows, terms_of
 from tests.integration.test_auditor import made, touch
 
 
@@ -47,7 +47,7 @@ async def texts_after(r, road, *statements, head=""):
         as_an_intruder(tx)
         for sql in statements:
             tx.run(sql)
-        raise Undo([f.text for f in recompute(tx, terms_of(road), wanted_head=head).findings if f.invariant == "I15"])
+        raise Undo([f.text for f in of_rows(recompute(tx, terms_of(road), wanted_head=head)) if f.invariant == "I15"])
 
     try:
         await r.database.write("tamper", job)

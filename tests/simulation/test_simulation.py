@@ -17,6 +17,7 @@ LABELS = [
         "send.claim",
         "bind",
         "sign",
+        "give",
         "sent",
         "follow.claim",
         "settle",
@@ -68,6 +69,20 @@ def test_a_history_can_be_read():
 @pytest.mark.parametrize("label", ["bind:after", "signer:journaled", "submit:after", "settle:before", "follow.claim:after"])
 def test_it_dies_where_it_is_told(label):
     assert label in simulation.run(3, networks=("ETH",), label=label).crashes
+
+
+@pytest.mark.parametrize(
+    ("seed", "what"),
+    [
+        (20261167, "a life that began while the clock was off never gave a short invoice to the node, and nothing ended it"),
+        (117, "a call to the node was lost, and the doubt about one payment stopped all others"),
+        (25, "the clock was stepped back before the treasury looked, and payments of before seemed to have left without us"),
+        (59, "the clock was stepped back while the treasury looked"),
+    ],
+)
+def test_no_clock_and_no_lost_call_stops_lightning(seed, what):
+    """Each was a lane that stood until a person came."""
+    assert simulation.run(seed, networks=() if seed > 1_000 else ("LIGHTNING",)).orders > 0, what
 
 
 def test_a_clock_that_was_set_back_while_nobody_ran_stops_no_lightning(tmp_path):

@@ -15,7 +15,7 @@ from penstock.core import ledger
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import TERMINAL
 from penstock.db import Database, Row, Tx
-from penstock.ledger import chain, facts, late, rules
+from penstock.ledger import chain, facts, guards, late, rules
 from penstock.ledger.book import GENESIS
 from penstock.ledger.checkpoint import Checkpoint
 from penstock.ledger.facts import Head
@@ -122,6 +122,7 @@ def recompute(tx: Tx, terms: Terms, said: Said | None = None, wanted_head: str =
     if said is not None:
         said.compare(tx, report)
     late.check_halted(tx, report)
+    guards.check(tx, report)
     report.counts = {"orders": reading.orders, "entries": reading.entries, "postings": reading.postings, "committers": len(reading.heads)}
     for (account, coin_id), units in sorted(house.items()):
         report.balances.setdefault(account, {})[terms.symbols.get(coin_id, coin_id)] = plain(units, LEDGER_DECIMALS)
@@ -145,6 +146,7 @@ def look_again(tx: Tx, terms: Terms) -> tuple[Report, Checkpoint]:
     stored = kept.balances_to_check(tx, after)  # adds to the sums that the next line copies
     rules.check_balances(reading.report, stored, dict(after.holders), terms)
     reading.check_house(tx, after.house)
+    guards.check(tx, reading.report)
     reading.report.counts = {"orders": reading.orders, "entries": reading.entries, "postings": reading.postings}
     reading.report.close()
     return reading.report, after

@@ -1,4 +1,4 @@
-"""What falls on the program while it works, and in which order: kills, and a world that goes away for a while."""
+"""What falls on the program while it works: kills, and a world that goes away for a while."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.core.errors import Refused
 from penstock.prove.ageing import age
 from penstock.prove.lane import Found
-from penstock.prove.points import Point, chosen, named, points, recovery, visit
+from penstock.prove.points import Point, named
 from penstock.prove.premises import BLOCK_MS, Premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import Wire
+from penstock.signer.journal import FILE
+from penstock.signer.place import folder_of
 from penstock.sql import migrations
 
 REACHED_S: Final = 15.0
@@ -28,13 +31,10 @@ MOVES_S: Final = 40.0
 GATHER_S: Final = 1.5
 FALLING_S: Final = 5.0
 """A price of eight times the usual falls by an eighth a block."""
-HOUR_MS: Final = 3_600_000
 LEAVING: Final = tuple(
     named(label, "sqlite") for label in ("intake:after", "bind:after", "signer:journaled", "sign:after", "submit:after", "settle:booked")
 )
 """Deaths that leave orders and attempts in different states."""
-AGES: Final = (2, 4, 5)
-"""Schemas of before that the lane goes back to. In the first of all orders had no seal: what was not signed then waits for a person."""
 LEASE_S: Final = 9.0
 """Longer than orders and attempts are leased."""
 
@@ -381,56 +381,29 @@ class EmptyWallet(Blow):
         return held
 
 
-def plan(database: str, seed: int, size: int, *, restarts: bool, only: Sequence[str] = ()) -> list[Blow]:
-    """Size 1: three labels, a random kill, a recovery that dies, and one other thing. Larger: every label, `size - 1` times, and everything.
+@dataclass(frozen=True, slots=True)
+class LoseJournal(Blow):
+    """The signer's journal is gone for good, a person says so, and the start that teaches it again dies in the middle, twice."""
 
-    Consecutive seeds choose consecutive labels.
-    """
-    dice = random.Random(seed)
-    everything = _others(database, restarts=restarts)
-    if size <= 1:
-        labels = chosen(database, seed, 3)
-        others = [everything[seed % len(everything)]]
-        found = _kills(labels, dice, rounds=1) + _recovery(database, dice, 2) + [Kill()] + others
-    else:
-        rounds = size - 1
-        found = _kills(points(database), dice, rounds=rounds) + _recovery(database, dice, 4) * rounds
-        found += [Kill() for _ in range(3 * rounds)] + everything * rounds
-    if only:
-        found = [blow for blow in (*_kills(points(database), dice, rounds=1), Kill(), *everything) if blow.name in only]
-    return found
+    name: str = "signer's journal lost, relearning killed"
 
+    async def fall(self, scene: Scene) -> bool:
+        """Before and after the tables forget what the journal knew."""
+        scene.place.signal(signal.SIGKILL)
+        await scene.place.dead_within(REACHED_S)
+        (folder_of(scene.place.settings) / FILE).unlink()
+        await scene.place.start("recovery.relearn:before:1")
+        fell = await self._allow(scene) and await scene.place.dead_within(REACHED_S)
+        await scene.place.start("recovery.relearn:after:1")
+        return await scene.place.dead_within(REACHED_S) and fell
 
-def _kills(labels: Sequence[Point], dice: random.Random, *, rounds: int) -> list[Blow]:
-    found: list[Blow] = []
-    for point in list(labels) * rounds:
-        if point.after:
-            found.append(KillAt(named(point.after, point.database or "sqlite"), 1, again=True))
-        found.append(KillAt(point, visit(point, dice)))
-    return found
-
-
-def _recovery(database: str, dice: random.Random, depth: int) -> list[Blow]:
-    return [KillAt(point, 1, again=True) for point in recovery(database, dice, depth)] + [Kill()]
-
-
-def _others(database: str, *, restarts: bool) -> list[Blow]:
-    found: list[Blow] = [
-        KillSigner(),
-        KillSignerAt(1),
-        KillSignerAt(2),
-        *(Upgrade(number) for number in AGES),
-        EmptyWallet(),
-        NodesDown(),
-        ClockSteps("clock an hour ahead", HOUR_MS),
-        ClockSteps("clock an hour behind", -HOUR_MS),
-        Sleepwalk(),
-        FullDisk("disk full to the last byte", 0),
-    ]
-    if database == "sqlite":
-        found.append(FullDisk("disk nearly full", 20_000))
-    else:
-        found.append(LoseCommits())
-        if restarts:
-            found.append(RestartDatabase())
-    return found
+    async def _allow(self, scene: Scene) -> bool:
+        """As soon as networks wait for it; refused before."""
+        deadline = time.monotonic() + 2 * REACHED_S
+        while time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            with contextlib.suppress(Refused):
+                async with scene.place.commands() as commands:
+                    await commands.relearn("the disk of the signer is gone")
+                return True
+        return False

@@ -17,15 +17,20 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from penstock.prove.blows import Blow, Calm, Kill, KillAt, Scene, plan
+from penstock.prove.blows import Blow, Calm, Kill, KillAt, Scene
 from penstock.prove.installation import ProgramFailed
 from penstock.prove.lane import Budget, Found, Tried
+from penstock.prove.plan import plan
 from penstock.prove.premises import premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import wired
 
 LANE: Final = "crash"
 DATABASES: Final = ("sqlite", "postgresql")
+BIRTHS_MIN: Final = 2
+BIRTHS_SHARE: Final = 0.2
+BIRTH_S: Final = 3.0
+"""The first starts of all may take that share of the time, at so many seconds each; which of them is drawn."""
 FINISH_S: Final = 90.0
 """In good weather every order is over within this, leases of the dead included."""
 BETWEEN: Final = 6
@@ -119,7 +124,8 @@ async def _live(scene: Scene, story: _Story, blows: Sequence[Blow], deadline: fl
     """Born, then blow after blow while there is time. What every start passes is killed at the first start already: there is no schema yet."""
     place, shop = scene.place, scene.shop
     births = [blow for blow in blows if isinstance(blow, KillAt) and blow.point.weather == "migration"]
-    for blow in births:
+    count = max(BIRTHS_MIN, int((deadline - time.monotonic()) * BIRTHS_SHARE / BIRTH_S))
+    for blow in sorted(scene.dice.sample(births, min(count, len(births))), key=births.index):
         await place.start(blow.at)
         _count(story.row(blow), fell=await place.dead_within(30), orders=0)
     await place.start()
@@ -128,7 +134,7 @@ async def _live(scene: Scene, story: _Story, blows: Sequence[Blow], deadline: fl
     trading = asyncio.create_task(shop.trade())
     try:
         await Calm("", until_events=2).fall(scene)
-        for later in (blow for blow in blows if blow not in births):
+        for later in [blow for blow in blows if blow not in births]:
             if time.monotonic() > deadline - 25:  # what is open has to finish
                 break
             say(f"{story.database}: {later.name}")

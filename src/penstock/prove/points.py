@@ -38,6 +38,8 @@ _ROAD: Final = (
     Point("signer:journaled", "the signer's answer has come, nothing of it is stored"),
     Point("sign:before", "bytes written, not committed"),
     Point("sign:after", "bytes stored, no node has the first of them"),
+    Point("give:before", "bytes for a Lightning node about to be given, not committed"),
+    Point("give:after", "bytes for a Lightning node known to be given, and not given yet"),
     Point("flight:submit", "bytes on their way to a node"),
     Point("submit:after", "the node has answered, its answer not recorded"),
     Point("sent:before", "the answer written, not committed"),

@@ -46,7 +46,11 @@ class Premises(Installation):
         turned.replace(self.clock)
 
     async def start(self, at: str = "", *, signer_at: str = "") -> None:
-        """The next life, which ends by itself at `at` (LABEL:N); its signer's lives end at `signer_at`."""
+        """The next life, which ends by itself at `at` (LABEL:N); its signer's lives end at `signer_at`. One that still lives is ended first: it
+        would keep the home from the next one and answer in its place.
+        """
+        self.signal(signal.SIGKILL)
+        await self._ended_within(PATIENCE_S)
         self.lives += 1
         words = [*self.entry, "--clock", str(self.clock), *(["--at", at] if at else [])]
         words += [*(["--signer-at", signer_at] if signer_at else []), "serve"]
@@ -91,7 +95,11 @@ class Premises(Installation):
         return [int(pid) for pid in text.split()]
 
     async def dead_within(self, seconds: float) -> bool:
-        """Wait for its end; False when it is still there."""
+        """Wait for its end; False when it is still there, or has ended in another way than by SIGKILL."""
+        ended = await self._ended_within(seconds)
+        return ended and (self.process is None or self.process.returncode == -signal.SIGKILL)
+
+    async def _ended_within(self, seconds: float) -> bool:
         if self.process is None:
             return True
         try:
@@ -107,7 +115,7 @@ class Premises(Installation):
             return 0
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
-        if not await self.dead_within(PATIENCE_S):
+        if not await self._ended_within(PATIENCE_S):
             self.signal(signal.SIGKILL)
             await self.process.wait()
             raise ProgramFailed("SIGTERM did not end it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -303,7 +304,7 @@ async def control(course: Course) -> None:
 
 
 async def run(budget: Budget) -> Tried:
-    """Every race `size` times on each database, while there is time."""
+    """Every race `size` times on each database, while there is time: at size 1 each once, else at least one of them."""
     started, counts = time.monotonic(), Counter[str]()
     kinds = ["sqlite", *(["postgresql"] if budget.postgresql else [])]
     with files(4 * BURST):
@@ -315,10 +316,12 @@ async def run(budget: Budget) -> Tried:
 async def _on(kind: str, budget: Budget, counts: Counter[str], ends_at: float) -> list[Found]:
     async with _course(budget, kind, counts) as course:
         await control(course)
-        for turn in range(budget.size):
-            for race in RACES if turn == 0 or time.monotonic() < ends_at else ():
-                await race(course)
-                counts["races"] += 1
+        order = random.Random(budget.seed).sample(RACES, len(RACES))  # time may be over before each has had its turn
+        for number, race in enumerate(order * budget.size):
+            if time.monotonic() > ends_at and number >= (len(RACES) if budget.size == 1 else 1):
+                break
+            await race(course)
+            counts["races"] += 1
             budget.say(f"races on {kind}: {counts['races']} so far, {len(course.found)} found")
         await cancellations_meet_payments(course)  # last: from here on the hot address is not empty
         counts["races"] += 1

@@ -39,6 +39,8 @@ from penstock.webhooks.targets import BODY_BYTES_MAX, TOTAL_S, HttpTargets
 SHORT_S: Final = 1.5
 """Patience with a receiver where only the outcome matters."""
 LONG_S: Final = 60.0
+SIZE_S: Final = 20.0
+"""What size 1 takes, about: events and receivers grow with the size, and each of them is waited for."""
 SLACK_S: Final = 20.0
 """A busy machine may need so much longer to notice that the time is over."""
 DEAD, HEALTHY, EACH = 200, 10, 10
@@ -319,7 +321,8 @@ def run(budget: Budget) -> Tried:
     """All receivers, on loopback sockets and in virtual time."""
     started = time.monotonic()
     budget.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(budget.folder, budget.seed, budget.size, started + budget.seconds)
+    size = max(1, min(budget.size, int(budget.seconds / SIZE_S)))
+    bench = Bench(budget.folder, budget.seed, size, started + budget.seconds)
     with capture_logs():  # every parked event would be an error in somebody's log
         schedule(bench)
         asyncio.run(_real(bench))

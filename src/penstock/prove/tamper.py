@@ -1,7 +1,7 @@
 """Whoever holds the database changes its past, one row at a time: does the audit find it?
 
-A house lives in virtual time; then random rows are changed, deleted, doubled, exchanged or cut off, each in a transaction that is rolled
-back after everything was recomputed. What changes what somebody owns, or what was decided, has to be found; the table of the report says
+A house lives in virtual time; then what keeps rows from being edited is taken away, piece by piece, and random rows are changed, deleted,
+doubled, exchanged or cut off, each in a transaction that is rolled back after everything was recomputed. What changes what somebody owns, or what was decided, has to be found; the table of the report says
 of every column how often it was.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from penstock.ledger.audit import recompute
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.tampered_house import TamperedHouse
 from penstock.runtime import SystemRuntime
-from penstock.sql import amount_columns
+from penstock.sql import amount_columns, refusals
 
 TAMPERINGS: Final = 1_000
 """At size 1 on each database; fewer where the seconds are over."""
-LEAST: Final = 100
+LEAST: Final = 40
 """On each database, however little time there is."""
+
+GUARDS_LEAST: Final = 4
+"""Of what the database itself refuses by, so many are taken away however little time there is."""
 
 _ALL: Final = frozenset({"*"})
 _ORDER: Final = frozenset(field.name for field in fields(Order)) - {"hold_reason"}
@@ -85,10 +89,19 @@ class Tamperer:
 
     def one(self) -> tuple[Tampering, bool] | None:
         """The next one, and whether it was found; None where the database itself refused it or nothing was changed."""
+        return self._judged(self._draw)
+
+    def guards(self) -> Iterator[tuple[Tampering, bool] | None]:
+        """Each thing that the database itself refuses by, taken away, and whether that was found."""
+        names = [*refusals(self._house.database.dialect), "seat"]
+        for name in self._source.sample(names, len(names)):
+            yield self._judged(partial(_unguard, name=name))
+
+    def _judged(self, draw: Callable[[Tx], Tampering]) -> tuple[Tampering, bool] | None:
         done: list[Tampering] = []
 
         def tamper(tx: Tx) -> None:
-            done.append(self._draw(tx))
+            done.append(draw(tx))
 
         try:
             found = self._findings(tamper)
@@ -174,10 +187,18 @@ class Tamperer:
 
 def as_an_intruder(tx: Tx) -> None:
     """Take away, as only who owns the tables can, what keeps rows from being edited."""
-    for table in ("entry", "posting", "batch", "order_history", "operator_action", "audit_checkpoint"):
-        for verb in ("update", "delete", "truncate"):
-            on = f" ON {table}" if tx.dialect == "postgresql" else ""
-            tx.run(f"DROP TRIGGER IF EXISTS append_only_{table}_{verb}{on}")
+    for name in refusals(tx.dialect):
+        _unguard(tx, name=name)
+
+
+def _unguard(tx: Tx, *, name: str) -> Tampering:
+    """Without one trigger, or without the row that says who works."""
+    if name == "seat":
+        tx.run("DELETE FROM seat")
+        return Tampering("unguard", "seat", "(row)", guarded=True, text="delete the row of seat")
+    table = name.removeprefix("append_only_").rpartition("_")[0]
+    tx.run(f"DROP TRIGGER IF EXISTS {name}{f' ON {table}' if tx.dialect == 'postgresql' else ''}")
+    return Tampering("unguard", table, "(trigger)", guarded=True, text=f"drop the trigger {name}")
 
 
 class _Nothing(Exception):
@@ -235,13 +256,17 @@ def run(budget: Budget) -> Tried:
         house = TamperedHouse(url, home, budget.seed)
         try:
             house.live()
+            end, replay = clock.monotonic() + budget.seconds / len(urls), f"penstock prove --only tamper --seed {budget.seed}"
+            for number, guard in enumerate(Tamperer(house, random.Random(budget.seed)).guards()):
+                if number >= GUARDS_LEAST and clock.monotonic() > end:
+                    break
+                _count(guard, counts, seen, found, replay)
             house.run(house.database.write("intrude", as_an_intruder))
             tamperer = Tamperer(house, random.Random(budget.seed))
-            end = clock.monotonic() + budget.seconds / len(urls)
             for number in range(TAMPERINGS * budget.size):
                 if number >= LEAST and clock.monotonic() > end:
                     break
-                _count(tamperer.one(), counts, seen, found, f"penstock prove --only tamper --seed {budget.seed}")
+                _count(tamperer.one(), counts, seen, found, replay)
             _check_clean(tamperer, found)
         finally:
             house.close()
