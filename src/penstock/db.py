@@ -331,6 +331,7 @@ class PostgresDatabase(Database):
         self._url = url
         self._idle: queue.SimpleQueue[psycopg.Connection[Row]] = queue.SimpleQueue()
         self._connections: weakref.WeakSet[psycopg.Connection[Row]] = weakref.WeakSet()
+        self._is_over = False
 
     def greet(self) -> None:
         """Connect once, so that a wrong address or setting is known before anything begins. Raises as `open_database`."""
@@ -375,6 +376,8 @@ class PostgresDatabase(Database):
     def _release(self, connection: psycopg.Connection[Row]) -> None:
         if not connection.closed:
             self._idle.put(connection)
+        if self._is_over:  # a read that nobody waited for any longer ends after the house has closed
+            self._close_idle()
 
     def _write(self, label: str, job: Callable[[Tx], T]) -> T:
         for attempt in range(1, _ATTEMPTS_MAX + 1):
@@ -428,8 +431,13 @@ class PostgresDatabase(Database):
             raise DatabaseUnavailable(type(error).__name__) from error
 
     def _close(self) -> None:
-        while not self._idle.empty():
-            self._idle.get().close()
+        self._is_over = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
 
 
 class StandbyDatabase(PostgresDatabase):

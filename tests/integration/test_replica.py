@@ -28,6 +28,12 @@ NUMBERS = itertools.count(1)
 """Of merchants, and of whoever gives their ids."""
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A machine with more to do than this is no standby that hangs."""
+    monkeypatch.setattr(replica, "ANSWER_S", 30.0)
+
+
 @pytest.fixture(scope="module")
 def pair():
     """A primary with the schema in it, and its standby."""
@@ -251,8 +257,6 @@ def test_a_standby_that_stands_still_is_said_to_be_late_and_no_longer_once_it_is
 
 
 def test_a_standby_that_hangs_is_asked_no_more_until_it_answers_again(urls, monkeypatch):
-    monkeypatch.setattr(replica, "ANSWER_S", 0.2)
-
     async def scenario(through, wire):
         async with house(urls, through) as h:
             await h.accept("a")
@@ -260,13 +264,30 @@ def test_a_standby_that_hangs_is_asked_no_more_until_it_answers_again(urls, monk
             caught_up(*urls)
             assert await h.shown("a") == ({"a": ("Failed", "")}, False)
             wire.flows.clear()
+            monkeypatch.setattr(replica, "ANSWER_S", 0.2)
             assert await h.shown("a") == ({"a": ("Failed", "")}, True)
+            monkeypatch.setattr(replica, "ANSWER_S", 30.0)
             assert h.replica.fault == "it does not answer (TimeoutError)"
             wire.flows.set()
             assert await h.shown("a") == ({"a": ("Failed", "")}, True)
-            while h.replica.fault:
-                await h.replica.look()
+            await h.replica.look()
             assert await h.shown("a") == ({"a": ("Failed", "")}, False)
+
+    with proxied(urls[1]) as (through, wire):
+        asyncio.run(scenario(through, wire))
+
+
+def test_an_answer_that_comes_after_the_end_leaves_no_connection_open(urls):
+    async def scenario(through, wire):
+        async with house(urls, through) as h:
+            late = asyncio.ensure_future(h.standby.read(lambda tx: tx.all("SELECT 1 AS one")))
+            wire.flows.clear()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            await h.standby.close()
+            wire.flows.set()
+            assert await late == [{"one": 1}]
+            assert [connection for connection in h.standby._connections if not connection.closed] == []
 
     with proxied(urls[1]) as (through, wire):
         asyncio.run(scenario(through, wire))
@@ -320,7 +341,7 @@ def test_serve_goes_on_when_its_standby_is_killed_and_says_so(pair, request):
         there = with_database(standby.url, urlsplit(url).path.removeprefix("/"))
         with gateway_home("sqlite", request, PENSTOCK_DATABASE__URL=url, PENSTOCK_DATABASE__REPLICA_URL=there) as gateway:
             gateway.start()
-            assert [warning for warning in ready(gateway)["warnings"] if "replica" in warning] == []
+            gateway.wait(lambda: not any("replica" in warning for warning in ready(gateway)["warnings"]) or None)
             merchant = gateway.merchant(USDT="5")
             account, _ = gateway.account()
             merchant.accepted(merchant_order_id="inside", address=account, token_id=TOKEN, value="1", merchant_pays_fee=True)
