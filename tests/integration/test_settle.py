@@ -236,7 +236,7 @@ def test_networks_that_settle_at_the_same_moment_do_not_push_each_other_away(mig
         due = await road.follower.claim(100)
         verdicts = []
         for attempt in due:
-            seen = final([version.view() for version in attempt.versions])
+            seen = final(attempt.views())
             verdicts.append(Verdict(attempt, seen, advance(attempt.state, seen, report_depth=None), None))
         await asyncio.gather(*(road.settler.apply([verdict]) for verdict in verdicts))
         assert [(await road.order(f"o{n}"))["state"] for n in range(8)] == ["succeeded"] * 8
