@@ -140,11 +140,15 @@ DOOR: Final = (
         edits=(
             Edit(
                 "penstock.orders.store:OrderStore._find",
-                "(order_key.merchant_id, order_key.merchant_order_id) IN",
-                "order_key.merchant_order_id IN",
+                "tx.all(_BY_KEY, ",
+                'tx.all(_BY_KEY.replace("(order_key.merchant_id, order_key.merchant_order_id) IN", "order_key.merchant_order_id IN")'
+                '.replace("SELECT k.merchant_id, k.merchant_order_id", "SELECT k.merchant_order_id"), ',
             ),
-            Edit("penstock.orders.store:OrderStore._find", "SELECT k.merchant_id, k.merchant_order_id", "SELECT k.merchant_order_id"),
-            Edit("penstock.orders.store:OrderStore._find", '(row["merchant_id"], row["merchant_order_id"])', 'row["merchant_order_id"]'),
+            Edit(
+                "penstock.orders.store:OrderStore._find",
+                'orders = {(row["merchant_id"], row["merchant_order_id"])',
+                'orders = {row["merchant_order_id"]',
+            ),
             Edit("penstock.orders.store:OrderStore._find", "orders[merchant_id, text]", "orders[text]"),
             Edit("penstock.orders.store:OrderStore._find", "if (merchant_id, text) in orders", "if text in orders"),
         ),

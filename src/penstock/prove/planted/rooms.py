@@ -92,8 +92,8 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.orders.follow:Follower._observe",
-                "[version.view() for version in attempt.signed]",
-                "[attempt.signed[-1].view()]",
+                "attempt.views()",
+                "attempt.views()[-1:]",
             ),
         ),
         test="tests/integration/test_road.py::test_a_stuck_payment_is_bumped_on_the_same_slot_and_any_version_may_win[sqlite]",
