@@ -249,7 +249,7 @@ class Commands:
             journal = f"not compared: {later}"
             report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
         now_ms = self._p.runtime.now_ms()
-        await self._p.database.write("audit.note", lambda tx: auditor.note(tx, self._p.catalog, report.findings, now_ms=now_ms, whole=True))
+        await self._p.database.write("audit.note", lambda tx: auditor.note(tx, self._p.catalog, report.findings, now_ms=now_ms, over=None))
         stopped = await self.signing_stopped()
         return {
             "ok": not report.breaches,

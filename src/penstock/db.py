@@ -30,7 +30,7 @@ from psycopg.types.numeric import NumericLoader
 
 from penstock.core.errors import InvariantBroken
 from penstock.runtime import Runtime
-from penstock.sql import amount_columns, json_rows, migrations, postgresql_insert, sqlite_insert, translate
+from penstock.sql import amount_columns, json_rows, migrations, postgresql_insert, row_columns, sqlite_insert, translate
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ class Tx:
         amounts = amount_columns()
         for name, value in parameters.items():
             if isinstance(value, list | tuple):
-                parameters[name] = json_rows(value)
+                parameters[name] = json_rows(value, row_columns(sql)[name])
             elif name in amounts and self.dialect == "sqlite" and value is not None:
                 parameters[name] = str(value)
         return self._connection.execute(translate(sql, self.dialect), parameters)
@@ -203,6 +203,28 @@ class Database(ABC):
     def _close(self) -> None: ...
 
 
+def _sqlite_rows() -> Callable[[sqlite3.Cursor, tuple[Any, ...]], Row]:
+    """Rows by name, amounts as int. What is known of a result's columns holds as long as its rows come one after the other."""
+    amounts = amount_columns()
+    described: Any = None
+    names: list[str] = []
+    integers: list[str] = []
+
+    def row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
+        nonlocal described, names, integers
+        if cursor.description is not described:
+            described = cursor.description
+            names = [column[0] for column in described]
+            integers = [name for name in names if name in amounts]
+        found: Row = dict(zip(names, values, strict=True))
+        for name in integers:
+            if found[name] is not None:
+                found[name] = int(found[name])
+        return found
+
+    return row
+
+
 class SqliteDatabase(Database):
     """SQLite: WAL, synchronous=FULL, one writer connection, readers beside it."""
 
@@ -219,17 +241,11 @@ class SqliteDatabase(Database):
     def _connect(self) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < (3, 38, 0):
             raise DatabaseRefused(f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed")
-        amounts = amount_columns()
-
-        def row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-            names = (column[0] for column in cursor.description)
-            return {n: int(v) if n in amounts and v is not None else v for n, v in zip(names, values, strict=True)}
-
         try:
             connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
         except sqlite3.OperationalError as error:
             raise DatabaseUnavailable(f"{self._path}: {error}") from error
-        connection.row_factory = row
+        connection.row_factory = _sqlite_rows()
         try:
             self._check(connection)
         except sqlite3.OperationalError as error:

@@ -5,7 +5,8 @@ Words the text may use, replaced once per statement:
     {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
     {NOT_NEGATIVE column}               a CHECK expression on an amount
     {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
-    {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`; `tx.insert` is the short way for new rows
+    {ROWS name(column TYPE, ...)}       the list of rows `:name` as a table called `name`: the columns that are named, of rows that may have more;
+                                        `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
@@ -17,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -69,12 +71,17 @@ def translate(sql: str, dialect: str) -> str:
     """The statement in the words of one database."""
 
     def rows(match: re.Match[str]) -> str:
-        name, columns = match[1], match[2]
-        if dialect == "postgresql":
-            return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({columns})"
-        names = [column.split()[0] for column in columns.split(",")]
-        picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
-        return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
+        name, columns = match[1], [column.split(maxsplit=1) for column in match[2].split(",")]
+        lite = dialect == "sqlite"
+        if len(columns) == 1:
+            picked = "value" if lite else f"CAST(value AS {columns[0][1]})"
+            listed = f"json_each(:{name})" if lite else f"jsonb_array_elements_text(CAST(:{name} AS jsonb))"
+            return f"(SELECT {picked} AS {columns[0][0]} FROM {listed} AS listed) AS {name}"
+        if lite:
+            picked = ", ".join(f"value ->> {place} AS {column}" for place, (column, _) in enumerate(columns))
+            return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
+        picked = ", ".join(f"CAST(value ->> {place} AS {kind}) AS {column}" for place, (column, kind) in enumerate(columns))
+        return f"(SELECT {picked} FROM jsonb_array_elements(CAST(:{name} AS jsonb)) AS listed(value)) AS {name}"
 
     sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect), _ROWS.sub(rows, sql))
     sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
@@ -116,9 +123,24 @@ def postgresql_insert(into: str) -> str:
     return f"INSERT INTO {into.partition('(')[0]} ({names}) SELECT {names} FROM {{ROWS {into}}}"
 
 
-def json_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as the value of a {ROWS ...} parameter; amounts as text, which both databases read exactly."""
-    amounts = [name for name in rows[0] if name in amount_columns()] if rows else []
-    if amounts:
-        rows = [{**row, **{name: str(row[name]) for name in amounts if row[name] is not None}} for row in rows]
-    return msgspec.json.encode(rows).decode()
+@lru_cache(maxsize=1024)
+def row_columns(sql: str) -> dict[str, tuple[str, ...]]:
+    """The columns of each {ROWS ...} of a statement."""
+    return {match[1]: tuple(column.split()[0] for column in match[2].split(",")) for match in _ROWS.finditer(sql)}
+
+
+def json_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> str:
+    """Rows as the value of a {ROWS ...} parameter: each a list in the order of the columns, or its only value. Without their names
+    both databases read them at a third to a half of the cost. Amounts are text, which both read exactly.
+    """
+    picked: list[Any] = list(map(itemgetter(*columns), rows))
+    amounts = amount_columns()
+    if len(columns) == 1:
+        picked = [str(value) if value is not None else None for value in picked] if columns[0] in amounts else picked
+    elif places := [place for place, column in enumerate(columns) if column in amounts]:
+        picked = list(map(list, picked))
+        for row in picked:
+            for place in places:
+                if row[place] is not None:
+                    row[place] = str(row[place])
+    return msgspec.json.encode(picked).decode()

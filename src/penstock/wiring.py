@@ -319,6 +319,7 @@ class Product:
         self._every(clock.LOOK_S, wall.look)
         await self._look()
         self.treasury.comparable = self.recovery.comparable
+        self.recovery.audited = lambda: self.auditor.caught_up
         # Before the chain is asked what it shows: what is missing here may be in the journal.
         await self._begun("compare with the signer's journal", self.recovery.compare)
         await self._begun("look at the treasury", self.treasury.refresh)
@@ -366,8 +367,9 @@ class Product:
         self.auditor.take_over(tx)
 
     async def _audit_again(self) -> None:
-        """The first pass was made before the pumps began."""
-        await self.runtime.sleep(auditor.PASS_S)
+        """The first pass was made before the pumps began, or its first slice."""
+        if self.auditor.caught_up:
+            await self.runtime.sleep(auditor.PASS_S)
         await every(auditor.PASS_S, self.auditor.turn, self.runtime)
 
     async def _begun(self, step: str, work: Callable[[], Awaitable[object]]) -> None:

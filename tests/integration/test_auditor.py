@@ -6,11 +6,12 @@ import pytest
 
 from penstock.db import open_database
 from penstock.ledger.audit import Terms, audit, look_again
+from penstock.ledger.checkpoint import Checkpoint
 from penstock.orders import auditor, readiness
 from penstock.orders.auditor import Auditor
 from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
-from tests.fixtures.rooms import USDT, Rooms, rooms
+from tests.fixtures.rooms import USDT, Rooms, rooms, units
 from tests.integration.test_audit import TAMPERS, a_day, attempt, order, terms_of
 
 BEFORE = {"a batch is gone", "an entry is gone", "a batch is sealed anew", "a posting is changed", "a note is rewritten"}
@@ -58,6 +59,51 @@ def test_a_pass_goes_on_where_the_one_before_ended(migrated_url):
         heads = await r.database.read(lambda tx: tx.all("SELECT number FROM audit_checkpoint ORDER BY number"))
         assert [row["number"] for row in heads] == [1, 2]  # a pass over nothing new leaves no row
         assert (await audit(r.database, {}, terms_of(road))).findings == []
+
+    scenario(migrated_url, body)
+
+
+def test_a_long_past_is_read_in_slices_that_find_what_one_reading_finds(migrated_url, monkeypatch):
+    monkeypatch.setattr(auditor, "SLICE_ENTRIES", 4)
+
+    async def body(r, road, auditor_):
+        whole = await r.database.read(lambda tx: look_again(tx, terms_of(road)))
+        # A breach in the past, and one that only the sums at the end can show.
+        await touch(r, "UPDATE orders SET fee_usd = '9' WHERE id = " + order("paid"))
+        await touch(r, "UPDATE balance SET available = :available WHERE holder = 'u:1000001'", available=7)
+        report = await auditor_.turn()
+        assert (report.whole, found(report)) == (True, {("I3", "stop")})
+        rows = await r.database.read(lambda tx: tx.all("SELECT invariant FROM audit_finding ORDER BY invariant"))
+        assert {row["invariant"] for row in rows} == {"I3", "I15"}
+        ties = await r.database.read(lambda tx: tx.all("SELECT number FROM audit_checkpoint"))
+        assert len(ties) > 2
+        kept = await r.database.read(Checkpoint.load)
+        assert (kept.heads, kept.house) == (whole[1].heads, whole[1].house)
+        # What an earlier pass found stands until a pass to the end does not find it any more.
+        await touch(r, "UPDATE balance SET available = :available WHERE holder = 'u:1000001'", available=units("5"))
+        await r.credit("m:1", "3")
+        assert found(await auditor_.turn()) == set()
+        rows = await r.database.read(lambda tx: tx.all("SELECT invariant FROM audit_finding"))
+        assert {row["invariant"] for row in rows} == {"I15"}
+        # The past of the checkpoint is as one reading leaves it: everything from the first row fits to it.
+        assert found(await audit(r.database, {}, terms_of(road))) == {("I15", "alert"), ("I16", "alert")}  # and the lane that I3 halted
+
+    scenario(migrated_url, body)
+
+
+def test_the_first_pass_waits_for_one_slice_and_nothing_is_sent_before_its_end(migrated_url, monkeypatch):
+    monkeypatch.setattr(auditor, "SLICE_ENTRIES", 4)
+
+    async def body(r, road, auditor_):
+        await auditor_.first()
+        assert not auditor_.caught_up
+        run = await r.database.read(lambda tx: tx.one("SELECT ended_at_ms FROM audit_run"))
+        assert run["ended_at_ms"] == 0
+        await auditor_.turn()
+        assert auditor_.caught_up
+        again = made(r, road)
+        await again.first()
+        assert again.caught_up  # nothing new: the first slice was the whole pass
 
     scenario(migrated_url, body)
 

@@ -352,6 +352,26 @@ def test_a_database_that_went_away_is_met_like_a_start(migrated_url):
     asyncio.run(body())
 
 
+def test_nothing_is_sent_before_the_books_of_before_the_start_are_audited(migrated_url):
+    async def body():
+        async with rooms(migrated_url) as r:
+            house = House(r)
+            house.recovery.audited = lambda: False
+            await house.start()
+            await r.credit("m:1", "100")
+            assert house.recovery.held("ETH") == recovery.UNAUDITED
+            await send(house, "a")
+            assert await house.all("SELECT id FROM attempt") == []
+            assert await house.all("SELECT chain FROM recovery_hold") == [{"chain": "ETH"}]  # for people and other processes
+            house.recovery.audited = lambda: True
+            await house.settled()
+            await house.road.make_orders_due()
+            await house.road.send()
+            assert (await house.road.order("a"))["state"] == "sending"
+
+    asyncio.run(body())
+
+
 def test_while_a_network_is_held_nothing_is_bound_signed_or_sent_and_looking_goes_on(migrated_url):
     async def body():
         async with rooms(migrated_url) as r:

@@ -17,7 +17,7 @@ _ACCEPTED: Final = (
     "crypto", "chain", "contract", "merchant_pays_fee", "value", "fee", "net", "reserve", "fee_usd", "token_rate", "native_rate",
     "gas_quoted", "seal",
 )  # fmt: skip
-_DECIDED: Final = ("id", "state", "wire", "fail_reason", "decided_at_ms")
+DECIDED: Final = ("id", "state", "wire", "fail_reason", "decided_at_ms")
 _HISTORY: Final = ("id", "at_ms", "before", "after", "reason")
 _RETIRED: Final = ("id", "lane_id", "slot", "token_id", "state", "txid", "block", "gas_paid", "native_rate")
 
@@ -29,13 +29,13 @@ def accepted(order: Mapping[str, Any], fingerprint: str) -> str:
 
 def internal(order: Mapping[str, Any], fingerprint: str, body: str) -> str:
     """An order that is accepted and decided at once, and its event."""
-    return _hash("internal", [_columns(order, _ACCEPTED), fingerprint, _columns(order, _DECIDED), body])
+    return _hash("internal", [_columns(order, _ACCEPTED), fingerprint, _columns(order, DECIDED), body])
 
 
 def decided(order: Mapping[str, Any], history: Iterable[Mapping[str, Any]], body: str) -> str:
-    """How an order ended, every step on the way there, and its event."""
+    """How an order ended (its columns DECIDED), every step on the way there, and its event."""
     steps = [_columns(row, _HISTORY) for row in sorted(history, key=lambda row: row["id"])]
-    return _hash("decided", [_columns(order, _DECIDED), steps, body])
+    return _hash("decided", [_columns(order, DECIDED), steps, body])
 
 
 def retired(attempt: Mapping[str, Any]) -> str:

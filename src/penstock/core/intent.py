@@ -86,10 +86,14 @@ class Intent:
     @classmethod
     def from_json(cls, text: str) -> Intent:
         """The inverse of `to_json`."""
-        fields = json.loads(text)
-        fields["payments"] = tuple(Payment(**payment) for payment in fields["payments"])
-        fields["resources"] = tuple(Resource(**resource) for resource in fields["resources"])
-        return cls(**fields)
+        return cls.from_record(json.loads(text))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Intent:
+        """The inverse of `record`. Raises KeyError or TypeError for one that has other fields."""
+        payments = tuple(Payment(**payment) for payment in record["payments"])
+        resources = tuple(Resource(**resource) for resource in record["resources"])
+        return cls(**{**record, "payments": payments, "resources": resources})
 
 
 _INTENT: Final = tuple(field.name for field in fields(Intent))
@@ -153,6 +157,15 @@ class JournalEntry:
     intent: Intent | None = None
     txid: str = ""
     text: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Every field as plain values, as `Intent.record`."""
+        values = {name: getattr(self, name) for name in _ENTRY}
+        values["intent"] = None if self.intent is None else self.intent.record()
+        return values
+
+
+_ENTRY: Final = tuple(field.name for field in fields(JournalEntry))
 
 
 class Key(Protocol):

@@ -47,6 +47,8 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     balances: dict[str, dict[str, str]] = field(default_factory=dict)
     head: str = ""
+    whole: bool = True
+    """False for a reading of a part of what is new: then only what that part names was checked."""
     _seen: Counter[str] = field(default_factory=Counter)
 
     @property

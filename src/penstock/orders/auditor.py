@@ -1,5 +1,8 @@
 """The continuous audit: a pass at start and every minute, one process at a time, and what its findings stop.
 
+A pass over much that is new (an upgrade from before there was an audit, an import) goes in slices, each with a checkpoint of its own, so
+that none is longer than its lease and what one has read is never read again.
+
 A stop-level finding halts the lanes of the network it is about, or of every network that pays its coin, or all. The halt is in the lane's
 row, which everybody who binds or signs reads under its lock. A person who resumes the network has seen the finding: it halts nothing
 again as long as it stays the same.
@@ -29,7 +32,9 @@ log = structlog.get_logger()
 
 PASS_S: Final = 60.0
 LEASE_MS: Final = 3 * 60_000
-"""Longer than any pass; a process that dies in one delays the next by no more than this."""
+"""Longer than any slice; a process that dies in one delays the next by no more than this."""
+SLICE_ENTRIES: Final = 2_000
+"""What a slice reads at least before it stops, in entries of the books: a second or two."""
 LATE_MS: Final = 5 * 60_000
 """After so long without a pass, people are told that nobody audits."""
 STANDING: Final = ("I2", "I3", "I4", "I10", "I11", "I16")
@@ -53,23 +58,47 @@ class Auditor:
         self._database = database
         self._catalog = catalog
         self._terms = terms
+        self.caught_up = False
+        """Whether the first pass of this process has come to its end, or could not be made: nothing is signed before."""
 
     async def first(self) -> None:
-        """The pass before the first signature. An audit that cannot be made is told, and tried again in its time: nobody is paid later
-        because of it, and `/readyz` says that nobody audits.
+        """The first slice of the pass before the first signature. Where it is not the whole of it, `turn` goes on while callers are served
+        and every network is held. An audit that cannot be made is told, and tried again in its time: nobody is paid later because of it,
+        and `/readyz` says that nobody audits.
         """
         try:
-            await self.turn()
+            report = await self._slice(SLICE_ENTRIES)
+            self.caught_up = report is None or report.whole
         except Exception as error:  # noqa: BLE001  see above
+            self.caught_up = True
             log.error("audit.failed", error=type(error).__name__, detail=str(error)[:200])  # noqa: TRY400
 
     async def turn(self) -> Report | None:
-        """One pass; None where another process is at it."""
+        """One pass to its end; the report of its last slice, None where another process is at it."""
+        try:
+            report = await self._slice(SLICE_ENTRIES)
+            if report is not None and not report.whole:
+                report = await self._all_slices()
+        finally:
+            self.caught_up = True
+        return report
+
+    async def _all_slices(self) -> Report | None:
+        """As many as what is there now may need, and then the rest at once: who is faster than the audit must not keep it from its end."""
+        entries = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) AS n FROM entry"))
+        for _ in range((entries["n"] if entries is not None else 0) // SLICE_ENTRIES):
+            report = await self._slice(SLICE_ENTRIES)
+            if report is None or report.whole:
+                return report
+        return await self._slice(None)
+
+    async def _slice(self, entries_max: int | None) -> Report | None:
+        """Read a part of what is new and store what was found; None where another process is at it."""
         lease = self._runtime.random_bytes(8).hex()
         if not await self._database.write("audit.claim", lambda tx: self._claim(tx, lease)):
             return None
         terms = self._terms()
-        report, checkpoint = await self._database.read(lambda tx: look_again(tx, terms))
+        report, checkpoint = await self._database.read(lambda tx: look_again(tx, terms, entries_max))
         try:
             fresh = await self._database.write("audit.pass", lambda tx: self._store(tx, lease, report, checkpoint))
         except Conflict:
@@ -100,22 +129,26 @@ class Auditor:
         """Checkpoint, findings and halts in one transaction, if nobody else has taken over. Returns the findings that are new."""
         now_ms = self._runtime.now_ms()
         ended = tx.run(
-            "UPDATE audit_run SET lease = '', lease_until_ms = 0, ended_at_ms = :now_ms WHERE id = 1 AND lease = :lease",
+            "UPDATE audit_run SET lease = '', lease_until_ms = 0, ended_at_ms = CASE WHEN :whole = 1 THEN :now_ms ELSE ended_at_ms END "
+            "WHERE id = 1 AND lease = :lease",
             now_ms=now_ms,
+            whole=int(report.whole),
             lease=lease,
         )
         if not ended:
             raise Conflict("another process has taken the audit over")
         checkpoint.store(tx, now_ms)
-        return note(tx, self._catalog, report.findings, now_ms=now_ms, whole=False)
+        return note(tx, self._catalog, report.findings, now_ms=now_ms, over=STANDING if report.whole else ())
 
 
-def note(tx: Tx, catalog: Catalog, findings: Sequence[Finding], *, now_ms: int, whole: bool) -> list[Finding]:
-    """Remember findings and halt what they are about; returns those that were not known. `whole`: nothing else is wrong at all."""
+def note(tx: Tx, catalog: Catalog, findings: Sequence[Finding], *, now_ms: int, over: Sequence[str] | None) -> list[Finding]:
+    """Remember findings and halt what they are about; returns those that were not known. What was known of the invariants `over` (None: of
+    all) and was not found again is over.
+    """
     known = {row["digest"]: row for row in tx.all("SELECT digest, invariant, acknowledged_at_ms FROM audit_finding")}
     now = {finding.digest: finding for finding in findings if finding.mark != HALTED}
-    over = [digest for digest, row in known.items() if digest not in now and (whole or row["invariant"] in STANDING)]
-    tx.run("DELETE FROM audit_finding WHERE digest IN (SELECT k.digest FROM {ROWS k(digest TEXT)})", k=[{"digest": d} for d in over])
+    gone = [digest for digest, row in known.items() if digest not in now and (over is None or row["invariant"] in over)]
+    tx.run("DELETE FROM audit_finding WHERE digest IN (SELECT k.digest FROM {ROWS k(digest TEXT)})", k=[{"digest": d} for d in gone])
     fresh = {digest: finding for digest, finding in now.items() if digest not in known}
     tx.run(
         "INSERT INTO audit_finding (digest, invariant, level, text, chain, coin_id, first_at_ms) "

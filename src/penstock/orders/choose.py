@@ -48,21 +48,22 @@ def purse(tx: Tx, lane_id: int, native: Token) -> Purse | None:
     if native.id not in seen:
         return None
     oldest = min(row["block"] for row in seen.values())
-    # Live attempts, and final ones in blocks that are newer than the observation.
+    # Live attempts, and final ones in blocks that are newer than the observation; like ones together, because there may be thousands.
     rows = tx.all(
-        "SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt WHERE lane_id = :lane_id AND state IN "
-        "('bound', 'signed', 'sent', 'included') UNION ALL SELECT token_id, state, outflow, fee_cap, gas_paid, block FROM attempt "
-        "WHERE lane_id = :lane_id AND state = 'final' AND block > :oldest",
+        "SELECT token_id, outflow, fee_cap, gas_paid, final_block, COUNT(*) AS n FROM ("
+        "SELECT token_id, outflow, fee_cap, gas_paid, NULL AS final_block FROM attempt WHERE lane_id = :lane_id AND state IN "
+        "('bound', 'signed', 'sent', 'included') UNION ALL SELECT token_id, outflow, fee_cap, gas_paid, block FROM attempt "
+        "WHERE lane_id = :lane_id AND state = 'final' AND block > :oldest) AS counted "
+        "GROUP BY token_id, outflow, fee_cap, gas_paid, final_block",
         lane_id=lane_id,
         oldest=oldest,
     )
     spendable = {token_id: row["observed"] for token_id, row in seen.items()}
     for row in rows:
-        final_block = row["block"] if row["state"] == "final" else None
         fee = row["fee_cap"] if row["gas_paid"] is None else row["gas_paid"]
         for token_id, units in ((row["token_id"], row["outflow"]), (native.id, fee)):
-            if token_id in seen and (final_block is None or final_block > seen[token_id]["block"]):
-                spendable[token_id] -= units
+            if token_id in seen and (row["final_block"] is None or row["final_block"] > seen[token_id]["block"]):
+                spendable[token_id] -= units * row["n"]
     return Purse(spendable)
 
 
@@ -90,6 +91,7 @@ class Chooser:
     def __init__(self, catalog: Catalog, rail: Rail, lane: Lane, money: Purse, *, coins: Sequence[Resource], slots: Sequence[int]) -> None:
         self._catalog = catalog
         self._rail = rail
+        self._batches = rail if isinstance(rail, Batches) else None
         self._lane = lane
         self._money = money
         self._coins = list(coins)
@@ -122,7 +124,7 @@ class Chooser:
         return choice
 
     def _groups(self, fit: Sequence[tuple[Order, FeeEstimate]]) -> list[list[tuple[Order, FeeEstimate]]]:
-        most = self._rail.payments_max if isinstance(self._rail, Batches) else 1
+        most = self._batches.payments_max if self._batches is not None else 1
         by_token: defaultdict[str, list[tuple[Order, FeeEstimate]]] = defaultdict(list)
         for order, fees in fit:
             by_token["" if most == 1 else order.token_id].append((order, fees))
@@ -134,9 +136,9 @@ class Chooser:
         An id from a moment still to come was drawn while the clock was ahead: how long its order has waited nobody knows.
         """
         oldest_ms = moment_ms(group[0][0].id)
-        if not isinstance(self._rail, Batches) or len(group) >= self._rail.payments_max or oldest_ms > now_ms:
+        if self._batches is None or len(group) >= self._batches.payments_max or oldest_ms > now_ms:
             return 0
-        return oldest_ms + self._rail.window_ms
+        return oldest_ms + self._batches.window_ms
 
     def _bind(self, choice: Choice, group: Sequence[tuple[Order, FeeEstimate]], attempt_id: int) -> None:
         """One intent for the group, or for as many of its oldest as can be paid."""

@@ -38,6 +38,7 @@ CALM_S: Final = 10.0
 """How often the journal is compared while nothing is held, so that the next start has little to do."""
 BATCH: Final = 100
 NOT_YET: Final = "the start has not compared the signer's journal, the tables and the chain yet"
+UNAUDITED: Final = "the books of before the start are being audited"
 OLDER: Final = (
     "the signer's journal is older than the database: put its newest copy back (docs/backup.md), or, if it is lost for good, "
     "`penstock signer relearn`"
@@ -76,6 +77,8 @@ class Recovery:
         self._calm_until = 0.0
         self._written: dict[str, str] | None = None
         self.released: Callable[[], None] = lambda: None
+        self.audited: Callable[[], bool] = lambda: True
+        """Whether the books of before the start have been audited: nothing is signed before."""
 
     def held(self, chain: str) -> str:
         """Why nothing may be bound, signed or submitted on a network now; "" when it may."""
@@ -292,6 +295,9 @@ class Recovery:
     async def _meet(self, chain: str) -> None:
         """Compare one network with its chain, and let it go on."""
         if chain in self._disagree or not self._compared:
+            return
+        if not self.audited():
+            self._say(chain, UNAUDITED)
             return
         breaks = self._breaks
         unseen = await self._database.read(lambda tx: _unseen(tx, chain, self._since_ms))

@@ -256,8 +256,8 @@ class Settler:
                 changes.moves.append(Move(order, OrderState.ACCEPTED, reason, at_ms=changes.now_ms, due_at_ms=changes.now_ms))
 
     def _write(self, tx: Tx, changes: _Changes) -> int:
-        after = store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])
-        decided = [order for order in after if order.state in TERMINAL]
+        store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])
+        decided = [move.moved() for move in changes.moves if move.after in TERMINAL]
         if decided:
             ids = self._next_ids(len(decided))
             events = [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)]
@@ -347,7 +347,7 @@ def _covers(tx: Tx, decided: Sequence[Order], events: Sequence[Mapping[str, Any]
     steps = store.history(tx, [order.id for order in decided])
     return {
         ("order", str(order.id), "settle" if order.state is OrderState.SUCCEEDED else "release"): covers.decided(
-            store.columns_of(order), steps[order.id], event["body"]
+            {name: getattr(order, name) for name in covers.DECIDED}, steps[order.id], event["body"]
         )
         for order, event in zip(decided, events, strict=True)
     }

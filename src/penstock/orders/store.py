@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from operator import itemgetter
 from typing import Any, Final
 
 from penstock.core.order import Order, OrderState, WireStatus, check_move, wire_status
@@ -13,6 +14,8 @@ from penstock.runtime import Runtime
 from penstock.together import Together
 
 _FIELDS: Final = tuple(field.name for field in fields(Order))
+_VALUES: Final = itemgetter(*_FIELDS)
+_FLAG, _STATE, _WIRE = (_FIELDS.index(name) for name in ("merchant_pays_fee", "state", "wire"))
 COLUMNS: Final = ", ".join(_FIELDS)
 QUALIFIED: Final = ", ".join(f"orders.{name}" for name in _FIELDS)
 
@@ -35,11 +38,11 @@ _ROW: Final = "orders(" + ", ".join(f"{name} {_column_type(name)}" for name in (
 
 def order_of(row: Row) -> Order:
     """An order from a row that has all of COLUMNS."""
-    values = {name: row[name] for name in _FIELDS}
-    values["merchant_pays_fee"] = bool(row["merchant_pays_fee"])
-    values["state"] = OrderState(row["state"])
-    values["wire"] = WireStatus(row["wire"])
-    return Order(**values)
+    values: list[Any] = list(_VALUES(row))
+    values[_FLAG] = bool(values[_FLAG])
+    values[_STATE] = OrderState(values[_STATE])
+    values[_WIRE] = WireStatus(values[_WIRE])
+    return Order(*values)
 
 
 def columns_of(order: Order) -> dict[str, Any]:
@@ -91,27 +94,30 @@ class Move:
         self.at_ms = at_ms
         self.changes = changes
 
-
-def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> list[Order]:
-    """Apply moves of locked orders: state, wire status, history. Returns the orders as they are now.
-
-    Raises InvariantBroken for a move that the table does not have.
-    """
-    after = [_after(m) for m in moves]
-    rows = [
-        {
+    def row(self) -> dict[str, Any]:
+        """What the order's row becomes, and the state that it must have `before`."""
+        order, changes = self.order, self.changes
+        return {
             "id": order.id,
-            "before": m.order.state.value,
-            "state": order.state.value,
-            "wire": int(order.wire),
-            "hold_reason": order.hold_reason,
-            "fail_reason": order.fail_reason,
-            "txid": order.txid,
-            "decided_at_ms": order.decided_at_ms,
-            "due_at_ms": m.changes.get("due_at_ms"),
+            "before": order.state.value,
+            "state": self.after.value,
+            "wire": int(wire_status(self.after, order.wire)),
+            "hold_reason": changes.get("hold_reason", order.hold_reason),
+            "fail_reason": changes.get("fail_reason", order.fail_reason),
+            "txid": changes.get("txid", order.txid),
+            "decided_at_ms": changes.get("decided_at_ms", order.decided_at_ms),
+            "due_at_ms": changes.get("due_at_ms"),
         }
-        for m, order in zip(moves, after, strict=True)
-    ]
+
+    def moved(self) -> Order:
+        """The order as it is then."""
+        changes = {name: value for name, value in self.changes.items() if name in _FIELDS}
+        return replace(self.order, state=self.after, wire=wire_status(self.after, self.order.wire), **changes)
+
+
+def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> None:
+    """Apply moves of locked orders: state, wire status, history. Raises LostRace where one is not in that state any more."""
+    rows = [m.row() for m in moves]
     # Compare and set: an order moves only from the state it was read in. Whoever held a lease on it has lost it.
     moved = tx.run(
         "UPDATE orders SET state = m.state, wire = m.wire, hold_reason = m.hold_reason, fail_reason = m.fail_reason, txid = m.txid, "
@@ -129,7 +135,6 @@ def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> list[Orde
             for m, i in zip(moves, next_ids, strict=True)
         ],
     )
-    return after
 
 
 def tell(tx: Tx, news: Sequence[tuple[Order, OrderState, str]], *, at_ms: int, next_ids: Sequence[int]) -> None:
@@ -150,13 +155,6 @@ def _note(tx: Tx, history: Sequence[dict[str, Any]]) -> None:
 
 class LostRace(Exception):
     """A compare-and-set found another state. The transaction is rolled back; the job will be seen again."""
-
-
-def _after(m: Move) -> Order:
-    from dataclasses import replace  # noqa: PLC0415
-
-    changes = {name: value for name, value in m.changes.items() if name in _FIELDS}
-    return replace(m.order, state=m.after, wire=wire_status(m.after, m.order.wire), **changes)
 
 
 _BY_KEY: Final = (

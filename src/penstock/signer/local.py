@@ -48,6 +48,22 @@ class _Attempt:
     versions: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A version that is signed, with the digests by which it is known: over all of it, and over what is the same in each version."""
+
+    intent: Intent
+    txid: str
+    at_ms: int
+    digest: str
+    base: str
+
+    @classmethod
+    def of(cls, intent: Intent, txid: str, at_ms: int) -> _Noted:
+        """Makes the digests."""
+        return cls(intent, txid, at_ms, _digest(intent), _base(intent))
+
+
 class _Memory:
     """Attempts, slots, resources and orders, as the journal tells them."""
 
@@ -66,17 +82,17 @@ class _Memory:
         self.turns.add(turn.id)
         self.stopped = turn.reason if turn.stop else ""
 
-    def note(self, intent: Intent, txid: str, at_ms: int) -> None:
+    def note(self, noted: _Noted) -> None:
         """Remember a version."""
-        if intent.attempt_id not in self.attempts:
-            self.spent.note(*_counted(self._caps, intent), at_ms)
+        intent = noted.intent
         expires_ms = FAMILIES[intent.family].expires_ms(intent)
         attempt = self.attempts.get(intent.attempt_id)
         if attempt is None:
-            attempt = self.attempts[intent.attempt_id] = _Attempt(_base(intent), expires_ms)
+            self.spent.note(*_counted(self._caps, intent), noted.at_ms)
+            attempt = self.attempts[intent.attempt_id] = _Attempt(noted.base, expires_ms)
         if attempt.expires_ms is not None:
             attempt.expires_ms = None if expires_ms is None else max(attempt.expires_ms, expires_ms)
-        attempt.versions[intent.version] = (_digest(intent), txid)
+        attempt.versions[intent.version] = (noted.digest, noted.txid)
         self.owners.update(dict.fromkeys(_owned(intent), intent.attempt_id))
         self.orders.update((name, intent.attempt_id) for payment in intent.payments for name in _names(payment))
 
@@ -123,13 +139,13 @@ class LocalSigner(PublicAddresses):
             if kind in _SWITCHED:
                 self._memory.turned(Turn(str(entry["id"]), kind == "stop", str(entry["reason"])))
                 return
-            intent = Intent.from_json(json.dumps(entry["intent"]))
+            intent = Intent.from_record(entry["intent"])
             txid, at_ms = str(entry["txid"]), int(entry.get("at_ms", 0))
         except (KeyError, TypeError, ValueError) as error:
             raise JournalBroken(f"journal entry {number} cannot be read") from error
         if kind != "sign" or intent.family not in FAMILIES:
             raise JournalBroken(f"journal entry {number} is of a kind that this version does not know; use the version that wrote it")
-        self._memory.note(intent, txid, at_ms)
+        self._memory.note(_Noted.of(intent, txid, at_ms))
 
     async def standing(self) -> Standing:
         """What it would sign now. Raises JournalBroken when a turn of the switch cannot be recorded."""
@@ -191,7 +207,7 @@ class LocalSigner(PublicAddresses):
         """On the one signer thread: check, build, check again, record, and only then hand out."""
         self._check_switch()
         at_ms = self._runtime.now_ms()
-        fresh: list[tuple[Intent, str]] = []
+        fresh: list[_Noted] = []
         seen = _Memory(self._caps)
         signed = []
         for intent in intents:
@@ -207,14 +223,14 @@ class LocalSigner(PublicAddresses):
                 raise SignRefused(f"attempt {intent.attempt_id} version {intent.version}: {refusal}") from refusal
             signed.append(result)
             if new:
-                fresh.append((intent, result.txid))
-                seen.note(intent, result.txid, at_ms)
+                fresh.append(_Noted.of(intent, result.txid, at_ms))
+                seen.note(fresh[-1])
         self._check_switch()  # building many takes a while
         if fresh:
-            self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": i.record(), "txid": txid} for i, txid in fresh])
+            self._journal.append([{"kind": "sign", "at_ms": at_ms, "intent": n.intent.record(), "txid": n.txid} for n in fresh])
             self._runtime.crash_point("signer:journaled")
-        for intent, txid in fresh:
-            self._memory.note(intent, txid, at_ms)
+        for noted in fresh:
+            self._memory.note(noted)
         return signed
 
     def _check(self, intent: Intent, seen: _Memory) -> bool:
@@ -334,7 +350,7 @@ def _told(number: int, link: str, entry: Mapping[str, Any]) -> JournalEntry:
     """An entry as others may know it."""
     kind, at_ms = entry["kind"], int(entry.get("at_ms", 0))
     if kind == "sign":
-        intent = Intent.from_json(json.dumps(entry["intent"]))
+        intent = Intent.from_record(entry["intent"])
         return JournalEntry(number, link, kind, at_ms, intent.attempt_id, intent, str(entry["txid"]))
     text = str(entry["proof"] if kind == "death" else entry["reason"])
     return JournalEntry(number, link, kind, at_ms, int(entry.get("attempt_id", 0)), text=text)

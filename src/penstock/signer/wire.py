@@ -76,7 +76,8 @@ def decoded(body: bytes) -> dict[str, Any]:
         text = body.decode()
         _check_depth(text)
         value = json.loads(text, object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number)
-        json.dumps(value, ensure_ascii=False).encode()  # a text with half a surrogate pair has no bytes
+        if "\\u" in text:  # only escaped can there be half a surrogate pair, and a text with one has no bytes
+            json.dumps(value, ensure_ascii=False).encode()
     except Malformed:
         raise
     except (ValueError, RecursionError) as error:
@@ -119,8 +120,7 @@ def entries_of(value: object) -> list[JournalEntry]:
     try:
         items = [dict(item) for item in cast("list[dict[str, Any]]", value)]
         return [
-            JournalEntry(**{**item, "intent": None if item["intent"] is None else Intent.from_json(json.dumps(item["intent"]))})
-            for item in items
+            JournalEntry(**{**item, "intent": None if item["intent"] is None else Intent.from_record(item["intent"])}) for item in items
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise Malformed("the signer's answer makes no sense") from error

@@ -418,7 +418,18 @@ def _check_signature(y_parity: int, r: int, s: int) -> None:
 
 
 def decode(raw: bytes, chain_id: int | None = None) -> SignedTransaction:
-    """Signed bytes to their content and sender, taking only the one canonical encoding.
+    """Signed bytes to their content and sender, taking only the one canonical encoding. Raises InvalidTransaction as `read` does, and for
+    a signature that belongs to no key.
+    """
+    transaction, (y_parity, r, s) = read(raw, chain_id)
+    if encode_signed(transaction, y_parity, r, s) != raw:
+        raise InvalidTransaction("the bytes are not the canonical encoding of what they say")
+    sender = _recover(signing_hash(transaction), y_parity, r, s)
+    return SignedTransaction(transaction, y_parity, r, s, sender, transaction_id(raw), raw)
+
+
+def read(raw: bytes, chain_id: int | None = None) -> tuple[UnsignedTransaction, tuple[int, int, int]]:
+    """What signed bytes say, and their signature (parity, r, s), without asking whose it is: that costs as much as signing.
 
     Raises InvalidTransaction for malformed or non-canonical RLP, numbers with leading zeros, another type than 0 and 2, an
     access list that is not empty, a signature outside EIP-2, no replay protection (EIP-155), or another chain id than given.
@@ -434,10 +445,7 @@ def decode(raw: bytes, chain_id: int | None = None) -> SignedTransaction:
     if chain_id is not None and transaction.chain_id != chain_id:
         raise InvalidTransaction(f"invalid chain id for signer: have {transaction.chain_id} want {chain_id}")
     _check_signature(y_parity, r, s)
-    if encode_signed(transaction, y_parity, r, s) != raw:
-        raise InvalidTransaction("the bytes are not the canonical encoding of what they say")
-    sender = _recover(signing_hash(transaction), y_parity, r, s)
-    return SignedTransaction(transaction, y_parity, r, s, sender, transaction_id(raw), raw)
+    return transaction, (y_parity, r, s)
 
 
 def _items(data: bytes, count: int) -> list[Any]:

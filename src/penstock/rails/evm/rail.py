@@ -150,12 +150,16 @@ class EvmRail(Rail):
         return bumped(intent, fees, version=version, cancel=cancel, plain_gas=plain_gas)
 
     async def submit(self, raw: bytes) -> Submission:
-        """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone."""
+        """To the first node that takes them; what was submitted before goes to every node. REFUSED by our own decoder alone.
+
+        Whose signature it is was checked where it was made, by the signer on the very bytes; bytes that somebody has put into the
+        database instead have another id than the version's, and no receipt is looked for under it.
+        """
         try:
-            found = codec.decode(raw, self._network.chain_id)
+            codec.read(raw, self._network.chain_id)
         except codec.InvalidTransaction as error:
             return Submission(Verdict.REFUSED, f"these bytes can never land on {self._network.chain}: {error}")
-        return await self._submit(found.txid, raw)
+        return await self._submit(codec.transaction_id(raw), raw)
 
     async def observe(self, versions: Sequence[VersionView]) -> Observation:
         """What became of an attempt. Calls that come together share their questions. Raises NodeUnreachable."""
