@@ -210,7 +210,7 @@ class Treasury:
             )
 
     def _strange_slots(self, tx: Tx, lane: Lane, mined: int, held: Holdings) -> None:
-        strange = f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}"
+        strange = f"the chain has used slot {mined - 1}{_which(lane)} and we have bound only to {lane.next_slot - 1}"
         used = held.slots_used if held.slots_used is not None else 0
         if used >= mined and attempts.resumed_after(tx, lane.chain, strange) is not None:
             # A person has looked, and nodes agree that those slots are gone for good.
@@ -305,8 +305,8 @@ class Treasury:
             sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=chain, block=block))
         elif units < expected:
             missing = TokenAmount(token, expected - units)
-            what = f"{missing} {token.coin.symbol} left the hot address"
-            reason = attempts.resumed_after(tx, chain, f"{what} ", since_ms=last["at_ms"] if last is not None else 0)
+            what = f"{missing} {token.coin.symbol} left the hot address{_which(lane)}"
+            reason = attempts.resumed_after(tx, chain, f"{what} at ", since_ms=last["at_ms"] if last is not None else 0)
             if reason is None:
                 log.error("treasury.outflow.unexplained", chain=chain, token=token.id, missing=str(missing), block=block)
                 attempts.halt_lane(tx, chain, f"{what} at or before block {block} unexplained")
@@ -348,3 +348,8 @@ class Treasury:
             lane_id=lane_id,
             k=keys,
         )
+
+
+def _which(lane: Lane) -> str:
+    """Names all but the first: a person's word about one of them says nothing of another."""
+    return f" {lane.address}" if lane.number else ""
