@@ -205,8 +205,9 @@ class Commands:
             try:
                 found[address] = dict((await rail.holdings(address, tokens)).units) if rail is not None else {}
             except NodeUnreachable:
-                # One that was never used may not exist yet (XRP Ledger): then it holds nothing.
-                found[address] = {} if number in {0, *opened} else {token.id: 0 for token in tokens}
+                # One that was never used may not exist yet (XRP Ledger), where others do: then it holds nothing.
+                is_silent = number in {0, *opened} or not any(found.values())
+                found[address] = {} if is_silent else {token.id: 0 for token in tokens}
         return found
 
     async def catalog_rows(self) -> list[dict[str, Any]]:

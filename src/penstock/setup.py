@@ -50,7 +50,7 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         unlocked_by = "key file" if (home / "vault.key").exists() else "passphrase"
         hot = {network.family: await known.address(network.chain, 0) for network in catalog.networks() if known.has(network.chain)}
         more = {
-            chain: known.addresses(chain)[: wanted.hot_addresses]
+            chain: ", ".join(known.addresses(chain)[: wanted.hot_addresses])
             for chain, wanted in settings.networks.items()
             if wanted.hot_addresses > 1 and known.has(chain)
         }

@@ -49,7 +49,7 @@ TAKEN_S: Final = 40.0
 ENDED_S: Final = 20.0
 NEWS: Final = 3
 """So many events come from the new worker before the old one wakes."""
-STORM_S: Final = 8.0
+STORM_S: Final = 6.0
 """For each size, how long processes are killed at random."""
 CALM_S: Final = (0.2, 1.5)
 """From one kill to the next."""
@@ -195,7 +195,7 @@ class _House:
 
 
 async def run(budget: Budget) -> Tried:
-    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and eight seconds of kills."""
+    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and six seconds of kills."""
     started = time.monotonic()
     if not budget.postgresql:
         return Tried(LANE, {"rounds": 0})
