@@ -160,13 +160,16 @@ class Commands:
         for network in self._p.catalog.networks():
             if not self._p.has_address(network.chain):
                 continue
-            address = await self._p.treasury.address_of(network)
-            held = await self._held(network, address)
+            held = await self._held(network)
             for token in self._p.catalog.tokens_on(network.chain):
                 in_books = plain(-books.get((f"treasury:{token.id}", token.coin.id), 0), LEDGER_DECIMALS)
-                on_chain = held.get(token.id)
-                row: dict[str, Any] = {"chain": network.chain, "address": address, "crypto": token.coin.symbol}
-                rows.append(row | {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books})
+                units = {address: amounts.get(token.id) for address, amounts in held.items()}
+                known = [amount for amount in units.values() if amount is not None]
+                on_chain = plain(sum(known), token.decimals) if len(known) == len(units) else None
+                of_each = {address: None if amount is None else plain(amount, token.decimals) for address, amount in units.items()}
+                row: dict[str, Any] = {"chain": network.chain, "address": next(iter(held)), "crypto": token.coin.symbol}
+                row |= {"on": network.chain in self._p.rails, "on_chain": on_chain, "in_books": in_books, "addresses": of_each}
+                rows.append(row)
         return rows
 
     async def holds(self) -> list[str]:
@@ -193,17 +196,19 @@ class Commands:
             raise Refused(Problem.SERVICE_ERROR, str(error)) from error
         return [{"chain": name, "crypto": token.coin.symbol, "contract": token.wire_contract} for token in opened]
 
-    async def _held(self, network: Network, address: str) -> dict[str, str]:
-        """What the hot address holds at the newest final block, by token id; nothing where no node answers."""
-        rail = self._p.board.rail(network.chain)
-        if rail is None:
-            return {}
-        tokens = {token.id: token for token in self._p.catalog.tokens_on(network.chain)}
-        try:
-            units = (await rail.holdings(address, list(tokens.values()))).units
-        except NodeUnreachable:
-            return {}
-        return {token_id: plain(amount, tokens[token_id].decimals) for token_id, amount in units.items()}
+    async def _held(self, network: Network) -> dict[str, dict[str, int]]:
+        """What each hot address holds at the newest final block, by token id; nothing where no node answers."""
+        rail, found = self._p.board.rail(network.chain), dict[str, dict[str, int]]()
+        opened = await self._p.database.read(lambda tx: {lane.number for lane in attempts.lanes(tx, network.chain)})
+        tokens = self._p.catalog.tokens_on(network.chain)
+        for number, address in (await self._p.treasury.addresses(network)).items():
+            try:
+                found[address] = dict((await rail.holdings(address, tokens)).units) if rail is not None else {}
+            except NodeUnreachable:
+                # One that was never used may not exist yet (XRP Ledger), where others do: then it holds nothing.
+                is_silent = number in {0, *opened} or not any(found.values())
+                found[address] = {} if is_silent else {token.id: 0 for token in tokens}
+        return found
 
     async def catalog_rows(self) -> list[dict[str, Any]]:
         """What can be paid."""

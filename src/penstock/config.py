@@ -125,8 +125,10 @@ class NetworkSettings:
     """A depth: stands in for finality on a test network or where there is no finality tag, else sets when success is reported."""
     fee_max: str = ""
     """The most that one transaction may cost, in the network's own coin."""
+    hot_addresses: int = 1
+    """Addresses that pay, 1 to 16: one stuck transaction then holds only what is behind it on its own. EVM, TRON and XRP Ledger alone."""
     in_flight_max: int = 200
-    """Attempts that may be open at once on the hot address."""
+    """Attempts that may be open at once on a hot address."""
     block_ms: int = 0
     """Usual time between blocks; a test network has 1000 unless set."""
     batch_max: int = 0
@@ -320,6 +322,8 @@ def _checked(settings: Settings) -> Settings:
     for chain, network in settings.networks.items():
         if network.fee_max:
             _amount(network.fee_max, f"networks.{chain}.fee_max")
+        if network.hot_addresses < 1:
+            raise SettingWrong(f"networks.{chain}.hot_addresses is {network.hot_addresses}, and somebody has to pay: at least 1")
         _check_urls(chain, network)
     return settings
 

@@ -49,7 +49,13 @@ async def initialise(settings: Settings, *, key_file: bool, asked: str | None) -
         known = PublicAddresses(load_public(home), allowed_networks(settings, catalog, every=True))
         unlocked_by = "key file" if (home / "vault.key").exists() else "passphrase"
         hot = {network.family: await known.address(network.chain, 0) for network in catalog.networks() if known.has(network.chain)}
-        return {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
+        more = {
+            chain: ", ".join(known.addresses(chain)[: wanted.hot_addresses])
+            for chain, wanted in settings.networks.items()
+            if wanted.hot_addresses > 1 and known.has(chain)
+        }
+        made = {"home": str(home), "unlocked_by": unlocked_by, "migrations": applied, "hot_addresses": hot}
+        return made | ({"hot_addresses_of": more} if more else {})
     finally:
         runtime.close()
 

@@ -141,9 +141,17 @@ def treasury(values: Sequence[Mapping[str, Any]], *, every: bool) -> RenderableT
     silent = sorted({value["chain"] for value in shown if value["on"] and value["on_chain"] is None})
     chains_of: dict[str, dict[str, None]] = {}
     for value in values:
-        chains_of.setdefault(value["address"], {})[value["chain"]] = None
+        for address in value["addresses"]:
+            chains_of.setdefault(address, {})[value["chain"]] = None
+    several = [
+        {"chain": value["chain"], "crypto": value["crypto"], "address": address, "on_chain": on_chain}
+        for value in shown
+        for address, on_chain in value["addresses"].items()
+        if len(value["addresses"]) > 1
+    ]
     return Group(
         rows("Treasury", table, empty=NO_NETWORK),
+        *([rows("Each hot address", several)] if several else []),
         *(
             Text(f"The nodes of {chain} do not answer as they should; /readyz and the log of serve say why.", style="yellow")
             for chain in silent

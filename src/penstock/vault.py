@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -125,6 +127,25 @@ def write_once(path: Path, content: bytes, runtime: Runtime) -> bool:
 
     A link, not a rename: two processes that start together cannot overwrite each other's keys.
     """
+    with _beside(path, content, runtime) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        sync_folder(path.parent)
+        return True
+
+
+def write_over(path: Path, content: bytes, runtime: Runtime) -> None:
+    """Put a private file (0600) whole and durable in the place of the one that is there. Never for what cannot be made again."""
+    with _beside(path, content, runtime) as temporary:
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes, runtime: Runtime) -> Iterator[Path]:
+    """The content, durable, under a name of its own, which is gone at the end."""
     temporary = path.with_name(f".{path.name}.{runtime.random_bytes(8).hex()}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -132,12 +153,7 @@ def write_once(path: Path, content: bytes, runtime: Runtime) -> bool:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        sync_folder(path.parent)
-        return True
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -58,7 +58,7 @@ from penstock.rails.xrp.rail import XrpRail
 from penstock.rails.xrp.talk import XrpTalk
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
-from penstock.signer.families import KEYED
+from penstock.signer.families import KEYED, LANES
 from penstock.signer.policy import fee_max_of, load_catalog, of_coins
 from penstock.vault import Vault
 from penstock.webhooks.deliver import Deliverer, Targets
@@ -78,7 +78,7 @@ class Site:
     urls: tuple[str, ...]
     post: Post
     runtime: Runtime
-    own: str
+    own: tuple[str, ...]
     contracts: tuple[str, ...]
     fee_max: int | None
 
@@ -86,28 +86,28 @@ class Site:
 def _evm(site: Site) -> Rail:
     net = site.network
     nodes = Nodes(site.urls, EthereumTalk(Http(site.post), chain_id=net.chain_id, genesis=net.genesis), site.runtime)
-    return EvmRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+    return EvmRail(net, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
 
 
 def _tron(site: Site) -> Rail:
     net = site.network
     nodes = Nodes(site.urls, TronTalk(Http(site.post), site.runtime, chain_id=net.chain_id, genesis=net.genesis), site.runtime)
-    return TronRail(net, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+    return TronRail(net, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
 
 
 def _bitcoin(site: Site) -> Rail:
     nodes = Nodes(site.urls, BitcoinTalk(Http(site.post), chain_id=site.network.chain_id), site.runtime)
-    return BitcoinRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+    return BitcoinRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
 
 
 def _xrp(site: Site) -> Rail:
     nodes = Nodes(site.urls, XrpTalk(Http(site.post), site.runtime, chain_id=site.network.chain_id), site.runtime)
-    return XrpRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+    return XrpRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
 
 
 def _lightning(site: Site) -> Rail:
-    nodes = Nodes(site.urls, lightning_talk(site.post, chain_id=site.network.chain_id, own=site.own), site.runtime)
-    return LightningRail(site.network, nodes, site.runtime, own=[site.own], contracts=site.contracts, fee_max=site.fee_max)
+    nodes = Nodes(site.urls, lightning_talk(site.post, chain_id=site.network.chain_id, own=site.own[0]), site.runtime)
+    return LightningRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
 
 
 RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType(
@@ -171,13 +171,14 @@ class Product:
             board=self.board,
             signer=signer,
             in_flight_max=lambda chain: self._network(chain).in_flight_max,
+            hot_addresses=self._hot_addresses,
             held=self._held,
             refuse=self.settler.refuse,
         )
         self.follower = Follower(
             **common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth, held=self._held
         )
-        self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
+        self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"), hot_addresses=self._hot_addresses)
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(**stored, board=self.board, prices=self.prices, treasury=self.treasury, replica=past)
@@ -216,6 +217,9 @@ class Product:
     def _network(self, chain: str) -> NetworkSettings:
         return self.settings.networks.get(chain, NetworkSettings())
 
+    def _hot_addresses(self, chain: str) -> int:
+        return self._network(chain).hot_addresses
+
     def _report_depth(self, chain: str) -> int | None:
         network = self.catalog.network(chain)
         if network is None or not network.param("reports_at_depth", default=False):
@@ -236,10 +240,21 @@ class Product:
             if not self.has_address(chain):
                 raise SettingWrong(f"networks.{chain}.node_id: the identity of the node that pays is missing (66 hex digits)")
             contracts = tuple(token.contract for token in self.catalog.tokens_on(chain) if token.contract)
-            own = await self.treasury.address_of(network)
+            own = self._own_addresses(network)
             fee_max = fee_max_of(self.settings, self.catalog, network)
             site = Site(network, wanted.rpc_urls, self._world.rpc, self.runtime, own, contracts, fee_max)
             self.rails[chain] = RAILS[network.family](site)
+
+    def _own_addresses(self, network: Network) -> tuple[str, ...]:
+        """Every address that is ours there, those in use first. Raises SettingWrong for more than there can be, or than this home knows."""
+        name, wanted, most = f"networks.{network.chain}.hot_addresses", self._hot_addresses(network.chain), LANES[network.family]
+        if wanted > most:
+            why = "1: there one transaction holds no other up" if most == 1 else str(most)
+            raise SettingWrong(f"{name} is {wanted}, and on this network it is at most {why}")
+        own = self.signer.addresses(network.chain)
+        if wanted > len(own):
+            raise SettingWrong(f"{name} is {wanted}, and this home has {len(own)}: `penstock init` makes what is missing")
+        return tuple(own)
 
     def app(self, *, calls: bool = True) -> App:
         """The merchant API of this process, or only its health and metrics."""

@@ -75,12 +75,13 @@ class Place:
     def open(self, house: House) -> None:
         """Funding, merchant and first estimates."""
         house.run(house.set_up(dict.fromkeys(self.pays, "1000000")))
-        hot = house.run(house.hot())
+        hot = house.run(house.all_hot())
         for native in (True, False):
             for symbol, units in self.funds.items():
                 token = house.product.catalog.by_symbol(symbol, self.chain)
                 if token.is_native is native:
-                    house.network.fund(hot, units, token.contract)
+                    for address in hot:
+                        house.network.fund(address, units, token.contract)
             house.wait(10)
             house.run(house.product.treasury.refresh())
             house.run(Commands(house.product).open_tokens(self.chain))

@@ -57,7 +57,7 @@ def test_a_stranger_who_takes_our_nonce_stops_the_lane_and_pays_nobody_twice(tmp
         row = house.run(house.product.database.read(lambda tx: tx.one("SELECT intent, txid FROM version")))
         ours = Intent.from_json(row["intent"])
         address, _ = place.recipient(house, 2, "1")
-        key = house.product.signer._senders["ETH"][1]
+        key = next(iter(house.product.signer._senders["ETH"].values()))
         stolen = codec.sign(replace(ours, attempt_id=99, payments=(replace(ours.payments[0], recipient=address),)), key)
         house.network.forget(row["txid"])
         house.network.chain.submit(stolen.raw)

@@ -217,7 +217,7 @@ def test_what_was_bound_is_not_signed_while_its_lane_stands(migrated_url):
         road.signer.sign = never
         await touch(r, "UPDATE balance SET available = :available WHERE holder = 'u:1000001'", available=7)
         orders = await road.sender.claim(100)
-        versions = await road.sender._bind("ETH", orders)
+        versions = await road.sender._bind("ETH", 0, orders)
         await auditor_.turn()
         assert len(versions) == 1
         assert await road.sender.sign(versions) == []

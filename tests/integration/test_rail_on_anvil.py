@@ -27,7 +27,7 @@ from tests.fixtures.not_run import not_run
 from tests.fixtures.scripted import nodes_of
 from tests.fixtures.seals import SEAL, sealed
 
-RECIPIENT = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
+RECIPIENT = "0xAa000000000000000000000000000000000000Aa"
 CONTRACT = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
 NATIVE = Token("native", Coin("eth", "ETH", "Ether", 18), "ETH", "ERC20", None, "1", 18)
 USDT = Token("usdt", Coin("c", "USDT", "Tether", 6), "ETH", "ERC20", CONTRACT, CONTRACT, 6)
@@ -47,7 +47,7 @@ class House:
         self.journal = FileJournal(home)
         seed = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
         self.signer = LocalSigner(seed, self.journal, runtime, {"ETH": allow(net, [NATIVE, USDT])}, SEAL)
-        self.address = self.signer._senders["ETH"][0]
+        self.address = self.signer.addresses("ETH")[0]
         self.rail = EvmRail(net, self.nodes, runtime, own=[self.address], contracts=[CONTRACT])
 
     async def rpc(self, method, *params):

@@ -364,7 +364,7 @@ def test_what_a_crash_left_between_two_steps_is_resumed_with_the_same_bytes(migr
     async def body(r, road):
         await r.submit_all([usdt(r, road, "a")])
         orders = await road.sender.claim(10)
-        versions = await road.sender._bind("ETH", orders)
+        versions = await road.sender._bind("ETH", 0, orders)
         if step == "signed":
             await road.sender.sign(versions)
         await road.follow()
@@ -493,7 +493,7 @@ def test_a_signer_that_is_out_of_order_does_not_keep_what_is_paid_from_being_set
     async def body(r, road):
         await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
         await road.through(road.sender, await road.sender.claim(1))
-        await road.sender._bind("ETH", await road.sender.claim(10))
+        await road.sender._bind("ETH", 0, await road.sender.claim(10))
 
         async def broken(intents):
             raise JournalBroken("the disk is full")

@@ -14,7 +14,8 @@ from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
-from penstock.signer.addresses import PublicAddresses
+from penstock.signer.addresses import PublicAddresses, PublicKeys, keep_public, load_public
+from penstock.signer.families import LANES
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive, public_keys
 from penstock.signer.local import LocalSigner
@@ -26,7 +27,7 @@ from tests.fixtures.seals import SEAL, sealed
 
 RUNTIME = SystemRuntime()
 SENDER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+RECIPIENT = "0xAA00000000000000000000000000000000000001"
 USDT = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
 ALLOWED = {"ETH": AllowedNetwork("evm", 31337, {"native": None, "usdt": USDT}, 10**16)}
 
@@ -88,7 +89,7 @@ def test_the_first_addresses_of_the_test_mnemonic():
     """https://getfoundry.sh/anvil/overview lists them; so does Hardhat, https://hardhat.org/hardhat-network/docs/reference"""
     words = Seed(Bip39MnemonicDecoder().Decode(MNEMONIC))
     addresses = [codec.address_of_public_key(derive(words, codec.path(1, lane)).public_key) for lane in range(3)]
-    assert addresses == [SENDER, RECIPIENT, "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]
+    assert addresses == [SENDER, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]
 
 
 def test_a_256_bit_vector_of_bip39():
@@ -126,6 +127,32 @@ def test_keys_and_seeds_print_nothing(seed):
 def test_there_is_no_key_for_what_is_not_there(seed, chain, lane):
     with pytest.raises(ValueError, match="no key for"):
         asyncio.run(PublicAddresses(public_keys(seed), ALLOWED).address(chain, lane))
+
+
+def test_every_hot_address_signs_and_none_is_paid(open_signer, seed):
+    """Networks may have several; whether the settings use them all is the gateway's affair."""
+    signer = open_signer()
+    own = [asyncio.run(signer.address("ETH", lane)) for lane in range(LANES["evm"])]
+    assert own == signer.addresses("ETH") and len(set(own)) == 16
+    signed = sign(signer, pay(sender=own[2]), pay(2, sender=own[15]))
+    assert [codec.decode(one.raw).sender for one in signed] == [own[2], own[15]]
+    beyond = codec.address_of_public_key(derive(seed, codec.path(1, 16)).public_key)
+    assert "not one of this signer's addresses" in refusal(signer, pay(3, sender=beyond))
+    assert "an address of our own" in refusal(signer, pay(3, slot=1, sender=own[2], recipient=own[7]))
+
+
+def test_a_home_of_one_hot_address_learns_the_others_and_never_those_of_another_seed(seed, tmp_path):
+    public = public_keys(seed)
+    before = PublicKeys(public.fingerprint, {path: key for path, key in public.keys.items() if path.endswith("/0")})
+    keep_public(tmp_path, before, RUNTIME)
+    assert load_public(tmp_path) == before
+    for _ in range(2):
+        keep_public(tmp_path, public, RUNTIME)
+        assert load_public(tmp_path) == public
+    for other in (before, PublicKeys("00" * 4, {**public.keys, "m/1": b"1"})):
+        with pytest.raises(VaultError, match="not of the seed"):
+            keep_public(tmp_path, other, RUNTIME)
+        assert load_public(tmp_path) == public
 
 
 def test_the_curve_library_is_the_one_we_trust(monkeypatch):
@@ -177,7 +204,7 @@ def test_versions_rise_on_the_same_slot(open_signer):
 
 
 CHANGED = [
-    {"recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"},
+    {"recipient": "0xBb00000000000000000000000000000000000002"},
     {"units": 6},
     {"slot": 1},
     {"token": "native", "contract": None},
@@ -229,7 +256,7 @@ SEALED = pay().payments[0]
         {"order_id": 999},
         {"key": "2/order-101"},
         {"key": ""},
-        {"recipient": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"},
+        {"recipient": "0xBb00000000000000000000000000000000000002"},
         {"recipient": RECIPIENT.lower()},
         {"memo": "1"},
         {"units": 6},
@@ -304,7 +331,7 @@ def test_what_is_not_a_plain_allowed_payment_is_refused_by_name(open_signer, tmp
 def test_bytes_that_do_not_match_the_intent_never_leave(open_signer, monkeypatch, tmp_path):
     """A codec gone wrong: it builds a payment to somebody else."""
     honest = codec.build
-    stranger = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+    stranger = "0xBb00000000000000000000000000000000000002"
 
     def crooked(intent):
         return honest(dataclasses.replace(intent, payments=(dataclasses.replace(intent.payments[0], recipient=stranger),)))

@@ -261,3 +261,7 @@ class Signer(Protocol):
     async def address(self, chain: str, lane: int) -> str:
         """The hot address of a lane of a network, as that network writes it."""
         ...
+
+    def addresses(self, chain: str) -> list[str]:
+        """Every hot address that the network can have here, whether it is used or not: one that is ours is no recipient."""
+        ...

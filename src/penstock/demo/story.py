@@ -169,13 +169,13 @@ async def _set_up(stage: Stage) -> Client:
             network = product.catalog.network(chain)
             if network is None:
                 raise DemoFailed(f"{chain} is not in the catalogue")
-            address = await product.treasury.address_of(network)
-            for token in product.catalog.tokens_on(chain):
-                units = str(FUNDS.get(token.coin.symbol, 10_000) * 10**token.decimals)
-                if token.contract is None:
-                    await _control(stage, chain, do="fund", address=address, units=units)
-                else:
-                    await _control(stage, chain, do="fund_token", contract=token.contract, address=address, units=units)
+            for address in (await product.treasury.addresses(network)).values():
+                for token in product.catalog.tokens_on(chain):
+                    units = str(FUNDS.get(token.coin.symbol, 10_000) * 10**token.decimals)
+                    if token.contract is None:
+                        await _control(stage, chain, do="fund", address=address, units=units)
+                    else:
+                        await _control(stage, chain, do="fund_token", contract=token.contract, address=address, units=units)
         await _funded(stage, commands)
         stage.console.print(show.treasury([row for row in await commands.treasury_rows() if row["chain"] in CHAINS], every=False))
     return client

@@ -7,7 +7,7 @@ entries name, and all that are open, are read with everything that belongs to th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,8 +87,11 @@ class Reading:
         rows = tx.all("SELECT holder, coin_id, reserved FROM balance WHERE reserved <> :reserved", reserved=0)
         rules.check_reserves(self.report, {(r["holder"], r["coin_id"]): r["reserved"] for r in rows}, self.open_orders, self.terms)
         rules.check_house(self.report, house, _under_way(tx), self.terms)
-        for look in tx.all("SELECT treasury_seen.*, lane.chain FROM treasury_seen JOIN lane ON lane.id = treasury_seen.lane_id"):
-            rules.check_look(self.report, look, _held_at(tx, house, look, self.terms), self.terms)
+        looks: defaultdict[str, list[Row]] = defaultdict(list)
+        for look in tx.all("SELECT treasury_seen.* FROM treasury_seen JOIN lane ON lane.id = treasury_seen.lane_id ORDER BY lane.number"):
+            looks[look["token_id"]].append(look)
+        for token_id, of_lanes in looks.items():
+            rules.check_looks(self.report, token_id, of_lanes, _held_at(tx, house, token_id, of_lanes, self.terms), self.terms)
         if self.terms.now_ms is not None:
             late.check(tx, self.report, self.terms.now_ms)
 
@@ -191,20 +194,13 @@ def _under_way(tx: Tx) -> dict[str, int]:
     return found
 
 
-def _held_at(tx: Tx, house: Totals, look: Row, terms: Terms) -> int:
-    """What the books let the treasury hold at the block of a look: everything, but for entries of later blocks."""
-    token = terms.tokens.get(look["token_id"])
+def _held_at(tx: Tx, house: Totals, token_id: str, looks: Sequence[Row], terms: Terms) -> int:
+    """What the books let the lanes of a network hold together, each at the block of its look: everything, but for its entries of later ones."""
+    token = terms.tokens.get(token_id)
     if token is None:
         return 0
     account = ledger.treasury(token.id)
-    later = tx.all(
-        "SELECT posting.amount FROM entry JOIN posting ON posting.entry_id = entry.id "
-        "WHERE entry.chain = :chain AND entry.block > :block AND posting.account = :account",
-        chain=look["chain"],
-        block=look["block"],
-        account=account,
-    )
-    beyond: int = sum(row["amount"] for row in later)
+    beyond = sum(facts.moved_by_lane(tx, look["lane_id"], account, after=look["block"]) for look in looks)
     return beyond - house.get((account, token.coin.id), 0)
 
 

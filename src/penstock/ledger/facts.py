@@ -227,6 +227,31 @@ def attempts(tx: Tx, ids: Sequence[int]) -> Iterator[AttemptFacts]:
     yield from found.values()
 
 
+def moved_by_lane(tx: Tx, lane_id: int, account: str, *, after: int, until: int = 2**62) -> int:
+    """What entries of blocks in (after, until] moved on a treasury account for one lane. Books are kept by network: an attempt's entries are
+    its lane's, what was seen on an address is that address's, and what names neither counts for the first.
+    """
+    lanes = tx.all("SELECT id, chain, address FROM lane WHERE chain = (SELECT chain FROM lane WHERE id = :id) ORDER BY number", id=lane_id)
+    rows = tx.all(
+        "SELECT entry.ref_kind, entry.ref_id, posting.amount FROM entry JOIN posting ON posting.entry_id = entry.id "
+        "WHERE entry.chain = :chain AND entry.block > :after AND entry.block <= :until AND posting.account = :account",
+        chain=lanes[0]["chain"],
+        after=after,
+        until=until,
+        account=account,
+    )
+    if len(lanes) > 1:
+        ids = [int(row["ref_id"]) for row in rows if row["ref_kind"] == "attempt" and row["ref_id"].isdecimal()]
+        attempt_rows = tx.all("SELECT id, lane_id FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=_ids(ids))
+        lane_of = {("attempt", str(row["id"])): row["lane_id"] for row in attempt_rows}
+        for row in rows:
+            for lane in lanes if row["ref_kind"] == "seen" else ():
+                if row["ref_id"].startswith(f"{lane['chain']}:{lane['address']}:"):
+                    lane_of["seen", row["ref_id"]] = lane["id"]
+        rows = [row for row in rows if lane_of.get((row["ref_kind"], row["ref_id"]), lanes[0]["id"]) == lane_id]
+    return sum(row["amount"] for row in rows)
+
+
 def said(version: Row) -> dict[str, Any]:
     """The intent of a version, or an empty one where it cannot be read."""
     try:

@@ -60,5 +60,5 @@ def check(tx: Tx, report: Report, now_ms: int) -> None:
 
 def check_halted(tx: Tx, report: Report) -> None:
     """Lanes that stand until a person resumes them."""
-    for row in tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"):
+    for row in tx.all("SELECT DISTINCT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"):
         report.add("I16", f"nothing is sent on {row['chain']}: {row['halted']}", chain=row["chain"], mark=HALTED)

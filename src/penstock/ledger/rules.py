@@ -6,7 +6,7 @@ Each rule takes values and adds what it finds to a report; who reads the facts, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -356,15 +356,17 @@ def check_house(report: Report, house: Totals, under_way: Mapping[str, int], ter
             )
 
 
-def check_look(report: Report, look: Row, in_books: int, terms: Terms) -> None:
-    """I10: at the block of the last look the books hold what the chain showed, to the base unit. `in_books` are coin units."""
-    token = terms.tokens.get(look["token_id"])
+def check_looks(report: Report, token_id: str, looks: Sequence[Row], in_books: int, terms: Terms) -> None:
+    """I10: at the blocks of the last looks the books hold what the chain showed, to the base unit. `in_books` are coin units."""
+    token = terms.tokens.get(token_id)
     if token is None:
         return
-    drift = in_books - look["observed"] * token.scale
+    observed = sum(look["observed"] for look in looks)
+    drift = in_books - observed * token.scale
     if drift:
+        where = "the hot address" if len(looks) == 1 else f"the {len(looks)} hot addresses"
         text = (
-            f"at block {look['block']} of {token.chain} the hot address held {plain(look['observed'], token.decimals)} {token.coin.symbol}, "
-            f"and the books say {plain(in_books, LEDGER_DECIMALS)}"
+            f"at block {max(look['block'] for look in looks)} of {token.chain} {where} held {plain(observed, token.decimals)} "
+            f"{token.coin.symbol}, and the books say {plain(in_books, LEDGER_DECIMALS)}"
         )
         report.add("I10", text, chain=token.chain, coin_id=token.coin.id, mark=f"{token.id} {drift}")

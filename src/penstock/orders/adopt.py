@@ -20,6 +20,8 @@ from penstock.orders.choose import payment_of
 
 HALTED: Final = "recovery: "
 """What the text begins with for which a lane stands until a person has looked at strays."""
+UNOPENED: Final = "what was signed for a hot address is put back as soon as that has been looked at"
+"""Why an attempt cannot be put back just now: the treasury opens the lane, and then it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,14 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What adopting needs beside the transaction. `once` names what an intent pays only once for ever."""
+    """What adopting needs beside the transaction. `once` names what an intent pays only once for ever, `own` the hot addresses that a
+    network can have.
+    """
 
     catalog: Catalog
     next_ids: Callable[[int], list[int]]
     once: Callable[[Intent], Sequence[str]]
+    own: Callable[[str], Sequence[str]]
     now_ms: int
 
 
@@ -130,9 +135,10 @@ def spent(tx: Tx, keys: Sequence[str]) -> dict[str, Row]:
 
 def adopt(tx: Tx, stray: Stray, tools: Tools) -> str:
     """Put an attempt back under its lane's lock. Why only a person can decide, "" when nothing is left to decide."""
-    lane = attempts.lane_for_update(tx, stray.chain)
-    if lane is None:
-        return "the hot address of the network has not been looked at yet"
+    known = {lane.address: lane.number for lane in attempts.lanes(tx, stray.chain)}
+    lane = attempts.lane_for_update(tx, stray.chain, known.get(stray.first.sender, 0))
+    if lane is None or (stray.first.sender not in known and stray.first.sender in tools.own(stray.chain)):
+        return UNOPENED
     clash = _clash(tx, lane, stray)
     orders = store.lock(tx, [payment.order_id for payment in stray.first.payments])
     lost = {} if stray.dead else {p.order_id: why for p in stray.first.payments if (why := _lost(tx, stray, p, orders, tools.catalog))}

@@ -25,6 +25,7 @@ class Lane:
 
     id: int
     chain: str
+    number: int
     address: str
     next_slot: int
     halted: str
@@ -84,10 +85,20 @@ class Attempt:
         return [version.view(given=self.state is not AttemptState.SIGNED) for version in self.signed]
 
 
-def lane_for_update(tx: Tx, chain: str) -> Lane | None:
-    """The lane of a network, locked: nonce and liquidity are taken under this lock."""
-    row = tx.one("SELECT id, chain, address, next_slot, halted FROM lane WHERE chain = :chain AND number = 0 {FOR_UPDATE}", chain=chain)
+def lane_for_update(tx: Tx, chain: str, number: int = 0) -> Lane | None:
+    """One lane of a network, locked: nonce and liquidity are taken under this lock."""
+    row = tx.one(
+        "SELECT id, chain, number, address, next_slot, halted FROM lane WHERE chain = :chain AND number = :number {FOR_UPDATE}",
+        chain=chain,
+        number=number,
+    )
     return Lane(**row) if row else None
+
+
+def lanes(tx: Tx, chain: str) -> list[Lane]:
+    """Every lane that a network ever had here, in order of their numbers."""
+    rows = tx.all("SELECT id, chain, number, address, next_slot, halted FROM lane WHERE chain = :chain ORDER BY number", chain=chain)
+    return [Lane(**row) for row in rows]
 
 
 def holds(tx: Tx) -> dict[str, str]:
@@ -107,20 +118,20 @@ def is_halted(tx: Tx, chain: str) -> bool:
 
 def resume_lane(tx: Tx, chain: str, reason: str, *, action_id: int, now_ms: int) -> str | None:
     """A person has looked: bind again. Returns why it stood, None when it did not; kept with the person's reason."""
-    lane = lane_for_update(tx, chain)
-    if lane is None or not lane.halted:
+    stood = [locked for lane in lanes(tx, chain) if (locked := lane_for_update(tx, chain, lane.number)) is not None and locked.halted]
+    if not stood:
         return None
-    tx.run("UPDATE lane SET halted = '' WHERE id = :id", id=lane.id)
+    tx.run("UPDATE lane SET halted = '' WHERE chain = :chain", chain=chain)
     # What the signer refused is asked for again: nothing behind its slot can land before it does.
     tx.run(
-        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE lane_id = :id AND due_at_ms IS NULL "
-        "AND state IN ('bound', 'signed', 'sent', 'included')",
+        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE lane_id IN (SELECT id FROM lane WHERE chain = :chain) "
+        "AND due_at_ms IS NULL AND state IN ('bound', 'signed', 'sent', 'included')",
         now_ms=now_ms,
-        id=lane.id,
+        chain=chain,
     )
     # Who looks at the books later sees that it stood, why, and why it went on.
-    record_action(tx, action_id, action="resume", subject=f"{chain}: {lane.halted}", reason=reason, at_ms=now_ms)
-    return lane.halted
+    record_action(tx, action_id, action="resume", subject=f"{chain}: {stood[0].halted}", reason=reason, at_ms=now_ms)
+    return stood[0].halted
 
 
 def resumed_after(tx: Tx, chain: str, began: str, *, since_ms: int = 0) -> str | None:

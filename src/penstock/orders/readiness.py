@@ -46,7 +46,9 @@ class Readiness:
             # No reason not to be ready: whoever rolls out a new version waits for that before it ends the one we wait for.
             warnings.append(f"this worker delivers webhooks and waits for its turn to sign and settle: {holder} does that now")
         try:
-            lanes = await self._database.read(lambda tx: tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"))
+            lanes = await self._database.read(
+                lambda tx: tx.all("SELECT DISTINCT chain, halted FROM lane WHERE halted <> '' ORDER BY chain")
+            )
         except DatabaseUnavailable:
             return ["the database does not answer"], []
         warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
@@ -62,6 +64,8 @@ class Readiness:
                 warnings.append(f"the nodes of {chain} do not answer as they should: {fault}")
             elif self._board.heads(chain) is None:
                 not_ready.append(f"the first fee estimate of {chain} is still on its way")
+            for address, why in self._treasury.idle.get(chain, {}).items() if self._treasury is not None else ():
+                warnings.append(f"hot address {address} of {chain} pays nothing yet: {why}")
         if self._replica is not None and (problem := self._replica.fault or self._replica.late):
             warnings.append(f"the read replica: {problem}")
         if self._prices.static_symbols:
@@ -103,7 +107,7 @@ class Readiness:
                 "SELECT 'order' AS kind, state, COUNT(*) AS n FROM orders WHERE due_at_ms IS NOT NULL GROUP BY state "
                 "UNION ALL SELECT 'attempt', state, COUNT(*) FROM attempt WHERE state IN ('bound', 'signed', 'sent', 'included') GROUP BY state "
                 "UNION ALL SELECT 'event', state, COUNT(*) FROM outbox WHERE due_at_ms IS NOT NULL GROUP BY state "
-                "UNION ALL SELECT 'lane', 'halted', COUNT(*) FROM lane WHERE halted <> '' HAVING COUNT(*) > 0 "
+                "UNION ALL SELECT 'lane', 'halted', COUNT(DISTINCT chain) FROM lane WHERE halted <> '' HAVING COUNT(*) > 0 "
                 "UNION ALL SELECT 'finding', CASE WHEN acknowledged_at_ms IS NULL THEN level ELSE 'acknowledged' END AS state, COUNT(*) "
                 "FROM audit_finding GROUP BY CASE WHEN acknowledged_at_ms IS NULL THEN level ELSE 'acknowledged' END"
             )

@@ -268,18 +268,22 @@ class Recovery:
             else:
                 self._agreed_ms[stray.chain] = self._runtime.now_ms()
                 log.warning("recovery.adopted", chain=stray.chain, attempt=stray.attempt_id, slot=stray.first.slot)
-        found = {chain: f"{HALTED}{_many(texts)} that nobody here asked for: {texts[0]}" for chain, texts in problems.items()}
+        found = dict.fromkeys(problems, adopt.UNOPENED)
+        for chain, texts in problems.items():
+            if grave := [text for text in texts if text != adopt.UNOPENED]:
+                found[chain] = f"{HALTED}{_many(grave)} that nobody here asked for: {grave[0]}"
+        stand = [chain for chain, text in found.items() if text != adopt.UNOPENED]
 
         def halt(tx: Tx) -> None:
-            for chain, text in found.items():
-                attempts.halt_lane(tx, chain, text)
+            for chain in stand:
+                attempts.halt_lane(tx, chain, found[chain])
 
-        if found:
+        if stand:
             await self._database.write("recovery.halt", halt)
         return found
 
     def _tools(self) -> Tools:
-        return Tools(self._catalog, self._next_ids, self._once, self._runtime.now_ms())
+        return Tools(self._catalog, self._next_ids, self._once, self._signer.addresses, self._runtime.now_ms())
 
     def _once(self, intent: Intent) -> Sequence[str]:
         rail, names = self._rails.get(intent.chain), []
@@ -312,7 +316,7 @@ class Recovery:
         except Conflict:
             return
         # A node that has only a clock cannot be compared while payments are under way; it pays nothing twice by itself.
-        if not seen.held.clocked and self._treasury.compared.get(chain, -1) < self._since_ms:
+        if not all(look.held.clocked for look in seen) and self._treasury.compared.get(chain, -1) < self._since_ms:
             self._say(chain, "what is under way has to come to rest before its coins can be compared with the books")
             return
         if breaks != self._database.breaks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -25,6 +25,7 @@ from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
 from penstock.orders.choose import Choice, Chooser, chooser, payment_of
 from penstock.orders.side_by_side import SideBySide
+from penstock.orders.spread import STUCK_BLOCKS, Till, need_of, propose, tills
 from penstock.rails.base import FeeEstimate, NodeUnreachable, Prepares, Rail, Unpayable, Withholds
 from penstock.runtime import Runtime
 
@@ -72,6 +73,7 @@ class Sender:
         signer: Signer,
         next_ids: Callable[[int], list[int]],
         in_flight_max: Callable[[str], int],
+        hot_addresses: Callable[[str], int],
         held: Callable[[str], str],
         refuse: Callable[[int, str], Awaitable[Any]],
     ) -> None:
@@ -82,6 +84,7 @@ class Sender:
         self._signer = signer
         self._next_ids = next_ids
         self._in_flight_max = in_flight_max
+        self._hot_addresses = hot_addresses
         self._refuse = refuse
         self._held = held
         self._full_until: dict[str, float] = {}
@@ -125,7 +128,9 @@ class Sender:
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
         async with self.under_way.turn(chain, "bind"):
-            bound = await self._bind(chain, orders)
+            bound = []
+            for number, group in (await self._spread(chain, orders)).items():
+                bound += await self._bind(chain, number, group)
         if not bound:
             return
         async with self.under_way.turn(chain, "sign"):
@@ -133,18 +138,37 @@ class Sender:
         async with self.under_way.turn(chain, "submit"):
             await self.submit(signed)
 
-    async def _bind(self, chain: str, orders: Sequence[Order]) -> list[Version]:
+    async def _spread(self, chain: str, orders: Sequence[Order]) -> Mapping[int, Sequence[Order]]:
+        """Orders by the number of the lane that shall pay them."""
+        hot_addresses, native = self._hot_addresses(chain), self._catalog.native(chain)
+        if hot_addresses == 1:
+            return {0: orders}
+        stuck_since_ms = self._runtime.now_ms() - STUCK_BLOCKS * self._board.poll_ms(chain)
+
+        def job(tx: Tx) -> list[Till]:
+            room = {"hot_addresses": hot_addresses, "in_flight_max": self._in_flight_max(chain)}
+            return tills(tx, chain, native, **room, stuck_since_ms=stuck_since_ms)
+
+        def needs(order: Order) -> Mapping[str, int]:
+            token = self._catalog.token(order.token_id)
+            estimate = self._board.estimate(token) if token is not None else None
+            return {} if token is None or estimate is None else need_of(order, token, native, estimate.fee_cap)
+
+        among = await self._database.read(job)
+        return propose(orders, among, needs) if among else {0: orders}
+
+    async def _bind(self, chain: str, number: int, orders: Sequence[Order]) -> list[Version]:
         """Take slot and liquidity for as many as there are, hold the others with the reason; one transaction."""
         rail = self._board.rail(chain)
         lease = self._runtime.random_bytes(8).hex()
         attempt_ids = self._next_ids(len(orders))
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
-        fees = await self._fees(rail, orders)
+        fees = await self._fees(rail, number, orders)
         standing = await self._signer.standing()
 
         def job(tx: Tx) -> Choice:
             now_ms = self._runtime.now_ms()
-            lane = attempts.lane_for_update(tx, chain)
+            lane = attempts.lane_for_update(tx, chain, number)
             fresh = store.lock(tx, [order.id for order in orders])
             waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
             if self._board.rail(chain) is not None and self._held(chain):
@@ -207,7 +231,7 @@ class Sender:
         found = chooser(tx, self._catalog, rail, lane, in_flight_max=self._in_flight_max(lane.chain))
         return found or "the treasury has not been looked at yet"
 
-    async def _fees(self, rail: Rail | None, orders: Sequence[Order]) -> dict[int, FeeEstimate | Unpayable]:
+    async def _fees(self, rail: Rail | None, number: int, orders: Sequence[Order]) -> dict[int, FeeEstimate | Unpayable]:
         """What each order's transaction may cost; orders whose network gives no fresh estimate are left out."""
         found: dict[int, FeeEstimate | Unpayable] = {}
         by_token: defaultdict[str, list[Order]] = defaultdict(list)
@@ -221,7 +245,7 @@ class Sender:
             fees: list[FeeEstimate | Unpayable] = [estimate] * len(group)
             if isinstance(rail, Prepares):
                 payments = [payment_of(order, token) for order in group]
-                sender = await self._signer.address(rail.network.chain, 0)
+                sender = await self._signer.address(rail.network.chain, number)
                 try:
                     fees = await rail.prepare(payments, token, sender, estimate)
                 except NodeUnreachable:

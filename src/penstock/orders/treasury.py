@@ -17,6 +17,7 @@ from penstock.core import ledger
 from penstock.core.intent import Resource, Signer
 from penstock.core.money import CoinAmount, Network, Token, TokenAmount
 from penstock.db import Conflict, Database, Row, Tx
+from penstock.ledger import facts
 from penstock.ledger.book import Book, Sheet
 from penstock.orders import attempts
 from penstock.orders.attempts import Lane
@@ -33,6 +34,7 @@ class Look:
     """What one lane held, and between which moments of our own clock that was asked."""
 
     chain: str
+    number: int
     address: str
     began_ms: int
     ended_ms: int
@@ -52,6 +54,7 @@ class Treasury:
         signer: Signer,
         book: Book,
         next_ids: Callable[[int], list[int]],
+        hot_addresses: Callable[[str], int],
     ) -> None:
         self._runtime = runtime
         self._database = database
@@ -60,13 +63,17 @@ class Treasury:
         self._signer = signer
         self._book = book
         self._next_ids = next_ids
-        self._waiting: dict[str, Look] = {}
+        self._hot_addresses = hot_addresses
+        self._waiting: dict[tuple[str, int], Look] = {}
+        self._compared: dict[tuple[str, int], int] = {}
         self.refilled: Callable[[], None] = lambda: None
         self.faults: dict[str, str] = {}
         self.comparable: Callable[[str, int], bool] = lambda chain, began_ms: True  # noqa: ARG005
         """Whether the tables knew all that was signed on a network when a look began: before that, what left may be ours."""
+        self.idle: dict[str, dict[str, str]] = {}
+        """Hot addresses of each network that were never used and cannot be yet, and why (XRP Ledger: nobody has sent the reserve)."""
         self.compared: dict[str, int] = {}
-        """When the newest look began that was compared with the books, by network."""
+        """By network: when the newest look began that was compared with the books, of the lane of which that is longest ago."""
 
     async def refresh(self) -> None:
         """One look at every network that is on."""
@@ -90,43 +97,72 @@ class Treasury:
         return await self._database.read(job)
 
     async def address_of(self, network: Network) -> str:
-        """The hot address of a network; it exists before the first funding."""
+        """The first hot address of a network; it exists before the first funding."""
         return await self._signer.address(network.chain, 0)
 
-    async def look(self, chain: str) -> Look:
+    async def addresses(self, network: Network) -> dict[int, str]:
+        """Every hot address of a network by its number: those that the settings ask for, and those of before, which may hold coins yet."""
+        opened = await self._database.read(lambda tx: [lane.number for lane in attempts.lanes(tx, network.chain)])
+        numbers = sorted({*range(self._hot_addresses(network.chain)), *opened})
+        return {number: await self._signer.address(network.chain, number) for number in numbers}
+
+    async def look(self, chain: str) -> list[Look]:
+        """See what each lane holds. Raises NodeUnreachable for the first of those that are open, or the first of all, when all were tried."""
+        rail, looks, faults = self._rails[chain], list[Look](), dict[int, NodeUnreachable]()
+        addresses = await self.addresses(rail.network)
+        for number, address in addresses.items():
+            try:
+                looks.append(await self._look(rail, number, address))
+            except NodeUnreachable as fault:
+                faults[number] = fault
+        if faults:
+            needed = await self._database.read(lambda tx: {0, *(lane.number for lane in attempts.lanes(tx, chain))})
+            for number in needed & faults.keys():
+                raise faults[number]
+        self.idle[chain] = {addresses[number]: str(why) for number, why in faults.items()}
+        self.compared[chain] = min(self._compared.get((chain, look.number), -1) for look in looks)
+        return looks
+
+    async def _look(self, rail: Rail, number: int, address: str) -> Look:
         """Open the lane if it is new, see what it holds at a final block, and book what arrived. Raises NodeUnreachable."""
-        rail = self._rails[chain]
-        address = await self.address_of(rail.network)
+        chain = rail.network.chain
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2]
         began_ms = self._runtime.now_ms()
         held = await rail.holdings(address, tokens)
-        seen = Look(chain, address, began_ms, self._runtime.now_ms(), held)
+        seen = Look(chain, number, address, began_ms, self._runtime.now_ms(), held)
         await self._open(seen)
         # Without numbered slots a look waits until everything that may be in its block was observed again: the next one is for later.
-        due = seen if seen.held.slots_used is not None else self._waiting.setdefault(chain, seen)
+        due = seen if seen.held.slots_used is not None else self._waiting.setdefault((chain, number), seen)
         behind, arrived = await self._database.write("treasury", lambda tx: self._record(tx, due))
         if not behind:
-            self._waiting.pop(chain, None)
+            self._waiting.pop((chain, number), None)
             if held.steady:
-                self.compared[chain] = due.began_ms
+                self._compared[chain, number] = due.began_ms
         if arrived:
             self.refilled()
         return seen
 
     async def open_tokens(self, chain: str, estimate: Callable[[Token], FeeEstimate | None]) -> list[Token]:
-        """Bind what lets the hot address hold each token that it cannot hold yet; the workers send it. Raises NodeUnreachable.
+        """Bind what lets each hot address hold each token that it cannot hold yet; the workers send it. Raises NodeUnreachable.
 
         Returns those tokens; none where a chain asks for no such thing, or all are open or on their way.
         """
         rail = self._rails[chain]
         if not isinstance(rail, Opens):
             return []
+        opened: dict[str, Token] = {}
+        for lane in await self._database.read(lambda tx: attempts.lanes(tx, chain)):
+            opened |= {token.id: token for token in await self._open_tokens(rail, lane, estimate)}
+        return list(opened.values())
+
+    async def _open_tokens(self, rail: Opens, of: Lane, estimate: Callable[[Token], FeeEstimate | None]) -> list[Token]:
+        chain = of.chain
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status == 1 and not token.is_native]
-        wanted = [(token, fees) for token in await rail.unopened(await self.address_of(rail.network), tokens) if (fees := estimate(token))]
+        wanted = [(token, fees) for token in await rail.unopened(of.address, tokens) if (fees := estimate(token))]
         attempt_ids, version_ids = self._next_ids(len(wanted)), self._next_ids(len(wanted))
 
         def job(tx: Tx) -> list[Token]:
-            lane = attempts.lane_for_update(tx, chain)
+            lane = attempts.lane_for_update(tx, chain, of.number)
             if lane is None or lane.halted or chain in attempts.holds(tx):
                 return []
             under_way = attempts.opening(tx, lane.id)
@@ -148,15 +184,17 @@ class Treasury:
         mined = seen.held.slots_mined
 
         def job(tx: Tx) -> int:
-            lane = attempts.lane_for_update(tx, chain)
+            lane = attempts.lane_for_update(tx, chain, seen.number)
             if lane is None:
-                # The node's count is the floor of a lane that we have never used.
+                # The node's count is the floor of a lane that we have never used. Where the network stands, the new one stands with it.
                 tx.run(
-                    "INSERT INTO lane (id, chain, number, address, next_slot, halted) VALUES (:id, :chain, 0, :address, :slot, '')",
+                    "INSERT INTO lane (id, chain, number, address, next_slot, halted) VALUES (:id, :chain, :number, :address, :slot, :halted)",
                     id=lane_id,
                     chain=chain,
+                    number=seen.number,
                     address=address,
                     slot=mined or 0,
+                    halted=next((other.halted for other in attempts.lanes(tx, chain) if other.halted), ""),
                 )
                 return 0
             if lane.address != address:
@@ -172,7 +210,7 @@ class Treasury:
             )
 
     def _strange_slots(self, tx: Tx, lane: Lane, mined: int, held: Holdings) -> None:
-        strange = f"the chain has used slot {mined - 1} and we have bound only to {lane.next_slot - 1}"
+        strange = f"the chain has used slot {mined - 1}{_which(lane)} and we have bound only to {lane.next_slot - 1}"
         used = held.slots_used if held.slots_used is not None else 0
         if used >= mined and attempts.resumed_after(tx, lane.chain, strange) is not None:
             # A person has looked, and nodes agree that those slots are gone for good.
@@ -183,7 +221,7 @@ class Treasury:
 
     def _record(self, tx: Tx, seen: Look) -> tuple[bool, bool]:
         """Whether the books are behind the look, so that they cannot be compared yet, and whether coins arrived."""
-        lane = attempts.lane_for_update(tx, seen.chain)
+        lane = attempts.lane_for_update(tx, seen.chain, seen.number)
         if lane is None or not seen.held.steady or not self.comparable(seen.chain, seen.began_ms):
             return False, False
         if self._is_behind(tx, lane, seen):
@@ -259,7 +297,7 @@ class Treasury:
     def _compare(self, tx: Tx, sheet: Sheet, lane: Lane, token: Token, units: int, last: Row | None, seen: Look) -> bool:
         """Book what arrived, or what a person explained; stop the lane for what left without us. Whether the look is good."""
         block, chain = seen.held.block, seen.chain
-        expected = self._expected(tx, token, last, seen)
+        expected = self._expected(tx, lane, token, last, seen)
         if units > expected:
             arrived = TokenAmount(token, units - expected)
             log.warning("treasury.inflow.booked", chain=chain, token=token.id, arrived=str(arrived), block=block)
@@ -267,8 +305,8 @@ class Treasury:
             sheet.post(ledger.seen_on_chain(lane.address, token.id, token.coin.id, more, chain=chain, block=block))
         elif units < expected:
             missing = TokenAmount(token, expected - units)
-            what = f"{missing} {token.coin.symbol} left the hot address"
-            reason = attempts.resumed_after(tx, chain, f"{what} ", since_ms=last["at_ms"] if last is not None else 0)
+            what = f"{missing} {token.coin.symbol} left the hot address{_which(lane)}"
+            reason = attempts.resumed_after(tx, chain, f"{what} at ", since_ms=last["at_ms"] if last is not None else 0)
             if reason is None:
                 log.error("treasury.outflow.unexplained", chain=chain, token=token.id, missing=str(missing), block=block)
                 attempts.halt_lane(tx, chain, f"{what} at or before block {block} unexplained")
@@ -277,18 +315,10 @@ class Treasury:
             sheet.post(ledger.left_the_chain(lane.address, token.id, token.coin.id, less, chain=chain, block=block, note=reason))
         return True
 
-    def _expected(self, tx: Tx, token: Token, last: Row | None, seen: Look) -> int:
-        """What the books say the address holds at the block: the last look and every chain entry since."""
+    def _expected(self, tx: Tx, lane: Lane, token: Token, last: Row | None, seen: Look) -> int:
+        """What the books say the address holds at the block: the last look and every chain entry of this lane since."""
         since = last["block"] if last is not None else -1
-        rows = tx.all(
-            "SELECT posting.account, posting.coin_id, posting.amount FROM entry JOIN posting ON posting.entry_id = entry.id "
-            "WHERE entry.chain = :chain AND entry.block > :since AND entry.block <= :block AND posting.account = :account",
-            chain=seen.chain,
-            since=since,
-            block=seen.held.block,
-            account=ledger.treasury(token.id),
-        )
-        moved = -sum(row["amount"] for row in rows)
+        moved = -facts.moved_by_lane(tx, lane.id, ledger.treasury(token.id), after=since, until=seen.held.block)
         held = last["observed"] if last is not None else 0
         return held + CoinAmount(token.coin, moved).to_token(token).units
 
@@ -318,3 +348,8 @@ class Treasury:
             lane_id=lane_id,
             k=keys,
         )
+
+
+def _which(lane: Lane) -> str:
+    """Names all but the first: a person's word about one of them says nothing of another."""
+    return f" {lane.address}" if lane.number else ""

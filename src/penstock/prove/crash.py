@@ -22,7 +22,7 @@ from penstock.prove.installation import ProgramFailed
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.plan import plan
 from penstock.prove.premises import premises
-from penstock.prove.shop import CHAINS, Shop
+from penstock.prove.shop import CHAINS, SEVERAL, Shop
 from penstock.prove.wire import wired
 
 LANE: Final = "crash"
@@ -98,9 +98,8 @@ async def _tell(budget: Budget, database: str, restart: Restart | None, seconds:
             )
             wire_url, wire = await stack.enter_async_context(wired(url))
         folder = budget.folder / database
-        place = await stack.enter_async_context(
-            premises(folder, chains=CHAINS, database_url=url, wire_url=wire_url, PENSTOCK_WEBHOOKS__SCHEDULE=SCHEDULE)
-        )
+        settings = {"PENSTOCK_WEBHOOKS__SCHEDULE": SCHEDULE, **(SEVERAL if budget.seed % 2 else {})}
+        place = await stack.enter_async_context(premises(folder, chains=CHAINS, database_url=url, wire_url=wire_url, **settings))
         shop = Shop(place, budget.seed)
         stack.push_async_callback(shop.close)
         scene = Scene(place, shop, random.Random(budget.seed), wire, restart)

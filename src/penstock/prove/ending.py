@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,10 +49,10 @@ class Ending:
         """In good weather, with coins enough, everything ends in its time."""
         for site in self.sites:
             network = product.catalog.network(site.place.chain)
-            hot = await product.treasury.address_of(network) if network is not None else ""
-            for symbol, units in site.place.funds.items():
+            hot = (await product.treasury.addresses(network)).values() if network is not None else ()
+            for (symbol, units), address in itertools.product(site.place.funds.items(), hot):
                 with contextlib.suppress(ValueError):
-                    site.network.fund(hot, units, token_of(product, symbol, site.place.chain).contract)
+                    site.network.fund(address, units, token_of(product, symbol, site.place.chain).contract)
         limit_s = GRACE_S + max(site.finality_s + LAPSE_S.get(site.place.family, 0.0) for site in self.sites)
         until_s = self.house.loop.time() + limit_s
         while rows := await self.open(product):

@@ -25,6 +25,8 @@ NowMs = Callable[[], int]
 
 NODE_KEY: Final = "key-of-an-account-with-a-node-provider"
 """Part of a node's address, as providers have it; a secret."""
+SEVERAL_FROM: Final = 100
+"""From this seed on every third house pays from three addresses; smaller seeds are those that planted bugs were found with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ def build(place: Place, source: random.Random, now_ms: NowMs, *, seed: int, slow
     else:
         (network,) = make_networks(Catalog.load(), [place.chain], now_ms=now_ms, seed=seed)
     settings: dict[str, Any] = {"confirmations": depth + 1} if depth and place.family in {"evm", "bitcoin"} else {}
+    if seed >= SEVERAL_FROM and seed % 3 == 2 and place.family in {"evm", "tron", "xrp"}:
+        settings["hot_addresses"] = 3
     block_ms = place.slow_ms if slow else 1_000
     settings["block_ms"] = block_ms
     if place.family == "evm":

@@ -38,6 +38,8 @@ GOODS: Final[Sequence[tuple[str, str, str]]] = (
     ("LIGHTNING", "SATS", "2100"),
 )
 """Chain, coin and amount, one after the other; without a chain it stays in the house."""
+SEVERAL: Final[Mapping[str, str]] = MappingProxyType({f"PENSTOCK_NETWORKS__{chain}__HOT_ADDRESSES": "3" for chain in ("ETH", "TRX", "XRP")})
+"""Settings of a house that pays from several addresses wherever it can."""
 CHAINS: Final = tuple(dict.fromkeys(chain for chain, _, _ in GOODS if chain))
 CREDITS: Final[Mapping[str, str]] = MappingProxyType(
     {"USDT": "1000000", "ETH": "1000", "BTC": "100", "XRP": "1000000", "SATS": "100000000"}
@@ -82,7 +84,7 @@ class Shop:
         self._catalog = Catalog.load()
         self._numbers = itertools.count()
         self._goods = itertools.cycle(self.dice.sample(GOODS, len(GOODS)))
-        self._hot: dict[str, str] = {}
+        self._hot: dict[str, list[str]] = {}
         self._merchant = Merchant("", "", "")
         self._account = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +106,7 @@ class Shop:
             self._account = str((await commands.add_account("ada@example.com", "Ada"))["c_id"])
             for coin, amount in CREDITS.items():
                 await commands.credit(self._merchant.app_id, coin, amount, "a lane of penstock prove")
-            self._hot = {row["chain"]: row["address"] for row in await commands.treasury_rows()}
+            self._hot = {row["chain"]: list(row["addresses"]) for row in await commands.treasury_rows()}
         for chain in CHAINS:
             await self.place.control(chain, "block_time", block_ms=self._block_ms(chain))
             for token in self._catalog.tokens_on(chain):
@@ -115,13 +117,14 @@ class Shop:
         return int(self.place.environment.get(f"PENSTOCK_NETWORKS__{chain}__BLOCK_MS", "250"))
 
     async def fund(self, chain: str, symbol: str, whole: int) -> None:
-        """So many whole coins more on the hot address."""
-        token, address = self._token(chain, symbol), self._hot[chain]
+        """So many whole coins more on each hot address."""
+        token = self._token(chain, symbol)
         units = str(whole * 10**token.decimals)
-        if token.contract is None:
-            await self.place.control(chain, "fund", address=address, units=units)
-        else:
-            await self.place.control(chain, "fund_token", contract=token.contract, address=address, units=units)
+        for address in self._hot[chain]:
+            if token.contract is None:
+                await self.place.control(chain, "fund", address=address, units=units)
+            else:
+                await self.place.control(chain, "fund_token", contract=token.contract, address=address, units=units)
 
     async def close(self) -> None:
         """End what is under way."""

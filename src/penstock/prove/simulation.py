@@ -405,13 +405,13 @@ class _History:
         network = product.catalog.network(site.place.chain)
         if network is None:
             raise Violation("the catalogue has changed")
-        hot = await product.treasury.address_of(network)
+        hot = (await product.treasury.addresses(network)).values()
         site.network.set_block_time(1_000)
         for native in (True, False):
             for symbol, units in site.place.funds.items():
                 token = token_of(product, symbol, site.place.chain)
-                if token.is_native is native:
-                    site.network.fund(hot, units, token.contract)
+                for address in hot if token.is_native is native else ():
+                    site.network.fund(address, units, token.contract)
             await asyncio.sleep(10)
             await product.treasury.refresh()
             if native and site.place.family == "xrp":

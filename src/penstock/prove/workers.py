@@ -23,7 +23,7 @@ from penstock.prove.crash import FINISH_S, SCHEDULE
 from penstock.prove.installation import ProgramFailed, answers, child, free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.premises import Premises, premises
-from penstock.prove.shop import CHAINS, Shop
+from penstock.prove.shop import CHAINS, SEVERAL, Shop
 
 LANE: Final = "workers"
 STEPS: Final = (
@@ -49,11 +49,11 @@ TAKEN_S: Final = 40.0
 ENDED_S: Final = 20.0
 NEWS: Final = 3
 """So many events come from the new worker before the old one wakes."""
-STORM_S: Final = 10.0
+STORM_S: Final = 6.0
 """For each size, how long processes are killed at random."""
 CALM_S: Final = (0.2, 1.5)
 """From one kill to the next."""
-DOWN_S: Final = (0.0, 0.5, 2.0, 9.0)
+DOWN_S: Final = (0.0, 0.5, 2.0, 7.5)
 """How long a killed one is away; after the longest another worker has the seat."""
 
 
@@ -195,13 +195,13 @@ class _House:
 
 
 async def run(budget: Budget) -> Tried:
-    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and ten seconds of kills."""
+    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and six seconds of kills."""
     started = time.monotonic()
     if not budget.postgresql:
         return Tried(LANE, {"rounds": 0})
     with own_database(budget.postgresql, f"penstock_workers_{budget.seed}_{time.time_ns() % 10**9}") as url:
         socket = budget.folder / "s"
-        settings = {"PENSTOCK_WEBHOOKS__SCHEDULE": SCHEDULE, "PENSTOCK_SIGNER__SOCKET": str(socket)}
+        settings = {"PENSTOCK_WEBHOOKS__SCHEDULE": SCHEDULE, "PENSTOCK_SIGNER__SOCKET": str(socket), **SEVERAL}
         async with premises(budget.folder / "place", chains=CHAINS, database_url=url, **settings) as place:
             one, other = place.folder / "home", place.folder / "other"
             shutil.copytree(one, other, ignore=shutil.ignore_patterns("signer"))

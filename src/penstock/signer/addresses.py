@@ -10,9 +10,9 @@ from typing import Final
 
 from penstock.core.intent import Codec, Death, Intent, OfflineCodec, Signed, SignRefused, Standing
 from penstock.runtime import Runtime
-from penstock.signer.families import FAMILIES, KEYED, OFFLINE
+from penstock.signer.families import FAMILIES, KEYED, LANES, OFFLINE
 from penstock.signer.policy import AllowedNetwork
-from penstock.vault import VaultError, read_private, write_once
+from penstock.vault import VaultError, read_private, write_once, write_over
 
 FILE: Final = "public.json"
 
@@ -40,9 +40,15 @@ class PublicAddresses:
         return self._address(network, lane)
 
     def _address(self, network: AllowedNetwork, lane: int = 0) -> str:
-        if network.node:
+        if network.node and lane == 0:
             return network.node
         return self._codec(network).address(self._public_key(network, lane)[1], network.chain_id)
+
+    def addresses(self, chain: str) -> list[str]:
+        """In order of their lanes, as far as this home knows their keys."""
+        network = self._allowed[chain]
+        lanes = range(1 if network.node else LANES[network.family])
+        return [self._address(network, lane) for lane in lanes if network.node or self._lane_path(network, lane) in self._public.keys]
 
     def has(self, chain: str) -> bool:
         """Whether there is an address of ours on the network; a node that keeps the coins itself has none until its id is set."""
@@ -85,18 +91,27 @@ class PublicAddresses:
         return FAMILIES[network.family]
 
     def _public_key(self, network: AllowedNetwork, lane: int) -> tuple[str, bytes]:
-        path = self._codec(network).path(network.chain_id, lane) if lane == 0 else ""
+        path = self._lane_path(network, lane)
         if path not in self._public.keys:
             raise ValueError(f"no key for lane {lane}")
         return path, self._public.keys[path]
 
+    def _lane_path(self, network: AllowedNetwork, lane: int) -> str:
+        return self._codec(network).path(network.chain_id, lane) if 0 <= lane < LANES[network.family] else ""
+
 
 def keep_public(home: Path, public: PublicKeys, runtime: Runtime) -> None:
-    """Write what is public of a home's seed, once. Raises VaultError when the home has that of another seed."""
+    """Write what is public of a home's seed. Raises VaultError when the home has that of another seed."""
     fields = {"version": 1, "fingerprint": public.fingerprint, "keys": {path: key.hex() for path, key in public.keys.items()}}
-    write_once(home / FILE, (json.dumps(fields, indent=2) + "\n").encode(), runtime)
+    content = (json.dumps(fields, indent=2) + "\n").encode()
+    if not write_once(home / FILE, content, runtime) and _is_part_of(load_public(home), public):
+        write_over(home / FILE, content, runtime)  # a home of before had one hot address a network
     if load_public(home) != public:
         raise VaultError(f"{FILE} is not of the seed of this home; put the file and the signer's folder back from one backup")
+
+
+def _is_part_of(known: PublicKeys, public: PublicKeys) -> bool:
+    return known.fingerprint == public.fingerprint and known.keys.items() < public.keys.items()
 
 
 def load_public(home: Path) -> PublicKeys:

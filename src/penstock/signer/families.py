@@ -18,8 +18,15 @@ FAMILIES: Final[Mapping[str, Codec]] = MappingProxyType({"evm": evm, "tron": tro
 OFFLINE: Final[Mapping[str, OfflineCodec]] = MappingProxyType({"bitcoin": bitcoin})
 """Families whose transactions an offline signer may take."""
 
+LANES_MAX: Final = 16
+"""Hot addresses of one network, at most."""
+
+LANES: Final[Mapping[str, int]] = MappingProxyType({"evm": LANES_MAX, "tron": LANES_MAX, "xrp": LANES_MAX, "bitcoin": 1, "lightning": 1})
+"""How many hot addresses a network of a family can have: many where each has an order of its own. Bitcoin's coins wait for nobody."""
+
 PATHS: Final = frozenset(
-    [evm.path(1, 0), tron.path(1, 0), xrp.path(1, 0), *(bitcoin.path(chain_id, 0) for chain_id in bitcoin.CHAINS)],
+    [codec.path(1, lane) for codec in (evm, tron, xrp) for lane in range(LANES_MAX)]
+    + [bitcoin.path(chain_id, 0) for chain_id in bitcoin.CHAINS],
 )
 """BIP-32 paths of the hot addresses of every network that a family can have, real and test."""
 

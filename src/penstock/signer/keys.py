@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, Final, cast
 
 import coincurve
@@ -46,11 +47,19 @@ def derive(seed: Seed, path: str) -> LaneKey:
     return LaneKey(Bip32Slip10Secp256k1.FromSeed(seed.master()).DerivePath(path).PrivateKey().Raw().ToBytes())
 
 
+def lane_keys(seed: Seed) -> dict[str, LaneKey]:
+    """The key at each path of a lane."""
+    master, keys = Bip32Slip10Secp256k1.FromSeed(seed.master()), dict[str, LaneKey]()
+    for parent, paths in groupby(sorted(PATHS), key=lambda path: path.rpartition("/")[0]):
+        above = master.DerivePath(parent)  # once: lanes differ in the last step alone
+        keys |= {path: LaneKey(above.DerivePath(path.rpartition("/")[2]).PrivateKey().Raw().ToBytes()) for path in paths}
+    return keys
+
+
 def public_keys(seed: Seed) -> PublicKeys:
     """What is public of a seed. By the fingerprint an offline signer knows that it holds the same one."""
-    master = Bip32Slip10Secp256k1.FromSeed(seed.master())
-    keys = {path: LaneKey(master.DerivePath(path).PrivateKey().Raw().ToBytes()).public_key for path in sorted(PATHS)}
-    return PublicKeys(str(master.FingerPrint().ToHex()), keys)
+    fingerprint = str(Bip32Slip10Secp256k1.FromSeed(seed.master()).FingerPrint().ToHex())
+    return PublicKeys(fingerprint, {path: key.public_key for path, key in lane_keys(seed).items()})
 
 
 def check_library() -> None:

@@ -22,9 +22,9 @@ from penstock.core.intent import Death, Intent, JournalEntry, Payment, Signed, S
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
 from penstock.signer.addresses import PublicAddresses
-from penstock.signer.families import FAMILIES
+from penstock.signer.families import FAMILIES, LANES
 from penstock.signer.journal import Journal, JournalBroken
-from penstock.signer.keys import LaneKey, check_library, derive, public_keys
+from penstock.signer.keys import LaneKey, check_library, lane_keys, public_keys
 from penstock.signer.policy import AllowedNetwork, Caps, Spent
 from penstock.signer.seed import Seed
 from penstock.signer.switch import Turn
@@ -119,16 +119,19 @@ class LocalSigner(PublicAddresses):
         self._seal = seal
         self._caps = caps
         self._switch = switch
-        self._senders = {chain: self._sender_of(seed, network) for chain, network in self._allowed.items()}
+        self._senders = self._all_senders(lane_keys(seed))
         self._memory = _Memory(caps)
         for number, entry in enumerate(journal.entries(), start=1):
             self._restore(entry, number)
 
-    def _sender_of(self, seed: Seed, network: AllowedNetwork) -> tuple[str, LaneKey | None]:
-        """The one address that may pay on a network, and its key where that is ours."""
-        if network.node:
-            return network.node, None
-        return self._address(network), derive(seed, self._codec(network).path(network.chain_id, 0))
+    def _all_senders(self, keys: Mapping[str, LaneKey]) -> dict[str, dict[str, LaneKey | None]]:
+        """The addresses that may pay on each network, and their keys where those are ours."""
+        found: dict[str, dict[str, LaneKey | None]] = {}
+        for chain, network in self._allowed.items():
+            lanes = range(0 if network.node else LANES[network.family])
+            own = {self._address(network, lane): keys[self._lane_path(network, lane)] for lane in lanes}
+            found[chain] = {network.node: None} if network.node else dict(own)
+        return found
 
     def _restore(self, entry: Mapping[str, Any], number: int) -> None:
         try:
@@ -304,17 +307,16 @@ class LocalSigner(PublicAddresses):
             raise SignRefused(f"token {intent.token_id} is not configured on {intent.chain}")
         if intent.contract != network.contracts[intent.token_id]:
             raise SignRefused("the contract is not the token's")
-        sender = self._senders[intent.chain][0]
-        if intent.sender != sender:
+        if intent.sender not in self._senders[intent.chain]:
             raise SignRefused("the sender is not one of this signer's addresses")
         codec = self._codec(network)
-        own = [sender, *(contract for contract in network.contracts.values() if contract is not None)]
+        own = [*self._senders[intent.chain], *(contract for contract in network.contracts.values() if contract is not None)]
         if any(codec.same_address(payment.recipient, mine) for payment in intent.payments for mine in own):
             raise SignRefused("the recipient is a token contract or an address of our own")
 
     def _make(self, intent: Intent) -> Signed:
         """Build, sign, and read the bytes again as a stranger would. Raises SignRefused."""
-        codec, key = FAMILIES[intent.family], self._senders[intent.chain][1]
+        codec, key = FAMILIES[intent.family], self._senders[intent.chain][intent.sender]
         try:
             signed = codec.sign(intent, _NO_KEY if key is None else key)
             broken = codec.broken_rules(intent, signed)

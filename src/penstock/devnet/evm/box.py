@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.devnet.box import NODES_MAX, Keep, Verb
+from penstock.devnet.box import NODES_MAX, Arguments, Keep, Verb
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.mempool import Rejected
 from penstock.devnet.evm.node import EvmNode
@@ -32,8 +32,13 @@ class EvmBox:
 
     @property
     def verbs(self) -> Mapping[str, Verb]:
-        """None of its own."""
-        return {}
+        """Whose transactions no block takes."""
+        return {"shun": lambda given: self._shun(given, take=False), "unshun": lambda given: self._shun(given, take=True)}
+
+    def _shun(self, given: Arguments, *, take: bool) -> dict[str, Any]:
+        address = bytes.fromhex(codec.checksum(given.only("address").text("address"))[2:])
+        (self.chain.mempool.shunned.discard if take else self.chain.mempool.shunned.add)(address)
+        return {"shunned": [codec.checksum("0x" + one.hex()) for one in sorted(self.chain.mempool.shunned)]}
 
     def tick(self) -> None:
         """Make the blocks that are due by now."""

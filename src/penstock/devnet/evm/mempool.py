@@ -56,6 +56,8 @@ class Mempool:
         self._by_txid: dict[str, Entry] = {}
         self._cost: dict[bytes, int] = {}
         self._arrivals = 0
+        self.shunned: set[bytes] = set()
+        """Whose transactions wait and are taken by no block."""
 
     def __len__(self) -> int:
         return len(self._by_txid)
@@ -156,8 +158,8 @@ class Mempool:
         return Offer(self._by_sender, nonces, base_fee, at_ms, newest_first=newest_first)
 
     def senders(self) -> list[bytes]:
-        """Everyone who has something waiting."""
-        return list(self._by_sender)
+        """Everyone who has something waiting that a block may take."""
+        return [sender for sender in self._by_sender if sender not in self.shunned]
 
 
 class Offer:

@@ -157,7 +157,7 @@ async def almost_addresses(ring: Ring) -> None:
     for chain, seeds in addresses.SEEDS.items():
         network = catalog.network(chain)
         assert network is not None  # noqa: S101  the catalogue that we ship has them
-        rail = RAILS[network.family](Site(network, ("http://nobody.example/",), _never, runtime, OWN[chain], (), None))
+        rail = RAILS[network.family](Site(network, ("http://nobody.example/",), _never, runtime, (OWN[chain],), (), None))
         texts = addresses.mutations(seeds, source)
         for _ in range(2_500 * ring.size):
             text = next(texts)

@@ -11,9 +11,10 @@ from penstock.prove.planted.evm import EVM
 from penstock.prove.planted.lightning import LIGHTNING
 from penstock.prove.planted.rooms import ROOMS
 from penstock.prove.planted.tron import TRON
+from penstock.prove.planted.workers import WORKERS
 from penstock.prove.planted.xrp import XRP
 
-ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
+ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING, *WORKERS)
 
 BUGS: Final = tuple(bug for bug in ALL if bug.seed)
 """Those that the simulation sees."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from penstock.core.intent import Intent
@@ -18,7 +19,6 @@ from penstock.rails.rpc import BadAnswer, Nodes
 from penstock.rails.xrp.answers import (
     FEE_CALL,
     STATE_CALL,
-    Account,
     account_call,
     account_of,
     open_fee_of,
@@ -63,7 +63,7 @@ class Fees:
         self._sender = sender
         self._fee_max = fee_max
         self._validated = validated
-        self._market: tuple[float, Market] | None = None
+        self._markets: dict[str, tuple[float, Market]] = {}
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """Raises NodeUnreachable, also when a node asks for more than is believed. A cost above the cap says that nothing can be sent now.
@@ -79,18 +79,17 @@ class Fees:
         """Of a first version that is bound now."""
         return {"fee": market.fee, "last_ledger": market.validated + WINDOW, "reserve": market.reserve}
 
-    async def market(self) -> Market:
-        """As of a second ago at most. Raises NodeUnreachable."""
-        now = self._runtime.monotonic()
-        if self._market is None or now - self._market[0] > MARKET_S:
-            calls = [FEE_CALL, STATE_CALL, account_call(self._sender)]
-            asked, reserves, account = await self._nodes.read_many(calls, [_believed, reserves_of, self._own])
+    async def market(self, sender: str = "") -> Market:
+        """As of a second ago at most, for one hot address, the first unless another is named. Raises NodeUnreachable."""
+        now, sender = self._runtime.monotonic(), sender or self._sender
+        known = self._markets.get(sender)
+        if known is None or now - known[0] > MARKET_S:
+            calls = [FEE_CALL, STATE_CALL, account_call(sender)]
+            asked, reserves, account = await self._nodes.read_many(calls, [_believed, reserves_of, partial(account_of, sender)])
             reserve = reserves.of(account.owned if account is not None else 0)
-            self._market = now, Market(-(-asked * CUSHION_PERCENT // 100), reserve, await self._validated(), reserves.base)
-        return self._market[1]
-
-    def _own(self, answer: object) -> Account | None:
-        return account_of(self._sender, answer)
+            known = now, Market(-(-asked * CUSHION_PERCENT // 100), reserve, await self._validated(), reserves.base)
+            self._markets[sender] = known
+        return known[1]
 
 
 def _believed(answer: object) -> int:

@@ -121,9 +121,8 @@ class XrpRail(Rail):
 
     async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
         """`fees` with a last ledger as of now, or what keeps the recipient from being paid. Raises NodeUnreachable."""
-        del sender
-        market = await self._fees.market()
-        problems = await self._recipients.problems(payments, token, base_reserve=market.base_reserve)
+        market = await self._fees.market(sender)
+        problems = await self._recipients.problems(payments, token, sender, base_reserve=market.base_reserve)
         terms = {**fees.terms, "last_ledger": self._fees.terms(market)["last_ledger"], "reserve": market.reserve}
         fresh = replace(fees, terms=terms)
         return [problem or fresh for problem in problems]

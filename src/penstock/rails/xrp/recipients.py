@@ -64,7 +64,7 @@ class Recipients:
         key, now = (destination.address, token.id), self._runtime.monotonic()
         known = self._known.get(key)
         if known is None or now - known[0] > REMEMBERED_S:
-            known = now, await self._look([destination.address], token)
+            known = now, await self._look([destination.address], token, self._sender)
             self._known.pop(key, None)
             self._known[key] = known
             while len(self._known) > REMEMBERED_MAX:
@@ -75,13 +75,13 @@ class Recipients:
         if problem is not None:
             raise InvalidDestination(f"The address cannot be paid: {problem.text}.")
 
-    async def problems(self, payments: Sequence[Payment], token: Token, *, base_reserve: int) -> list[Unpayable | None]:
-        """Before payments are bound, in order; `base_reserve` in drops. Raises NodeUnreachable."""
+    async def problems(self, payments: Sequence[Payment], token: Token, sender: str, *, base_reserve: int) -> list[Unpayable | None]:
+        """Before payments of a hot address are bound, in order; `base_reserve` in drops. Raises NodeUnreachable."""
         if not payments:
             return []
         if (wrong := unusable(token)) is not None:
             return [wrong] * len(payments)
-        scene = await self._look(sorted({payment.recipient for payment in payments}), token)
+        scene = await self._look(sorted({payment.recipient for payment in payments}), token, sender)
         found = []
         for payment in payments:
             problem = (
@@ -92,19 +92,19 @@ class Recipients:
             found.append(Unpayable(problem.text) if problem is not None else None)
         return found
 
-    async def _look(self, addresses: Sequence[str], token: Token) -> Scene:
+    async def _look(self, addresses: Sequence[str], token: Token, sender: str) -> Scene:
         """All from one node: accounts and lines first, then consent where it is needed."""
         issued = None if token.contract is None else parse_contract(token.contract)
         calls = [account_call(address) for address in addresses]
         checks: list[Callable[[object], object]] = [_account_check(address) for address in addresses]
         if issued is not None:
-            holders = [*addresses, self._sender]
+            holders = [*addresses, sender]
             calls += [account_call(issued.issuer), *(line_call(holder, issued) for holder in holders)]
             checks += [_account_check(issued.issuer), *(_line_check(holder, issued) for holder in holders)]
         found = await self._nodes.read_many(calls, checks)
         accounts: dict[str, Account | None] = dict(zip(addresses, found, strict=False))
         guarded = [a for a, account in accounts.items() if account is not None and account.flags & answers.DEPOSIT_AUTHORISATION]
-        asked = [deposit_call(self._sender, address) for address in guarded]
+        asked = [deposit_call(sender, address) for address in guarded]
         consents = await self._nodes.read_many(asked, [deposit_of] * len(asked)) if asked else []
         consent = dict(zip(guarded, consents, strict=True))
         if issued is None:
