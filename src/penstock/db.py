@@ -11,6 +11,7 @@ Words the text may use, replaced once per statement:
     {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
     {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`; `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
+    {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
 """
@@ -61,7 +62,8 @@ _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessio
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
-_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)\}")
+_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)(?: UNLESS ([^{}]+))?\}")
+_ALLOW: Final = re.compile(r"\{ALLOW (\w+) (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
 _WORDS: Final = {
     "sqlite": {
@@ -129,7 +131,8 @@ def translate(sql: str, dialect: str) -> str:
         picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
         return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
 
-    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect), _ROWS.sub(rows, sql))
+    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect, match[3]), _ROWS.sub(rows, sql))
+    sql = _ALLOW.sub(lambda match: _allowance(match[1], match[2], dialect), sql)
     sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
@@ -138,13 +141,24 @@ def translate(sql: str, dialect: str) -> str:
     return sql
 
 
-def _refusal(verb: str, table: str, dialect: str) -> str:
+def _refusal(verb: str, table: str, dialect: str, unless: str | None) -> str:
     trigger = f"CREATE TRIGGER append_only_{table}_{verb.lower()} BEFORE {verb} ON {table}"
     if dialect == "postgresql":
+        if unless is not None:  # the condition of a trigger may not ask other tables there, that of a function may
+            return (
+                f"DO $do$ BEGIN CREATE FUNCTION append_only_{table}() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN IF {unless} THEN "
+                f"RETURN OLD; END IF; RAISE EXCEPTION '{table} is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $f$; "
+                f"{trigger} FOR EACH ROW EXECUTE FUNCTION append_only_{table}(); END $do$"
+            )
         return f"{trigger} FOR EACH {'STATEMENT' if verb == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION append_only()"
     if verb == "TRUNCATE":
         return "SELECT 1"  # SQLite has none
-    return f"{trigger} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    when = f"WHEN NOT ({unless}) " if unless is not None else ""
+    return f"{trigger} {when}BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+
+
+def _allowance(verb: str, table: str, dialect: str) -> str:
+    return f"DROP TRIGGER append_only_{table}_{verb.lower()}" + (f" ON {table}" if dialect == "postgresql" else "")
 
 
 @lru_cache(maxsize=256)

@@ -41,9 +41,9 @@ class Said:
         """Both ways, in pages. What the tables have and the journal has not said yet is kept until `close`."""
         for keys in pages(self._signed):
             attempt_ids = {attempt_id for attempt_id, _ in keys}
-            stored, held = _versions(tx, attempt_ids), _strays(tx, attempt_ids)
+            stored, held, archived = _versions(tx, attempt_ids), _strays(tx, attempt_ids), _archived(tx, attempt_ids)
             for key in keys:
-                if key in stored or key not in held:
+                if key in stored or (key not in held and key[0] not in archived):
                     self._check(report, key, stored.get(key))
         self._unheard = {
             key: row["chain"]
@@ -91,6 +91,14 @@ def _strays(tx: Tx, attempt_ids: Iterable[int]) -> set[tuple[int, int]]:
         k=[{"id": attempt_id} for attempt_id in attempt_ids],
     )
     return {(row["attempt_id"], row["version"]) for row in rows}
+
+
+def _archived(tx: Tx, attempt_ids: Iterable[int]) -> set[int]:
+    rows = tx.all(
+        "SELECT id FROM attempt WHERE archive IS NOT NULL AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        k=[{"id": attempt_id} for attempt_id in attempt_ids],
+    )
+    return {row["id"] for row in rows}
 
 
 def _dead(tx: Tx, attempt_ids: Iterable[int]) -> list[Row]:
