@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from penstock.core import ledger
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import TERMINAL
 from penstock.db import Database, Row, Tx
-from penstock.ledger import archive, chain, facts, late, rules
+from penstock.ledger import archive, archive_audit, chain, facts, late, rules
 from penstock.ledger.checkpoint import Checkpoint
 from penstock.ledger.facts import Head
 from penstock.ledger.report import NAMED_MAX, Finding, Report
@@ -90,16 +91,31 @@ class Reading:
 
 
 async def audit(
-    database: Database, symbols: Mapping[str, str], terms: Terms | None = None, *, journal: Entries | None = None, wanted_head: str = ""
+    database: Database,
+    symbols: Mapping[str, str],
+    terms: Terms | None = None,
+    *,
+    journal: Entries | None = None,
+    wanted_head: str = "",
+    archives: Path | None = None,
 ) -> Report:
-    """Check every invariant from the first row. `symbols` names coins where no `terms` are given, I9 is checked where there is a `journal`.
+    """Check every invariant from the first row that is in no archive. `symbols` names coins where no `terms` are given, I9 is checked where
+    there is a `journal`, the files of archives where their folder is named.
 
     Raises SignLater while the journal's signer is away.
     """
     said = None if journal is None else Said(journal)
     if said is not None:
         await said.hear()
-    report = await database.read(lambda tx: recompute(tx, terms or Terms(symbols), said, wanted_head))
+
+
+    def job(tx: Tx) -> Report:
+        report = recompute(tx, terms or Terms(symbols), said, wanted_head)
+        if archives is not None:
+            archive_audit.check(tx, report, archives, terms or Terms(symbols), said)
+        return report
+
+    report = await database.read(job)
     if said is not None:
         await said.hear()
         said.close(report)

@@ -54,6 +54,13 @@ class Said:
         dead = chained.from_iterable(_dead(tx, ids) for ids in pages(ids_of(tx, "attempt", "state = 'dead'")))
         self._unproved = {row["id"]: row["chain"] for row in dead if row["id"] not in self._dead}
 
+    def compare_archived(self, report: Report, versions: Iterable[Row], chain: str) -> None:
+        """Versions out of an archive. A journal that began anew after them does not know them any more."""
+        for version in versions:
+            key = version["attempt_id"], version["number"]
+            if key in self._signed:
+                self._check(report, key, {**version, "chain": chain})
+
     def _check(self, report: Report, key: tuple[int, int], row: Row | None) -> None:
         what, (txid, digest) = f"version {key[1]} of attempt {key[0]}", self._signed[key]
         if row is None:

@@ -87,6 +87,10 @@ class Timelines:
         """The order by either id."""
         return await self._database.read(lambda tx: _find(tx, text))
 
+    async def archived(self, order_id: int) -> str:
+        """The file that has the rest of an order; "" where it is all in the tables."""
+        return await self._database.read(lambda tx: _archived(tx, order_id))
+
     def _of(self, tx: Tx, text: str) -> dict[str, Any] | None:
         order = _find(tx, text)
         if order is None:
@@ -103,6 +107,8 @@ class Timelines:
         shown["attempts"] = [self._attempt(tx, order, row) for row in attempts]
         shown["webhook"] = _webhook(tx, order.id)
         shown["waits_for"], shown["next"] = _outlook(order, history, attempts)
+        if file := _archived(tx, order.id):
+            shown["archived"] = file
         if order.decided_at_ms is not None and shown["webhook"] is not None:
             shown["next"] = shown["next"].replace("nothing more", _WEBHOOK_NEXT.get(shown["webhook"]["state"], "nothing more"))
         return shown
@@ -209,6 +215,11 @@ def _find(tx: Tx, text: str) -> Order | None:
         text=text,
     )
     return store.order_of(row) if row is not None else None
+
+
+def _archived(tx: Tx, order_id: int) -> str:
+    row = tx.one("SELECT archive.file FROM orders JOIN archive ON archive.number = orders.archive WHERE orders.id = :id", id=order_id)
+    return str(row["file"]) if row is not None else ""
 
 
 def _first_state(order: Order, history: list[Row]) -> str:
