@@ -108,7 +108,6 @@ async def audit(
     if said is not None:
         await said.hear()
 
-
     def job(tx: Tx) -> Report:
         report = recompute(tx, terms or Terms(symbols), said, wanted_head)
         if archives is not None:

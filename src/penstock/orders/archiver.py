@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.core.errors import Problem, Refused
+from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.db import Conflict, Database, Tx
 from penstock.ledger import archive, archive_file, archive_lines, facts, rules
 from penstock.ledger.archive import Archive, Totals
@@ -169,6 +169,8 @@ def _told(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise Refused(Problem.SERVICE_ERROR, f"nothing was removed; {folder} cannot be written: {error.strerror}") from error
     except ArchiveDamaged as error:
+        raise Refused(Problem.SERVICE_ERROR, f"nothing more is removed: {error}") from error
+    except InvariantBroken as error:
         raise Refused(Problem.SERVICE_ERROR, f"nothing more is removed: {error}") from error
     except Conflict as error:
         raise Refused(Problem.SERVICE_ERROR, "another archive was recorded meanwhile; try again") from error

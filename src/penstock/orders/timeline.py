@@ -102,13 +102,15 @@ class Timelines:
             id=order.id,
         )
         shown = summary(order)
-        shown["states"] = [{"at_ms": moment_ms(order.id), "state": _first_state(order, history), "reason": "the request was accepted"}]
+        shown["states"] = [{"at_ms": moment_ms(order.id), "state": _first_state(order), "reason": "the request was accepted"}]
         shown["states"] += [{"at_ms": h["at_ms"], "state": h["after"], "reason": h["reason"]} for h in history]
+        if file := _archived(tx, order.id):
+            shown["archived"] = file
+            told = "what happened on the way is archived"
+            shown["states"] += [{"at_ms": order.decided_at_ms, "state": order.state.value, "reason": told}] if not order.is_internal else []
         shown["attempts"] = [self._attempt(tx, order, row) for row in attempts]
         shown["webhook"] = _webhook(tx, order.id)
         shown["waits_for"], shown["next"] = _outlook(order, history, attempts)
-        if file := _archived(tx, order.id):
-            shown["archived"] = file
         if order.decided_at_ms is not None and shown["webhook"] is not None:
             shown["next"] = shown["next"].replace("nothing more", _WEBHOOK_NEXT.get(shown["webhook"]["state"], "nothing more"))
         return shown
@@ -139,6 +141,8 @@ class Timelines:
                 for v in versions
             ],
         }
+        if row["archive"] is not None:
+            return shown  # how its cost was shared is in the file
         weight, whole, count = _part(tx, order.id, row)
         if count > 1:
             shown["shared_by"] = count
@@ -222,8 +226,8 @@ def _archived(tx: Tx, order_id: int) -> str:
     return str(row["file"]) if row is not None else ""
 
 
-def _first_state(order: Order, history: list[Row]) -> str:
-    return str(history[0]["before"]) if history else order.state.value
+def _first_state(order: Order) -> str:
+    return (OrderState.SUCCEEDED if order.is_internal else OrderState.ACCEPTED).value
 
 
 def _webhook(tx: Tx, order_id: int) -> dict[str, Any] | None:
