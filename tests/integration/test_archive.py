@@ -1,24 +1,27 @@
 """What is over moves into files: everything is answered as before, nothing is in neither place, and nothing else can be removed."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 
 import pytest
 
 from penstock.core.errors import Refused
+from penstock.core.event import Final
 from penstock.db import Conflict, open_database
 from penstock.ledger import archive, archive_file
-from penstock.ledger.audit import audit
+from penstock.ledger.audit import audit, recompute
 from penstock.ledger.book import balances, totals
 from penstock.orders import archiver
 from penstock.orders.archiver import Archiver
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
+from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from penstock.webhooks.outbox import Outbox
-from tests.fixtures.rooms import Rooms
-from tests.integration.test_audit import GAS, a_day, terms_of
+from tests.fixtures.rooms import Rooms, units
+from tests.integration.test_audit import GAS, Undo, a_day, terms_of
 from tests.integration.test_auditor import made as auditor
 
 START_MS = 1_790_000_000_000
@@ -225,5 +228,242 @@ def test_wherever_a_run_is_killed_the_next_one_ends_it_and_nothing_is_lost_or_do
         assert await place.findings(files=True) == []
         assert await place.count("archive") == 1  # however many files were begun
         assert await place.count("version") == 0
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_an_order_that_waited_goes_with_a_later_archive_and_the_chains_go_on(migrated_url, tmp_path):
+    async def body(r, place):
+        road = place.road
+        await place.archive()
+        await road.board.refresh()
+        road.rail.final = 115
+        await road.treasury.refresh()
+        await road.make_orders_due()
+        await road.send()
+        road.rail.answer = lambda versions: Final(versions[-1].txid, 120, GAS)
+        await road.follow()
+        await place.deliver()
+        r.runtime.at_ms += 1000
+        await r.credit("m:1", "3")
+        assert (await auditor(r, road).turn()).findings == []
+        road.rail.final, road.rail.used = 130, 3
+        road.rail.funds = {"USDT": 982 * 10**6, "ETH": 10**18 - 3 * GAS}
+        await road.treasury.refresh()
+        r.runtime.at_ms += 60 * DAY_MS
+        assert (await auditor(r, road).turn()).findings == []
+        before = await place.answers()
+        done = await place.archive(before_ms=r.runtime.now_ms() - 31 * DAY_MS)
+        # Its entries are in both files: in the batches of the first, and as its own in the last. The months between were empty.
+        assert [(one["orders"], one["attempts"]) for one in done] == [(0, 0), (1, 1)]
+        assert await place.count("archive", "number = 3") == 1
+        assert await place.answers() == before
+        assert await place.findings(files=True) == []
+        waited = next(line["order"] for line in place.lines() if line.get("order", {}).get("row", {}).get("merchant_order_id") == "waiting")
+        assert [entry["posting_kind"] for entry in waited["entries"]] == ["reserve", "settle"]
+        assert await place.count("entry", "ref_kind IN ('order', 'attempt')") == 0
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_a_repeat_of_an_archived_order_gets_it_as_before_and_moves_nothing(migrated_url, tmp_path):
+    async def body(r, place):
+        draft = r.draft("paid", "10", recipient="")
+        (was,) = [order for order in (await place.answers())[0] if order.merchant_order_id == "paid"]
+        await place.archive()
+        before = await place.answers()
+        draft.fingerprint = (
+            await r.database.read(lambda tx: tx.one("SELECT fingerprint FROM order_key WHERE merchant_order_id = 'paid'"))
+        )["fingerprint"]
+        assert await r.submit_all([draft]) == [was]
+        assert await place.answers() == before
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_order_show_names_the_file_and_a_resend_is_refused_by_name(migrated_url, tmp_path):
+    async def body(r, place):
+        (done,) = await place.archive()
+        timelines = Timelines(r.database, place.road.catalog)
+        shown = await timelines.of("paid")
+        assert shown["archived"] == done["file"].rsplit("/", 1)[1]
+        assert [state["state"] for state in shown["states"]] == ["accepted", "succeeded"]
+        assert "archived" not in await timelines.of("waiting")
+        outbox = Outbox(r.database, r.runtime, r.next_ids)
+        assert not await outbox.resend_order((await place.road.order("paid"))["id"])
+        with pytest.raises(Refused, match=f"11003 NotFound: Events from before timestamp {place.before_ms // 1000} are archived"):
+            await outbox.resend(1, START_MS, START_MS + 1000, False, "All Type")
+        assert await outbox.resend(1, place.before_ms, place.before_ms + 1000, False, "All Type") == 0
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_an_event_that_is_sent_again_while_it_is_removed_stays_for_the_next_archive(migrated_url, tmp_path):
+    async def body(r, place):
+        road = place.road
+        at = 1
+        while not await place.count("archive"):
+            assert await place.dies(at)
+            at += 1
+        assert await Outbox(r.database, r.runtime, r.next_ids).resend_order((await road.order("paid"))["id"])
+        (done,) = await place.archive()
+        assert done["changed_meanwhile"] == 1
+        assert await place.count("outbox", "state = 'due'") == 1
+        assert [finding for finding in await place.findings(files=True) if finding[0] != "I16"] == []  # it waits for a worker
+        await r.database.write(
+            "deliver",
+            lambda tx: tx.run("UPDATE outbox SET state = 'delivered', sends = 2, due_at_ms = NULL, ended_at_ms = :at", at=r.runtime.at_ms),
+        )
+        r.runtime.at_ms += 31 * DAY_MS
+        *_, again = await place.archive(before_ms=r.runtime.at_ms - 30 * DAY_MS)
+        assert (again["orders"], again["events"], again["changed_meanwhile"]) == (0, 1, 0)
+        assert await place.count("outbox") == 0
+        assert await place.findings(files=True) == []
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_only_what_a_recorded_archive_has_can_be_deleted(migrated_url, tmp_path):
+    async def body(r, place):
+        for archived in (False, True):
+            if archived:
+                await place.archive()
+            for table in ("posting", "entry", "batch", "archive", "archive_head", "archive_end", "order_history"):
+                where = {
+                    "posting": "entry_id IN (SELECT id FROM entry WHERE batch_id = (SELECT MAX(id) FROM batch))",
+                    "entry": "batch_id = (SELECT MAX(id) FROM batch)",
+                    "batch": "id = (SELECT MAX(id) FROM batch)",
+                }.get(table, "true")
+                if not await place.count(table, where):
+                    assert archived == (table == "order_history")
+                    continue
+                with pytest.raises(Conflict, match=f"{table} is append-only"):
+                    await r.database.write("stray", lambda tx, table=table, where=where: tx.run(f"DELETE FROM {table} WHERE {where}"))
+        with pytest.raises(Conflict, match="archive is append-only"):
+            await r.database.write("stray", lambda tx: tx.run("UPDATE archive SET file = 'another'"))
+        assert await place.findings(files=True) == []
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def an_amount_is_edited(text):
+    return text.replace(f'"amount":"{units("100")}"', f'"amount":"{units("99")}"')
+
+
+EDITS = {
+    "an amount": an_amount_is_edited,
+    "a line is gone": lambda text: "\n".join(line for line in text.splitlines() if '{"event"' not in line) + "\n",
+    "its end is gone": lambda text: text[: len(text) // 2],
+    "nothing but the packing": lambda text: text,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_archive_that_was_edited_is_found(migrated_url, tmp_path, edit):
+    async def body(r, place):
+        (done,) = await place.archive()
+        assert await place.findings(files=True) == []
+        (file,) = place.folder.glob("*.gz")
+        text = gzip.decompress(file.read_bytes()).decode()
+        changed = EDITS[edit](text)
+        assert changed != text or edit == "nothing but the packing"
+        file.write_bytes(gzip.compress(changed.encode(), 1))
+        found = await place.findings(files=True)
+        assert any(invariant == "I15" and f"archive {done['archive']}: {file}" in text for invariant, text in found), found
+        file.unlink()
+        assert any("is not there" in text for _, text in await place.findings(files=True))
+        assert await place.findings() == []
+
+    scenario(migrated_url, tmp_path, body)
+
+
+TAMPERS = {
+    "an archived order": ("UPDATE orders SET txid = '0xbad' WHERE merchant_order_id = 'paid'", {}),
+    "an archived attempt": ("UPDATE attempt SET outflow = :outflow WHERE archive IS NOT NULL", {"outflow": 1}),
+    "the sums": ("UPDATE archive_total SET amount = :amount WHERE account = 'house:fee_income'", {"amount": 1}),
+    "an order hides in an archive": ("UPDATE orders SET archive = 1 WHERE merchant_order_id = 'waiting'", {}),
+    "an order is taken out of its archive": ("UPDATE orders SET archive = NULL WHERE merchant_order_id = 'paid'", {}),
+    "its repeat's mark": ("UPDATE order_key SET fingerprint = 'x' WHERE merchant_order_id = 'inside'", {}),
+    "the file's name": ("UPDATE archive SET file = 'archive-000001-0.jsonl.gz'", {}),
+    "the file's hash": ("UPDATE archive SET sha256 = 'x'", {}),
+    "what is said of it": ("UPDATE archive SET said = '{}'", {}),
+    "a head": ("UPDATE archive_head SET number = number - 1", {}),
+    "the whole archive": ("DELETE FROM archive_head", {}),
+    "what was kept": ("UPDATE archive_end SET kept = 'x'", {}),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERS)
+def test_what_the_database_says_of_archives_cannot_be_changed_unseen(migrated_url, tmp_path, what):
+    async def body(r, place):
+        await place.archive()
+        sql, values = TAMPERS[what]
+        found = []
+
+        def tamper(tx):
+            as_an_intruder(tx)
+            assert tx.run(sql, **values)
+            found.extend((f.invariant, f.text) for f in recompute(tx, terms_of(place.road)).findings)
+            raise Undo
+
+        with contextlib.suppress(Undo):
+            await r.database.write("tamper", tamper)
+        assert any(invariant == "I15" for invariant, _ in found), found
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_a_full_disk_leaves_the_tables_as_they_were(migrated_url, tmp_path):
+    async def body(r, place):
+        before = await place.counts()
+        place.folder.mkdir()
+        (place.folder / "archive-000001.part").symlink_to("/dev/full")
+        with pytest.raises(Refused, match="nothing was removed; .* cannot be written: No space left on device"):
+            await place.archive()
+        assert await place.counts() == before
+        assert await place.count("archive") == 0
+        assert list(place.folder.iterdir()) == []
+        assert len(await place.archive()) == 1
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_nothing_goes_that_is_young_or_that_nobody_has_looked_at(migrated_url, tmp_path):
+    async def body(r, place):
+        with pytest.raises(Refused, match="younger than 30 days"):
+            await place.archive(before_ms=r.runtime.now_ms() - 30 * DAY_MS + 1)
+        (done,) = await place.archive()
+        # No look at the treasury since their block: the next one is compared with these entries.
+        assert (done["orders"], done["attempts"]) == (1, 0)
+        assert await place.findings(files=True) == []
+        road = place.road
+        road.rail.final, road.rail.used = 110, 2
+        road.rail.funds = {"USDT": 991 * 10**6, "ETH": 10**18 - 2 * GAS}
+        await road.treasury.refresh()
+        assert await place.findings(files=True) == []
+        (done,) = await place.archive()
+        assert (done["orders"], done["attempts"]) == (2, 2)
+        assert await place.findings(files=True) == []
+
+    scenario(migrated_url, tmp_path, body, looked=False)
+
+
+def test_two_runs_in_one_folder_do_not_meet(migrated_url, tmp_path):
+    async def body(r, place):
+        with archive_file.alone(place.folder), pytest.raises(Refused, match="another archive command is at work"):
+            await place.archive()
+        assert len(await place.archive()) == 1
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_books_that_are_not_right_are_not_archived(migrated_url, tmp_path):
+    async def body(r, place):
+        await r.database.write("intrude", as_an_intruder)
+        await r.database.write("touch", lambda tx: tx.run("UPDATE entry SET note = 'x' WHERE posting_kind = 'credit' AND note = 'test'"))
+        with pytest.raises(Refused, match="books that are not right: batch .* does not hold the rows it was sealed over"):
+            await place.archive()
+        assert await place.count("archive") == 0
+        assert list(place.folder.iterdir()) == []
 
     scenario(migrated_url, tmp_path, body)

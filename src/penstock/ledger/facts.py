@@ -125,6 +125,13 @@ def _groups(tx: Tx, batches: Sequence[Row]) -> Iterator[list[Row]]:
         yield group
 
 
+def entries_of(tx: Tx, batch_ids: Sequence[int]) -> list[Row]:
+    """The entries of these batches, each with its `lines` in order."""
+    entries = tx.all("SELECT * FROM entry WHERE batch_id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=_ids(batch_ids))
+    lines = _lines(tx, entries)
+    return [{**entry, "lines": sorted(lines[entry["id"]], key=lambda line: line["line"])} for entry in entries]
+
+
 def _filled(tx: Tx, batches: Sequence[Row]) -> Iterator[Link]:
     entries = tx.all(
         "SELECT * FROM entry WHERE batch_id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=_ids(batch["id"] for batch in batches)

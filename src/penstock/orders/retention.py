@@ -47,7 +47,12 @@ def choose(tx: Tx, until_ms: int, terms: Terms) -> Chosen:
     _leave_entangled(links, payers)
     chosen.orders = sorted(links)
     chosen.attempts = sorted(attempt_id for attempt_id, order_ids in payers.items() if order_ids <= links.keys())
-    left = tx.all("SELECT outbox.order_id FROM outbox JOIN orders ON orders.id = outbox.order_id WHERE orders.archive IS NOT NULL")
+    # What was sent again while its order was archived, and has ended since.
+    left = tx.all(
+        "SELECT outbox.order_id FROM outbox JOIN orders ON orders.id = outbox.order_id "
+        "WHERE orders.archive IS NOT NULL AND outbox.state <> 'due' AND outbox.ended_at_ms < :until_ms",
+        until_ms=until_ms,
+    )
     chosen.events = sorted({*links, *(row["order_id"] for row in left)})
     return chosen
 

@@ -27,6 +27,9 @@ LEAST: Final = 100
 """On each database, however little time there is."""
 
 _ALL: Final = frozenset({"*"})
+_APPEND_ONLY: Final = (
+    "entry", "posting", "batch", "order_history", "operator_action", "audit_checkpoint", "archive", "archive_head", "archive_end",
+)  # fmt: skip
 _ORDER: Final = frozenset(field.name for field in fields(Order)) - {"hold_reason"}
 """All but why it waits and who works on it."""
 
@@ -173,7 +176,7 @@ class Tamperer:
 
 def as_an_intruder(tx: Tx) -> None:
     """Take away, as only who owns the tables can, what keeps rows from being edited."""
-    for table in ("entry", "posting", "batch", "order_history", "operator_action", "audit_checkpoint"):
+    for table in _APPEND_ONLY:
         for verb in ("update", "delete", "truncate"):
             on = f" ON {table}" if tx.dialect == "postgresql" else ""
             tx.run(f"DROP TRIGGER IF EXISTS append_only_{table}_{verb}{on}")

@@ -219,7 +219,6 @@ class Outbox:
             after = max(ids)
         return total
 
-
     async def _refuse_archived(self, start_ms: int) -> None:
         """A span that begins before the last archive's end may have lost events to it: no count is better than one that says nothing of them."""
         row = await self._database.read(lambda tx: tx.one("SELECT MAX(before_ms) AS before_ms FROM archive"))
