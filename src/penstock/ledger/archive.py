@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from penstock.core import covers
 from penstock.db import Row, Tx
@@ -20,6 +20,9 @@ from penstock.ledger.facts import Head, ids_of, pages
 from penstock.ledger.report import Report
 
 Totals = dict[tuple[str, str], int]
+
+_BEGIN: Final = "archive"
+_END: Final = "archive removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ def listed(tx: Tx) -> list[Archive]:
 
 def unfinished(tx: Tx) -> list[Archive]:
     """Those of which something may still have to be removed."""
-    ended = {row["archive"] for row in tx.all("SELECT archive FROM archive_end")}
-    return [archive for archive in listed(tx) if archive.number not in ended]
+    ended = _ended(tx)
+    return [archive for archive in listed(tx) if archive.file not in ended]
 
 
 def heads(tx: Tx) -> dict[str, Head]:
@@ -100,14 +103,20 @@ def record(
         h=[{"committer": name, "number": head.number, "hash": head.hash} for name, head in heads.items()],
         archive=number,
     )
-    chain.record_action(tx, action_id, action="archive", subject=file, reason=_link(row, previous), at_ms=at_ms)
+    chain.record_action(tx, action_id, action=_BEGIN, subject=file, reason=_link(row, previous), at_ms=at_ms)
 
 
-def end(tx: Tx, number: int, at_ms: int) -> None:
-    """Nothing of it has to be removed any more."""
-    tx.run(
-        "INSERT INTO archive_end (archive, at_ms, kept) VALUES (:number, :at_ms, :kept)", number=number, at_ms=at_ms, kept=kept(tx, number)
-    )
+def end(tx: Tx, archive: Archive, *, action_id: int, at_ms: int) -> None:
+    """Nothing of it has to be removed any more, and what stays of its orders and attempts is as it is now for ever."""
+    if archive.file not in _ended(tx):
+        chain.record_action(tx, action_id, action=_END, subject=archive.file, reason=kept(tx, archive.number), at_ms=at_ms)
+
+
+def _ended(tx: Tx) -> dict[str, str]:
+    """What was kept of archives that are done with, by their files."""
+    return {
+        row["subject"]: row["reason"] for row in tx.all("SELECT subject, reason FROM operator_action WHERE action = :action", action=_END)
+    }
 
 
 def kept(tx: Tx, number: int) -> str:
@@ -165,15 +174,15 @@ def check(tx: Tx, report: Report) -> None:
             continue
         if heads != by_number[number].heads:
             report.add("I15", f"{name} went to other heads than the table of heads says")
-        told = tx.one("SELECT reason FROM operator_action WHERE action = 'archive' AND subject = :file", file=row["file"])
+        told = tx.one("SELECT reason FROM operator_action WHERE action = :action AND subject = :file", action=_BEGIN, file=row["file"])
         if told is None or told["reason"] != row["hash"]:
             report.add("I15", f"{name} is not the one that the chain of operator actions names")
     if said.get("totals") != _hash_of(totals(tx)):
         report.add("I15", "the sums of what is archived are not those that the last archive was recorded with")
-    ends = {row["archive"]: row["kept"] for row in tx.all("SELECT archive, kept FROM archive_end")}
-    for archive, hashed in sorted(ends.items()):
-        if hashed != kept(tx, archive):
-            report.add("I15", f"orders or attempts of archive {archive} are not what they were when the rest of them was archived")
+    ended = _ended(tx)
+    for archive in by_number.values():
+        if archive.file in ended and ended[archive.file] != kept(tx, archive.number):
+            report.add("I15", f"orders or attempts of archive {archive.number} are not what they were when the rest of them was archived")
 
 
 def _added(have: Totals, more: Totals) -> Totals:

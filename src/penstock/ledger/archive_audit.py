@@ -79,6 +79,14 @@ class Reading:
             # Those of orders that are still under way, and what a run has not come to yet.
             if not archive_lines.same(told.get(entry["id"]), entry):
                 self.report.add("I15", f"entry {entry['id']} is another one in the tables than in archive {number}")
+        rows = {said["id"]: said["row"] for said in page}
+        for batch in self.tx.all(
+            "SELECT * FROM batch WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=[{"id": row_id} for row_id in rows]
+        ):
+            if not archive_lines.same(rows[batch["id"]], batch):
+                self.report.add(
+                    "I15", f"batch {batch['number']} of {batch['committer']} is another one in the tables than in archive {number}"
+                )
         for said in page:
             link = archive_lines.link_of(said)
             committer = link.batch["committer"]

@@ -28,13 +28,6 @@ CREATE TABLE archive_total (
     PRIMARY KEY (account, coin_id)
 ) {STRICT};
 
--- That nothing of an archive is left to be removed; kept is a hash over the rows of its orders and attempts that stay here for ever.
-CREATE TABLE archive_end (
-    archive {INT} PRIMARY KEY REFERENCES archive (number),
-    at_ms {INT} NOT NULL,
-    kept TEXT NOT NULL
-) {STRICT};
-
 -- In which archive the rest of an order or an attempt is; NULL: it is all here.
 ALTER TABLE orders ADD COLUMN archive {INT} NULL REFERENCES archive (number);
 ALTER TABLE attempt ADD COLUMN archive {INT} NULL REFERENCES archive (number);
@@ -47,9 +40,6 @@ CREATE INDEX attempt_archive ON attempt (archive, id) WHERE archive IS NOT NULL;
 {REFUSE UPDATE archive_head};
 {REFUSE DELETE archive_head};
 {REFUSE TRUNCATE archive_head};
-{REFUSE UPDATE archive_end};
-{REFUSE DELETE archive_end};
-{REFUSE TRUNCATE archive_end};
 
 -- The one way out of the books: what a recorded archive has.
 {ALLOW DELETE posting};

@@ -59,11 +59,15 @@ class Archiver:
         if before_ms > self._runtime.now_ms() - AGE_MIN_MS:
             raise Refused(Problem.INVALID_ARGUMENT, "nothing is archived that is younger than 30 days")
         with _told(self._folder), archive_file.alone(self._folder):
-            done = [await self._remove(unfinished) for unfinished in await self._database.read(archive.unfinished)]
-            for until_ms in await self._database.read(lambda tx: retention.months(tx, before_ms)):
+            ends = await self._database.read(lambda tx: retention.months(tx, before_ms))
+            unfinished = await self._database.read(archive.unfinished)
+            # All of them now: the lease of ids may run out before a long run ends.
+            action_ids = iter(self._next_ids(2 * len(ends) + len(unfinished)))
+            done = [await self._remove(recorded, next(action_ids)) for recorded in unfinished]
+            for until_ms in ends:
                 draft = await self._database.read(partial(self._write, until_ms=until_ms))
                 if draft is not None:
-                    done.append(await self._remove(await self._record(draft, until_ms)))
+                    done.append(await self._remove(await self._record(draft, until_ms, next(action_ids)), next(action_ids)))
         return done
 
     def _write(self, tx: Tx, *, until_ms: int) -> _Draft | None:
@@ -78,10 +82,10 @@ class Archiver:
         draft.written = archive_file.write(self._folder, number, _lines(tx, head, draft), self._runtime)
         return draft
 
-    async def _record(self, draft: _Draft, until_ms: int) -> Archive:
+    async def _record(self, draft: _Draft, until_ms: int, action_id: int) -> Archive:
         written = draft.written
         assert written is not None  # noqa: S101  whoever made the draft has written it
-        number, action_id, now_ms = _number_in(written.name), self._next_ids(1)[0], self._runtime.now_ms()
+        number, now_ms = _number_in(written.name), self._runtime.now_ms()
         await self._database.write(
             "archive.record",
             lambda tx: archive.record(
@@ -99,7 +103,7 @@ class Archiver:
         )
         return Archive(number, until_ms, written.name, written.sha256, draft.chosen.heads)
 
-    async def _remove(self, recorded: Archive) -> dict[str, Any]:
+    async def _remove(self, recorded: Archive, action_id: int) -> dict[str, Any]:
         """What the tables still have of a recorded archive; what they say otherwise by now stays and is told."""
         lines = archive_file.lines_of(self._folder / recorded.file, recorded.sha256)
         counts = {"order": 0, "attempt": 0, "event": 0, "batch": 0}
@@ -114,7 +118,7 @@ class Archiver:
         while await self._database.write("archive.sweep", removal.sweep):
             pass
         now_ms = self._runtime.now_ms()
-        await self._database.write("archive.end", lambda tx: archive.end(tx, recorded.number, now_ms))
+        await self._database.write("archive.end", lambda tx: archive.end(tx, recorded, action_id=action_id, at_ms=now_ms))
         return {
             "archive": recorded.number,
             "file": str(self._folder / recorded.file),
