@@ -47,6 +47,8 @@ def test_a_command_that_is_killed_anywhere_is_ended_by_the_next_one(new_gateway:
         report = home.command("audit")
         assert (report["breaches"], report["balances"]) == ([], accounts), death
     day = f"{datetime.fromtimestamp(began_ms / 1000 + 86_400, UTC):%Y-%m-%d}"
+    (done,) = home.command("archive", "--before", day)["archives"]
+    assert done["archive"] == 1  # what the last of them had begun
     assert home.command("archive", "--before", day) == {"archives": []}
     folder = home.home / "archive"
     (file,) = folder.glob("*.gz")  # named by its content, however often it was begun

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.db import amount_columns
+from penstock.db import amount_columns as _amounts
 from penstock.runtime import Runtime
 
 FORM: Final = "penstock archive 1"
@@ -140,19 +140,27 @@ def kind_of(line: Mapping[str, Any]) -> str:
     return next(iter(line))
 
 
-def encoded(value: Any) -> bytes:
+def encoded(value: Mapping[str, Any]) -> bytes:
     """One line, always the same for the same value."""
     return (json.dumps(_texts(value), separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
 def _texts(value: Any) -> Any:
     """Amounts as text, at any depth."""
-    if isinstance(value, Mapping):
-        amounts = amount_columns()
-        return {name: str(item) if name in amounts and isinstance(item, int) else _texts(item) for name, item in value.items()}
-    return [_texts(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list):
+        return [_texts(item) if isinstance(item, dict | list) else item for item in value]
+    said = dict(value)
+    for name in _amounts().intersection(value):
+        if isinstance(value[name], int):
+            said[name] = str(value[name])
+    for name, item in value.items():
+        if isinstance(item, dict | list):
+            said[name] = _texts(item)
+    return said
 
 
 def _integers(value: dict[str, Any]) -> dict[str, Any]:
-    amounts = amount_columns()
-    return {name: int(item) if name in amounts and isinstance(item, str) else item for name, item in value.items()}
+    for name in _amounts().intersection(value):
+        if isinstance(value[name], str):
+            value[name] = int(value[name])
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from penstock.db import Row, Tx
@@ -17,8 +16,8 @@ def of_orders(tx: Tx, ids: Sequence[int]) -> Iterator[Line]:
     """Each order with its entries, steps, attempts and event."""
     for found in facts.orders(tx, ids):
         if found.row is not None:
-            said = {name: _ordered(rows) if isinstance(rows, list) else rows for name, rows in asdict(found).items()}
-            yield {"order": {**said, "row": _without(found.row, "archive")}}
+            said = {name: _ordered(getattr(found, name)) for name in ("entries", "attempts", "history", "events", "decisions")}
+            yield {"order": {"id": found.id, "row": _without(found.row, "archive"), **said}}
 
 
 def of_attempts(tx: Tx, ids: Sequence[int]) -> Iterator[Line]:
@@ -95,11 +94,13 @@ def link_of(said: Mapping[str, Any]) -> Link:
 
 def same(told: Any, have: Any) -> bool:
     """Whether the tables still say what a line told; columns that came later tell nothing."""
+    if told == have:
+        return True
     if isinstance(told, Mapping):
         return isinstance(have, Mapping) and all(name in have and same(value, have[name]) for name, value in told.items())
     if isinstance(told, list):
         return isinstance(have, list) and len(told) == len(have) and all(map(same, told, have))
-    return bool(told == have)
+    return False
 
 
 def _ordered(rows: list[Row]) -> list[Row]:
