@@ -21,6 +21,7 @@ from penstock.core.money import LEDGER_DECIMALS, MoneyError, parse_units
 from penstock.core.party import Secret
 
 _PREFIX: Final = "PENSTOCK_"
+_POSTGRESQL: Final = ("postgresql://", "postgres://")
 _NOT_SETTINGS: Final = frozenset({"PENSTOCK_HOME", "PENSTOCK_PASSPHRASE", "PENSTOCK_TEST_POSTGRES"})
 
 
@@ -42,6 +43,8 @@ class Storage:
 
     url: str = field(default="", repr=False)
     """`sqlite:///path` or `postgresql://…`; empty is `penstock.db` in the home folder."""
+    replica_url: str = field(default="", repr=False)
+    """A hot standby of that PostgreSQL (`postgresql://…`): it answers `bill/info` for orders that can change no more; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +301,10 @@ def _checked(settings: Settings) -> Settings:
     host, _, port = settings.server.listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
         raise SettingWrong("server.listen must be address:port, such as 127.0.0.1:8080")
+    if settings.database.replica_url and not all(
+        url.startswith(_POSTGRESQL) for url in (settings.database.replica_url, settings.database_url)
+    ):
+        raise SettingWrong("database.replica_url must be postgresql://… and a standby of database.url, which must be PostgreSQL too")
     for proxy in settings.limits.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)

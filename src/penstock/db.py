@@ -2,33 +2,27 @@
 
     database.write("intake", job)   one transaction; its label names the crash points `intake:before` and `intake:after`
     database.read(job)              one snapshot, no write
-    tx.one / tx.all / tx.run        SQL with named parameters `:x`
+    tx.one / tx.all / tx.run        SQL with named parameters `:x`; what a statement may say stands in `sql`
 
-Words the text may use, replaced once per statement:
-
-    {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
-    {NOT_NEGATIVE column}               a CHECK expression on an amount
-    {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
-    {ROWS name(column TYPE, ...)}       the JSON parameter `:name` as a table called `name`; `tx.insert` is the short way for new rows
-    {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
-    {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
-
-A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
+A job may run more than once, so it touches nothing but its transaction.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import re
+import socket
 import sqlite3
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from importlib import resources
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import RowMaker
@@ -36,6 +30,7 @@ from psycopg.types.numeric import NumericLoader
 
 from penstock.core.errors import InvariantBroken
 from penstock.runtime import Runtime
+from penstock.sql import amount_columns, json_rows, migrations, postgresql_insert, sqlite_insert, translate
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -59,35 +54,6 @@ _SESSION: Final = {
 }
 """How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine."""
 _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
-_PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
-_ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
-_NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
-_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)(?: UNLESS ([^{}]+))?\}")
-_ALLOW: Final = re.compile(r"\{ALLOW (\w+) (\w+)\}")
-_AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
-_WORDS: Final = {
-    "sqlite": {
-        "{INT}": "INTEGER",
-        "{BYTES}": "BLOB",
-        "{AMOUNT}": "TEXT",
-        "{STRICT}": "STRICT",
-        "{FOR_UPDATE}": "",
-        "{SKIP_LOCKED}": "",
-        "{FOR_KEY_SHARE}": "",
-        "{APPEND_ONLY}": "SELECT 1",
-    },
-    "postgresql": {
-        "{INT}": "BIGINT",
-        "{BYTES}": "BYTEA",
-        "{AMOUNT}": "NUMERIC(78,0)",
-        "{STRICT}": "",
-        "{FOR_UPDATE}": "FOR UPDATE",
-        "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
-        "{FOR_KEY_SHARE}": "FOR KEY SHARE",
-        "{APPEND_ONLY}": "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% is append-only'', "
-        "TG_TABLE_NAME USING ERRCODE = ''integrity_constraint_violation''; END'",
-    },
-}
 
 
 class DatabaseRefused(Exception):
@@ -106,82 +72,6 @@ class Conflict(Exception):
     """A constraint refused the rows: somebody else was first. Nothing was committed."""
 
 
-def migrations() -> list[tuple[int, str, str]]:
-    """Number, name and text of every migration, in order."""
-    folder = resources.files("penstock") / "migrations"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return [(int(f.name[:4]), f.name, f.read_text("utf-8")) for f in files]
-
-
-@lru_cache(maxsize=1)
-def amount_columns() -> frozenset[str]:
-    """Names of all columns declared {AMOUNT}."""
-    return frozenset(name for _, _, text in migrations() for name in _AMOUNT_COLUMN.findall(text))
-
-
-@lru_cache(maxsize=1024)
-def translate(sql: str, dialect: str) -> str:
-    """The statement in the words of one database."""
-
-    def rows(match: re.Match[str]) -> str:
-        name, columns = match[1], match[2]
-        if dialect == "postgresql":
-            return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({columns})"
-        names = [column.split()[0] for column in columns.split(",")]
-        picked = ", ".join(f"value ->> '$.{column}' AS {column}" for column in names)
-        return f"(SELECT {picked} FROM json_each(:{name})) AS {name}"
-
-    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect, match[3]), _ROWS.sub(rows, sql))
-    sql = _ALLOW.sub(lambda match: _allowance(match[1], match[2], dialect), sql)
-    sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
-    for word, meaning in _WORDS[dialect].items():
-        sql = sql.replace(word, meaning)
-    if dialect == "postgresql":
-        sql = _PARAMETER.sub(lambda match: f"%({match[1]})s" if match[1] else match[0], sql.replace("%", "%%"))
-    return sql
-
-
-def _refusal(verb: str, table: str, dialect: str, unless: str | None) -> str:
-    trigger = f"CREATE TRIGGER append_only_{table}_{verb.lower()} BEFORE {verb} ON {table}"
-    if dialect == "postgresql":
-        if unless is not None:  # the condition of a trigger may not ask other tables there, that of a function may
-            return (
-                f"DO $do$ BEGIN CREATE FUNCTION append_only_{table}() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN IF {unless} THEN "
-                f"RETURN OLD; END IF; RAISE EXCEPTION '{table} is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $f$; "
-                f"{trigger} FOR EACH ROW EXECUTE FUNCTION append_only_{table}(); END $do$"
-            )
-        return f"{trigger} FOR EACH {'STATEMENT' if verb == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION append_only()"
-    if verb == "TRUNCATE":
-        return "SELECT 1"  # SQLite has none
-    when = f"WHEN NOT ({unless}) " if unless is not None else ""
-    return f"{trigger} {when}BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-
-
-def _allowance(verb: str, table: str, dialect: str) -> str:
-    return f"DROP TRIGGER append_only_{table}_{verb.lower()}" + (f" ON {table}" if dialect == "postgresql" else "")
-
-
-@lru_cache(maxsize=256)
-def _sqlite_insert(into: str) -> tuple[str, list[tuple[str, bool]]]:
-    """The statement, and its columns with whether they hold amounts."""
-    names = [column.split()[0] for column in into.partition("(")[2].rstrip(")").split(",")]
-    table, amounts = into.partition("(")[0], amount_columns()
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", [(name, name in amounts) for name in names]
-
-
-@lru_cache(maxsize=256)
-def _postgresql_insert(into: str) -> str:
-    names = ", ".join(column.split()[0] for column in into.partition("(")[2].rstrip(")").split(","))
-    return f"INSERT INTO {into.partition('(')[0]} ({names}) SELECT {names} FROM {{ROWS {into}}}"
-
-
-def _json_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    amounts = [name for name in rows[0] if name in amount_columns()] if rows else []
-    if amounts:
-        rows = [{**row, **{name: str(row[name]) for name in amounts if row[name] is not None}} for row in rows]
-    return msgspec.json.encode(rows).decode()
-
-
 class Tx:
     """One open transaction. Not for use after its job has returned."""
 
@@ -193,7 +83,7 @@ class Tx:
         amounts = amount_columns()
         for name, value in parameters.items():
             if isinstance(value, list | tuple):
-                parameters[name] = _json_rows(value)
+                parameters[name] = json_rows(value)
             elif name in amounts and self.dialect == "sqlite" and value is not None:
                 parameters[name] = str(value)
         return self._connection.execute(translate(sql, self.dialect), parameters)
@@ -215,12 +105,12 @@ class Tx:
         """New rows in one statement; `into` is "table(column TYPE, ...)". Raises what the driver raises for one that cannot be."""
         if self.dialect == "sqlite":
             # Five times cheaper than reading them out of JSON again.
-            statement, columns = _sqlite_insert(into)
+            statement, columns = sqlite_insert(into)
             values = [[str(row[n]) if is_amount and row[n] is not None else row[n] for n, is_amount in columns] for row in rows]
             self._connection.executemany(statement, values)
         elif rows:
             table = into.partition("(")[0]
-            self._run(_postgresql_insert(into), {table: rows})
+            self._run(postgresql_insert(into), {table: rows})
 
 
 class Database(ABC):
@@ -433,18 +323,24 @@ class PostgresDatabase(Database):
 
     dialect = "postgresql"
     _width = _POSTGRES_CONNECTIONS
+    _wire: Mapping[str, str] = _WIRE
 
     def __init__(self, runtime: Runtime, url: str) -> None:
         super().__init__(runtime)
         self._lane = f"postgresql-{id(self):x}"
         self._url = url
         self._idle: queue.SimpleQueue[psycopg.Connection[Row]] = queue.SimpleQueue()
+        self._connections: weakref.WeakSet[psycopg.Connection[Row]] = weakref.WeakSet()
+
+    def greet(self) -> None:
+        """Connect once, so that a wrong address or setting is known before anything begins. Raises as `open_database`."""
         self._release(self._connect())
 
     def _connect(self) -> psycopg.Connection[Row]:
         try:
-            wanted = _WIRE | conninfo_to_dict(self._url)
+            wanted = {**self._wire, **conninfo_to_dict(self._url)}
             connection = psycopg.connect(**wanted, autocommit=True, row_factory=_plain_rows)  # type: ignore[arg-type]
+            self._connections.add(connection)
             for name, value in _SESSION.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except psycopg.OperationalError as error:
@@ -536,10 +432,28 @@ class PostgresDatabase(Database):
             self._idle.get().close()
 
 
+class StandbyDatabase(PostgresDatabase):
+    """A hot standby of PostgreSQL, only ever read. It connects when it is first asked, and never keeps a caller who gave up waiting."""
+
+    _wire = MappingProxyType({**_WIRE, "connect_timeout": "2", "tcp_user_timeout": "2000"})
+
+    def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        del job
+        raise InvariantBroken(f"{label}: a standby is not written to")
+
+    def give_up(self) -> None:
+        """Break every connection: nobody waits any longer for a server that has not answered."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)  # not close(): a thread may be reading from it at this moment
+
+
 def open_database(runtime: Runtime, url: str) -> Database:
     """`sqlite:///path` or a PostgreSQL URL. Raises DatabaseRefused or DatabaseUnavailable."""
     if url.startswith("sqlite:///"):
         return SqliteDatabase(runtime, Path(url.removeprefix("sqlite:///")))
     if url.startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(runtime, url)
+        database = PostgresDatabase(runtime, url)
+        database.greet()
+        return database
     raise DatabaseRefused("a database URL begins with sqlite:/// or postgresql://")

@@ -18,10 +18,11 @@ import uvicorn
 
 from penstock.config import Settings, SettingWrong, child_environment
 from penstock.core.seal import OrderSeal
-from penstock.db import open_database
+from penstock.db import StandbyDatabase, open_database
 from penstock.http.app import UVICORN
 from penstock.ids import IdSource
-from penstock.rails.rpc import HttpPost
+from penstock.orders.replica import Replica
+from penstock.rails.post import HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.signer import addresses, child
 from penstock.signer.child import SignerChild, SignerFailed
@@ -90,7 +91,12 @@ async def opened(
         stack.push_async_callback(targets.close)
         allowed = allowed_networks(settings, load_catalog(settings), every=not signing)
         remote = RemoteSigner(addresses.load_public(settings.home), allowed, socket_of(settings), runtime)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal)
+        past = None
+        if settings.database.replica_url:
+            standby = StandbyDatabase(runtime, settings.database.replica_url)
+            stack.push_async_callback(standby.close)
+            past = Replica(database, standby)
+        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal, past)
         await product.connect()
         await signer_up()
         yield product
@@ -165,13 +171,25 @@ async def listen(product: Product, settings: Settings, role: str) -> None:
     product.on_broken = server.leave
     if product.broken is not None:
         server.leave()  # a loop that began before we listen can have ended before
+    # Processes that only answer callers share a port on one machine: start as many as cores are free, and the system spreads the connections.
+    sockets = [_shared(host, int(port), config.backlog)] if role == "api" else None
     try:
-        await server.serve()
+        await server.serve(sockets)
     finally:
         await product.stop()
         log.info("serve.stopped")
     if product.broken is not None:
         raise product.broken
+
+
+def _shared(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket that other processes of the same user may open as well. Raises SettingWrong."""
+    try:
+        return socket.create_server(
+            (host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=backlog, reuse_port=True
+        )
+    except (OSError, ValueError) as error:
+        raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}") from error
 
 
 class _Server(uvicorn.Server):

@@ -19,6 +19,7 @@ from penstock.runtime import Runtime
 log = structlog.get_logger()
 
 Item = TypeVar("Item")
+T = TypeVar("T")
 
 IDLE_S: Final = 0.25
 """How often rows that nobody announced are looked for: those of other processes and commands."""
@@ -49,20 +50,18 @@ async def every(seconds: float, turn: Callable[[], Awaitable[object]], runtime: 
         await runtime.sleep(seconds)
 
 
-async def begun(step: str, work: Callable[[], Awaitable[object]], runtime: Runtime) -> None:
+async def begun(step: str, work: Callable[[], Awaitable[T]], runtime: Runtime) -> T:
     """A step of a start, which nobody else would repeat: done again while the database is away, or keeps to itself what became of a COMMIT.
     It has to bear being done twice. Raises DatabaseUnavailable when that lasts.
     """
     for seconds in START_WAITS_S:
         try:
-            await work()
+            return await work()
         except (DatabaseUnavailable, CommitUnknown) as error:
             log.warning("start.again", step=step, error=type(error).__name__, detail=str(error)[:200], seconds=seconds)
             await runtime.sleep(seconds)
-        else:
-            return
     try:
-        await work()
+        return await work()
     except CommitUnknown as error:
         text = f"the database broke off {len(START_WAITS_S) + 1} times while the program started ({step}); nothing is lost: start it again"
         raise DatabaseUnavailable(text) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,7 +26,7 @@ from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
-from penstock.orders import attempts, auditor, board, clock, treasury
+from penstock.orders import attempts, auditor, board, clock, replica, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
 from penstock.orders.board import Board
@@ -34,6 +35,7 @@ from penstock.orders.follow import Follower
 from penstock.orders.intake import Intake
 from penstock.orders.readiness import Readiness
 from penstock.orders.recovery import TURN_S, Recovery
+from penstock.orders.replica import Replica
 from penstock.orders.seat import Seat, SeatLost
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
@@ -41,14 +43,15 @@ from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
 from penstock.pump import Pump, begun, every
-from penstock.rails.base import Rail
+from penstock.rails.base import Clocked, Rail
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
 from penstock.rails.evm.rail import EvmRail
 from penstock.rails.evm.talk import EthereumTalk
 from penstock.rails.lightning.rail import LightningRail
 from penstock.rails.lightning.rail import talk as lightning_talk
-from penstock.rails.rpc import Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import Http, Nodes
 from penstock.rails.tron.rail import TronRail
 from penstock.rails.tron.talk import TronTalk
 from penstock.rails.xrp.rail import XrpRail
@@ -127,7 +130,15 @@ class Product:
     """The wired rooms of one process."""
 
     def __init__(
-        self, settings: Settings, world: World, database: Database, ids: IdSource, vault: Vault, signer: Signer, seal: OrderSeal
+        self,
+        settings: Settings,
+        world: World,
+        database: Database,
+        ids: IdSource,
+        vault: Vault,
+        signer: Signer,
+        seal: OrderSeal,
+        past: Replica | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = world.runtime
@@ -146,24 +157,14 @@ class Product:
         self.outbox = Outbox(database, world.runtime, self._next_ids)
         self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
-        policy = Policy(
-            minimum=self._minimum,
-            maximum=of_coins(self.catalog, settings.policy.maximum, "policy.maximum"),
-            deny_addresses=frozenset(settings.policy.deny_addresses) | frozenset(a.lower() for a in settings.policy.deny_addresses),
-            withdrawals=settings.policy.withdrawals,
-        )
-        self.accept = Accept(
-            catalog=self.catalog,
-            board=self.board,
-            accounts=self.directory,
-            intake=self.intake,
-            policy=policy,
-            next_ids=self._next_ids,
-            seal=seal,
-        )
-        self.store = OrderStore(world.runtime, database)
+        kinds: dict[str, Any] = {"catalog": self.catalog, "next_ids": self._next_ids}
+        policy = _policy(settings, self.catalog, self._minimum)
+        self.accept = Accept(**kinds, board=self.board, accounts=self.directory, intake=self.intake, policy=policy, seal=seal)
+        self._replica = past
+        self.store = OrderStore(world.runtime, database, past)
         self.timelines = Timelines(database, self.catalog)
-        common: dict[str, Any] = {"runtime": world.runtime, "database": database, "catalog": self.catalog, "next_ids": self._next_ids}
+        stored: dict[str, Any] = {"runtime": world.runtime, "database": database}
+        common = kinds | stored
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
         self.sender = Sender(
             **common,
@@ -179,8 +180,9 @@ class Product:
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"))
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
-        self.readiness = Readiness(runtime=world.runtime, database=database, board=self.board, prices=self.prices, treasury=self.treasury)
-        self.auditor = Auditor(runtime=world.runtime, database=database, catalog=self.catalog, terms=self.audit_terms)
+        self.readiness = Readiness(**stored, board=self.board, prices=self.prices, treasury=self.treasury, replica=past)
+        self.readiness.waits_for = lambda: self.seat.waits_for
+        self.auditor = Auditor(**stored, catalog=self.catalog, terms=self.audit_terms)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,
@@ -188,8 +190,11 @@ class Product:
             targets=world.targets,
             schedule=settings.webhooks.schedule or None,
         )
-        self._pumps: list[Pump] = []
-        self._tasks: list[Any] = []
+        self._deliver = Pump("deliver", self.deliverer, world.runtime, limit=200)
+        self.deliverer.finished = self._deliver.wake
+        self._pumps = [self._deliver]
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._waiting: asyncio.Task[Any] | None = None
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None
@@ -258,42 +263,76 @@ class Product:
         return build_app(ports, limits, self.runtime, calls=calls)
 
     async def start(self, role: str = "all") -> None:
-        """Look once at the networks, then start the tasks and pumps of a role."""
+        """Look once at the networks, then start the tasks and pumps of a role. A worker that finds the seat taken delivers what others
+        decide, and goes on by itself when the seat falls free; whoever else is to work waits for the seat in here.
+        """
         self._keep(self.ids.keep)  # first: nodes that do not answer may take longer than a lease
-        if role != "api":
+        if role == "api":
+            await self._look()
+            self._keep_looking()
+            self._keep_answering()
+        elif role == "worker" and not await begun("look at the seat", self.seat.take_if_free, self.runtime):
+            self._keep(self._deliver.run)  # its rows have leases of their own, so this needs no seat
+            await self._look()
+            self._keep_looking()
+            self._waiting = self._keep(self._work_in_turn)
+        else:
             await self._begun("take the seat", self.seat.take)
-            self._keep(self.seat.keep)
-            # The seat says that nobody else works here.
-            await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
-            wall = clock.Clock(self.runtime, self.database)
-            await self._begun("look at the clock", wall.begin)
-            self._every(clock.LOOK_S, wall.look)
+            await self._work()
+            self._keep_looking()
+            if role == "all":
+                self._keep_answering()
+            self._keep_working()
+            self._keep(self._deliver.run)
+
+    async def _work_in_turn(self) -> None:
+        """Behind another worker, until it is gone."""
+        await self._begun("take the seat", self.seat.take)
+        await self._work()
+        self._keep_working()
+
+    async def _look(self) -> None:
         for chain, rail in self.rails.items():
-            if isinstance(rail, LightningRail):
+            if isinstance(rail, Clocked):
                 rail.begin_after(await self.treasury.newest_block(chain))
         await self.refresh_prices()
         await self.board.refresh()
-        if role != "api":
-            self.treasury.comparable = self.recovery.comparable
-            # Before the chain is asked what it shows: what is missing here may be in the journal.
-            await self._begun("compare with the signer's journal", self.recovery.compare)
-            await self._begun("look at the treasury", self.treasury.refresh)
-            await self.auditor.first()
+
+    def _keep_answering(self) -> None:
+        self._keep(self.intake.run)
+        if self._replica is not None:
+            self._every(replica.LOOK_S, self._replica.look)
+
+    def _keep_looking(self) -> None:
         self._every(directory.REFRESH_S, self.directory.refresh)
         self._every(board.REFRESH_S, self.board.refresh)
         self._every(min(PRICES_REFRESH_S, self.settings.prices.age_max_s / 4), self.refresh_prices)
-        if role != "worker":
-            self._keep(self.intake.run)
-        if role == "api":
-            return
+
+    async def _work(self) -> None:
+        """What is done once, after the seat was taken and before anything is sent."""
+        self._keep(self.seat.keep)
+        # The seat says that nobody else works here.
+        await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
+        self.deliverer.holds_seat = True
+        wall = clock.Clock(self.runtime, self.database)
+        await self._begun("look at the clock", wall.begin)
+        self._every(clock.LOOK_S, wall.look)
+        await self._look()
+        self.treasury.comparable = self.recovery.comparable
+        # Before the chain is asked what it shows: what is missing here may be in the journal.
+        await self._begun("compare with the signer's journal", self.recovery.compare)
+        await self._begun("look at the treasury", self.treasury.refresh)
+        await self.auditor.first()
+
+    def _keep_working(self) -> None:
         self.readiness.signer = self.signer
         self._every(treasury.LOOK_S, self.treasury.refresh)
         self._every(TURN_S, self.recovery.turn)
         self._keep(self._audit_again)
+        deliver = self._deliver
         send = Pump("send", self.sender, self.runtime, limit=200)
         follow = Pump("follow", self.follower, self.runtime, limit=200)
-        deliver = Pump("deliver", self.deliverer, self.runtime, limit=200)
-        self._pumps = [send, follow, deliver]
+        self._pumps += [send, follow]
         self.sender.under_way.finished, self.follower.under_way.finished = send.wake, follow.wake
 
         def committed(external: bool) -> None:  # noqa: FBT001  the hook's only word
@@ -302,7 +341,7 @@ class Product:
                 send.wake()
 
         self.intake.committed = committed
-        self.outbox.queued = self.deliverer.finished = deliver.wake
+        self.outbox.queued = deliver.wake
         self.treasury.refilled = send.wake
 
         def released() -> None:
@@ -317,8 +356,8 @@ class Product:
             deliver.wake()
 
         self.settler.decided = decided
-        for pump in self._pumps:
-            self._keep(pump.run)
+        self._keep(send.run)
+        self._keep(follow.run)
 
     def _take_over(self, tx: Tx) -> None:
         now_ms = self.runtime.now_ms()
@@ -337,13 +376,15 @@ class Product:
     def _every(self, seconds: float, turn: Callable[[], Any]) -> None:
         self._keep(lambda: every(seconds, turn, self.runtime))
 
-    def _keep(self, loop: Callable[[], Any]) -> None:
-        task = self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "loop"))
+    def _keep(self, loop: Callable[[], Any]) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self.runtime.spawn(loop(), name=getattr(loop, "__qualname__", "loop"))
         task.add_done_callback(self._loop_ended)
         self._tasks.append(task)
+        return task
 
-    def _loop_ended(self, task: Any) -> None:
-        if not self._stopping and not task.cancelled():
+    def _loop_ended(self, task: asyncio.Task[Any]) -> None:
+        has_worked = task is self._waiting and not task.cancelled() and task.exception() is None
+        if not self._stopping and not task.cancelled() and not has_worked:
             self.broken = task.exception() or RuntimeError("a loop ended by itself")
             log.error("loop.ended", loop=task.get_name(), error=type(self.broken).__name__, detail=str(self.broken)[:200])
             self.on_broken()
@@ -352,6 +393,9 @@ class Product:
         """Answer every accepted request, finish running batches, end the rest."""
         self._stopping = True
         self.intake.stop()
+        if self._waiting is not None:  # or its turn could come meanwhile, with pumps that nobody stops
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
         for pump in self._pumps:
             await pump.stop()
         for room in (self.sender.under_way, self.follower.under_way):
@@ -382,6 +426,16 @@ class Product:
         """Ask the HTTP source once, where there is one."""
         if self._price_source is not None:
             await self._price_source.refresh(self.prices, self._world.fetch, now_ms=self.runtime.now_ms())
+
+
+def _policy(settings: Settings, catalog: Catalog, minimum: Mapping[str, str]) -> Policy:
+    wanted = settings.policy
+    return Policy(
+        minimum=minimum,
+        maximum=of_coins(catalog, wanted.maximum, "policy.maximum"),
+        deny_addresses=frozenset(wanted.deny_addresses) | frozenset(address.lower() for address in wanted.deny_addresses),
+        withdrawals=wanted.withdrawals,
+    )
 
 
 def load_prices(settings: Settings, catalog: Catalog) -> tuple[Prices, HttpSource | None]:

@@ -4,16 +4,18 @@ import json
 import re
 import stat
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.fixtures.gateway import Gateway, Make, Merchant, ready, token_id, unique
 from tests.fixtures.networks import Chain, fresh_address
-from tests.fixtures.processes import free_port, running
+from tests.fixtures.processes import free_port, running, wait_until
 
+T = TypeVar("T")
 USDT = token_id("USDT", "ETH")
 APP_ID = re.compile(r"[0-9]{33}")
 ORDER_KEYS = {"order_id", "merchant_order_id", "state", "status", "chain", "crypto", "value", "network_fee", "net_receivable", "address"}
@@ -383,3 +385,62 @@ def test_api_and_worker_may_be_two_processes(ethereum: Chain, new_gateway: Make)
         worker.terminate()
         assert worker.wait(20) == 0, log.read_text()
     api.audit()
+
+
+def test_api_processes_on_one_machine_share_a_port(ethereum: Chain, new_gateway: Make) -> None:
+    """Whoever comes is answered by one of them, and by the other when that one dies."""
+    api = new_gateway(ethereum)
+    if not api.is_postgresql:
+        return  # one process, as the test above has it
+    merchant = api.merchant(USDT="100")
+    api.start("--role", "api")
+    ready(api)
+    log = api.home.with_name("second.log")
+    words = [sys.executable, "-m", "penstock", "serve", "--role", "api"]
+    with running(words, log=log, env=api.env, cwd=api.home.parent) as second:
+        wait_until(lambda: b"serve.started" in log.read_bytes() or None, process=second, log=log, timeout_s=60)
+        names = [unique("shared") for _ in range(40)]
+        for name in names:
+            merchant.accepted(merchant_order_id=name, address=fresh_address(), token_id=USDT, value="2")
+        api.kill()
+        assert len(merchant.info(*names)) == 40
+        second.terminate()
+        assert second.wait(20) == 0, log.read_text()
+
+
+def test_a_worker_that_waits_for_its_turn_delivers_and_says_for_whom_it_waits(ethereum: Chain, new_gateway: Make) -> None:
+    place = new_gateway(ethereum)
+    if not place.is_postgresql:
+        return
+    ethereum.fund(place.hot_address(), {"ETH": "10", "USDT": "1000"})
+    merchant, (account, _) = place.merchant(USDT="100"), place.account()
+    beat = "UPDATE seat SET holder = 'elsewhere:/home', beat = beat + 1"
+    with place.connect() as connection:
+        connection.execute(beat)
+
+    def waits(probe: Callable[[], T | None]) -> T:
+        def beating() -> T | None:
+            with place.connect() as connection:
+                connection.execute(beat)
+            return probe()
+
+        return place.wait(beating)
+
+    place.start("--role", "worker")
+    told = waits(lambda: reply.json if (reply := place.get("/readyz")).status == 200 else None)
+    assert [text for text in told["warnings"] if "waits for its turn" in text and "elsewhere:/home" in text], told
+    port = free_port()
+    command = [sys.executable, "-m", "penstock", "serve", "--role", "api", "--listen", f"127.0.0.1:{port}"]
+    with running(command, log=place.home.with_name("api.log"), env=place.env, cwd=place.home.parent):
+        worker_port, place.port = place.port, port
+        waits(lambda: (place._is_up() and place.get("/readyz").status == 200) or None)
+        inside, outside = unique("inside"), unique("outside")
+        merchant.accepted(merchant_order_id=outside, address=fresh_address(), token_id=USDT, value="7", merchant_pays_fee=True)
+        merchant.accepted(merchant_order_id=inside, address=account, token_id=USDT, value="1")
+        assert waits(lambda: next(iter(merchant.arrivals(inside)), None)).body["pay_status"] == "success"
+        assert merchant.info(outside)[0]["order_detail"]["status"] == "Pending"
+        # The other's beat stops: it is dead.
+        assert merchant.event(outside)["pay_status"] == "success"
+        place.port = worker_port
+    assert not [text for text in place.get("/readyz").json["warnings"] if "turn" in text]
+    place.audit()

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from penstock.catalog import FAMILIES, Catalog
+from penstock.catalog import Catalog
+from penstock.listing import FAMILIES
 from tests.fixtures.commands import base_environment
 
 

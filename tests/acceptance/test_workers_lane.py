@@ -1,4 +1,4 @@
-"""The lane of two workers as `penstock prove` runs it, at its shortest."""
+"""The lane of several processes on one PostgreSQL as `penstock prove` runs it, at its shortest."""
 
 import asyncio
 
@@ -6,8 +6,9 @@ from penstock.prove import workers
 from penstock.prove.lane import Budget
 
 
-def test_a_worker_that_slept_past_its_lease_wakes_and_pays_nothing_more(request, tmp_path, postgres_url):
+def test_workers_asleep_past_their_lease_and_processes_killed_at_random_pay_everybody_once(request, tmp_path, postgres_url):
     seed = request.config.getoption("--seed") or request.config.getoption("--first-seed")
-    tried = asyncio.run(workers.run(Budget(60, seed, tmp_path, 1, postgres_url)))
+    tried = asyncio.run(workers.run(Budget(40, seed, tmp_path, 1, postgres_url)))
     assert tried.found == (), "\n".join(f"{found.breach}: {found.text} ({found.replay})" for found in tried.found)
     assert tried.counts["rounds"] == tried.counts["woken_and_ended"] == 1 and tried.counts["orders"] > 10, tried
+    assert tried.counts["workers_killed"] and tried.counts["apis_killed"], tried

@@ -24,13 +24,11 @@ from penstock.db import (
     Conflict,
     DatabaseRefused,
     DatabaseUnavailable,
-    amount_columns,
-    migrations,
     open_database,
-    translate,
 )
 from penstock.ledger.book import balances
 from penstock.runtime import SystemRuntime
+from penstock.sql import amount_columns, migrations, translate
 from tests.fixtures.databases import fresh_database, postgres_server
 from tests.fixtures.processes import wait_until
 from tests.fixtures.proxy import proxied

@@ -7,15 +7,17 @@ from dataclasses import replace
 import pytest
 
 from penstock.core.errors import Refused
-from penstock.core.event import Dead, FailedOnChain, Final
+from penstock.core.event import Absent, Dead, FailedOnChain, Final, Suspicious
 from penstock.core.intent import Resource
 from penstock.core.snowflake import compose
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
+from penstock.orders import attempts
 from penstock.orders.timeline import Timelines
 from penstock.rails.base import Holdings, NotEnough, Unpayable
 from tests.fixtures.chain import Road, ScriptedRail
 from tests.fixtures.rooms import USDT, rooms, units
+from tests.integration.test_audit import terms_of
 from tests.integration.test_road import usdt
 
 HOUR_MS = 3_600_000
@@ -49,6 +51,21 @@ class Choosy(ScriptedRail):
 
     async def prepare(self, payments, token, sender, fees):
         return [self.problem] * len(payments)
+
+
+class Limited(ScriptedRail):
+    """Gives bytes for a limited time only, as Lightning does."""
+
+    over = ""
+    table = None
+
+    async def withheld(self, raw):
+        return self.over
+
+    async def submit(self, raw):
+        assert [row["state"] for row in await rows_of(self.table, "SELECT state FROM attempt")] == ["sent"], "given before it was written"
+        await super().submit(raw)
+        raise ConnectionError("killed before the answer was written")
 
 
 def scenario(url, kind, body):
@@ -184,6 +201,73 @@ def test_who_cannot_be_paid_now_is_held_and_who_never_can_fails_with_the_money_b
         assert len(await rows_of(r, "SELECT id FROM outbox")) == 1
 
     scenario(migrated_url, Choosy, body)
+
+
+def test_bytes_that_are_given_for_a_time_are_known_to_be_given_before_they_are(migrated_url):
+    """A short invoice whose time passed while the clock was wrong, or the node away, stopped the network for a person. (Seed 20261167.)"""
+
+    async def body(r, road):
+        seen = []
+
+        def look(versions):
+            seen.append([version.given for version in versions])
+            return Absent()
+
+        road.rail.table, road.rail.answer, road.rail.over = r, look, "the node does not answer"
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        await road.follow()
+        assert (road.rail.sent, seen) == ([], [[False]])
+        road.rail.over = ""
+        for given in (False, True):
+            with pytest.raises(ConnectionError):
+                await road.follow()
+            assert seen[-1] == [given]
+        assert len(road.rail.sent) == 2
+
+    scenario(migrated_url, Limited, body)
+
+
+def test_what_ended_while_its_bytes_were_on_the_way_to_be_given_is_given_to_nobody(migrated_url):
+    async def body(r, road):
+        road.rail.table, road.rail.answer, road.rail.over = r, Absent(), "its time is over"
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        (attempt,) = await r.database.read(loaded)
+        road.rail.over, road.rail.answer = "", lambda versions: FailedOnChain(versions[-1].txid, 101, 0, "never given")
+        await road.follow()
+        assert (await road.order("a"))["state"] == "failed"
+        await road.sender.submit([attempt.newest])
+        assert road.rail.sent == []
+        assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
+
+    scenario(migrated_url, Limited, body)
+
+
+def test_a_doubt_about_one_payment_alone_leaves_its_network_at_work_and_calls_for_a_person(migrated_url):
+    """A call to a Lightning node that was lost stopped every other payment. (Seed 117.)"""
+
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer = Suspicious("nobody knows it", alone=True)
+        await road.follow()
+        order = await road.order("a")
+        assert order["state"] == "quarantined"
+        terms = replace(terms_of(road), now_ms=r.runtime.now_ms())
+        assert [row["halted"] for row in await rows_of(r, "SELECT halted FROM lane")] == [""]
+        assert f"order {order['id']} waits for a person" in " ".join(f.text for f in (await audit(r.database, {}, terms)).warnings)
+        await r.submit_all([usdt(r, road, "b")])
+        road.rail.answer = lambda versions: final(versions) if versions[-1].intent.slot else Suspicious("nobody knows it", alone=True)
+        await road.send()
+        await road.follow()
+        assert (await road.order("b"))["state"] == "succeeded"
+
+    scenario(migrated_url, ScriptedRail, body)
+
+
+def loaded(tx):
+    return attempts.load(tx, [row["id"] for row in tx.all("SELECT id FROM attempt")])
 
 
 def test_an_invoice_is_used_once_whoever_asks_and_a_refusal_uses_nothing(migrated_url):

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from penstock.rails.rpc import ANSWER_BYTES_MAX, HttpPost, PostFailed
+from penstock.rails.base import PostFailed
+from penstock.rails.post import ANSWER_BYTES_MAX, HttpPost
 
 
 async def serve(handler):

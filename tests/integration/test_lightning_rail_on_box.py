@@ -1,6 +1,7 @@
 """The Lightning rail against its network in a box, in process: what is paid, what is not known, and what is never done twice."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from penstock.core.intent import Payment
 from penstock.rails.base import InvalidDestination, NodeUnreachable, OwnAddress, Unpayable, Verdict
 from penstock.rails.lightning import codec
 from penstock.rails.lightning.fates import QUIET_S, QUIET_UNSURE_S
-from penstock.rails.lightning.rail import LightningRail, talk
+from penstock.rails.lightning.rail import NOT_KNOWN, LightningRail, talk
 from penstock.rails.rpc import Nodes
 from tests.fixtures.lightning_bench import MAIN, OTHER_NODE, REGTEST, NoKey
 from tests.fixtures.lightning_town import Town
@@ -252,6 +253,34 @@ def test_an_order_whose_time_is_over_is_not_sent(town):
     assert isinstance(town.observe(version), Suspicious)
     town.later(DAY_S)
     assert town.settled(version) == (0, 0)
+
+
+def test_an_order_that_was_never_given_to_the_node_fails_by_itself_once_its_time_is_over(town):
+    version = replace(town.version(town.invoice(expiry_s=120)), given=False)
+    town.fault(node="all", down="reset")
+    assert "reset" in town.run(town.rail.withheld(version.raw))
+    town.heal()
+    assert town.run(town.rail.withheld(version.raw)) == ""
+    town.later(110)
+    assert "its time to be sent is over" in town.run(town.rail.withheld(version.raw))
+    assert town.observe(version) == Absent()
+    town.later(600)
+    assert isinstance(town.observe(version), FailedOnChain)
+    assert town.observe(replace(version, given=True)) == Suspicious(NOT_KNOWN, alone=True)
+    town.restart()
+    assert isinstance(town.observe(version), FailedOnChain)
+    town.later(DAY_S)
+    assert town.settled(version) == (0, 0)
+
+
+def test_what_the_node_knows_is_judged_by_the_node_whatever_our_record_says(town):
+    """A standby that took over may lack the record that it was given."""
+    version = replace(town.version(town.invoice(expiry_s=120)), given=False)
+    town.submit(version)
+    town.restart()
+    town.later(DAY_S)
+    assert town.run(town.rail.withheld(version.raw)) == ""
+    assert isinstance(town.observe(version), Final)
 
 
 @pytest.mark.parametrize("step_s", [3_600, -3_600])

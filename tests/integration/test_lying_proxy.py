@@ -14,7 +14,7 @@ from penstock.prove.lies import LIES
 from penstock.prove.lines import lying_proxy
 from penstock.prove.lying import SCENES
 from penstock.rails.base import NodeUnreachable, Verdict
-from penstock.rails.rpc import ANSWER_BYTES_MAX, HttpPost
+from penstock.rails.post import ANSWER_BYTES_MAX, HttpPost
 from penstock.runtime import SystemRuntime
 from penstock.wiring import RAILS, Site
 from tests.fixtures.scripted import nodes_of

@@ -15,7 +15,8 @@ from penstock.core.money import Coin, Network, Token
 from penstock.rails.base import LaneView, Verdict, VersionView, WrongNetwork
 from penstock.rails.evm import codec
 from penstock.rails.evm.rail import EvmRail
-from penstock.rails.rpc import Call, HttpPost
+from penstock.rails.post import HttpPost
+from penstock.rails.rpc import Call
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import FileJournal
 from penstock.signer.local import LocalSigner

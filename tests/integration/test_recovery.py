@@ -244,6 +244,26 @@ def test_bytes_that_a_crash_kept_from_the_tables_come_from_the_journal(migrated_
     asyncio.run(body())
 
 
+def test_bytes_that_come_from_the_journal_may_have_been_given_by_a_life_that_is_forgotten(migrated_url, tmp_path):
+    """Where a rail withholds bytes after a time, `signed` says that nobody has them: a restored database may not say so."""
+
+    async def withheld(raw):
+        return "its time is over"
+
+    async def before(house):
+        await accept(house, "a")
+
+    async def forgotten(house):
+        await house.road.send()
+        assert len(house.road.rail.sent) == 1
+        house.road.rail.withheld = withheld
+
+    async def after(house):
+        assert [row["state"] for row in await house.all("SELECT state FROM attempt")] == ["sent"]
+
+    past_and_present(migrated_url, tmp_path, before, forgotten, after)
+
+
 def test_a_journal_older_than_the_tables_stops_the_network_until_it_is_put_back(migrated_url):
     async def body():
         async with rooms(migrated_url) as r:

@@ -9,11 +9,12 @@ from penstock.core.attempt import AttemptState
 from penstock.core.event import Included, Suspicious
 from penstock.core.intent import SignLater, Standing
 from penstock.core.order import OrderState
-from penstock.db import migrations, open_database
+from penstock.db import open_database
 from penstock.ledger.audit import audit
 from penstock.ledger.report import Report
 from penstock.prove.ageing import age
 from penstock.runtime import SystemRuntime
+from penstock.sql import migrations
 from tests.fixtures.rooms import rooms
 from tests.integration.test_audit import a_day, terms_of
 from tests.integration.test_road import usdt
@@ -106,7 +107,9 @@ def test_an_older_database_loses_nothing_however_often_its_upgrade_is_killed(mig
                 assert await die_at(migrated_url, f"migrate:{number:04d}:{when}"), f"nothing comes by migration {number}"
         async with rooms(migrated_url) as r:
             assert await r.database.migrate() == []
-            assert await r.database.read(lambda tx: (counted(tx), states(tx))) == before
+            # What an older program left as signed may have been given to a node.
+            expected = sorted(("sent" if state == "signed" else state, txid) for state, txid in before[1])
+            assert await r.database.read(lambda tx: (counted(tx), states(tx))) == (before[0], expected)
             report: Report = await audit(r.database, {}, terms)
             assert [(f.invariant, f.text) for f in report.breaches] == breaches
             assert not [f for f in report.findings if f.invariant == "I15"]

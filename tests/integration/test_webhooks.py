@@ -72,6 +72,7 @@ class World:
         self.database = open_database(self.runtime, self.url)
         self.outbox = Outbox(self.database, self.runtime, lambda n: list(itertools.islice(self.ids, n)))
         self.deliverer = Deliverer(database=self.database, runtime=self.runtime, merchants=self, targets=self.sink)
+        self.deliverer.holds_seat = True
         self.pump = Pump("deliver", self.deliverer, self.runtime, limit=200)
         self.outbox.queued = self.deliverer.finished = self.pump.wake
 
@@ -718,3 +719,23 @@ def test_a_process_that_knows_it_is_alone_takes_over_at_once(migrated_url):
         assert await w.states() == {"delivered": 2}
 
     scenario(migrated_url, first, second)
+
+
+@pytest.mark.parametrize(("sender_had_the_seat", "sent_again"), [(False, 0), (True, 2)])
+def test_whoever_takes_the_seat_sends_again_what_its_predecessor_was_sending_and_nobody_else(migrated_url, sender_had_the_seat, sent_again):
+    async def body(w):
+        await w.add_merchant(1)
+        await w.enqueue(1, 2)
+        w.sink.answers["https://m1.example/"] = 5.0
+        w.deliverer.holds_seat = sender_had_the_seat
+        w.start()
+        await w.runtime.sleep(1)
+        successor = Deliverer(database=w.database, runtime=w.runtime, merchants=w, targets=w.sink)
+        await w.database.write("take over", lambda tx: w.outbox.take_over(tx, w.runtime.now_ms()))
+        await successor.handle(await successor.claim(200))
+        await w.runtime.sleep(1)
+        assert len(w.sink.got) == 2 + sent_again
+        await successor.settled()
+        await w.stop()
+
+    scenario(migrated_url, body)

@@ -17,7 +17,8 @@ from penstock.rails.bitcoin import codec
 from penstock.rails.bitcoin.coins import bump
 from penstock.rails.bitcoin.rail import BitcoinRail
 from penstock.rails.bitcoin.talk import BitcoinTalk
-from penstock.rails.rpc import Http, HttpPost, Nodes
+from penstock.rails.post import HttpPost
+from penstock.rails.rpc import Http, Nodes
 from penstock.runtime import SystemRuntime
 from penstock.signer.keys import LaneKey
 from tests.fixtures.real_nodes import Refused

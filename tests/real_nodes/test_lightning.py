@@ -11,7 +11,8 @@ from penstock.rails.base import LaneView, NodeUnreachable, Unpayable, Verdict, V
 from penstock.rails.lightning import codec
 from penstock.rails.lightning.fates import QUIET_UNSURE_S
 from penstock.rails.lightning.rail import LightningRail, talk
-from penstock.rails.rpc import HttpPost, Nodes
+from penstock.rails.post import HttpPost
+from penstock.rails.rpc import Nodes
 from penstock.runtime import SystemRuntime
 from tests.fixtures.real_nodes import CHANNEL_SAT, until
 

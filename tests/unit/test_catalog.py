@@ -11,7 +11,8 @@ import pytest
 from Crypto.Hash import keccak
 
 from penstock import catalog as room
-from penstock.catalog import Catalog, CatalogError, derived_coin_id, derived_token_id
+from penstock.catalog import Catalog
+from penstock.listing import CatalogError, derived_coin_id, derived_token_id
 from penstock.rails.xrp import codec as xrp_codec
 
 VECTORS = tomllib.loads((Path(__file__).parents[1] / "vectors" / "catalog_sources.toml").read_text(encoding="utf-8"))

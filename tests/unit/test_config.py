@@ -124,6 +124,8 @@ WRONG_FILES = [
     ('[server]\nlisten = "127.0.0.1:http"', "server.listen must be address:port, such as 127.0.0.1:8080"),
     ('[server]\nlisten = "127.0.0.1:65536"', "server.listen must be address:port, such as 127.0.0.1:8080"),
     ('[server]\nlisten = "127.0.0.1:\\u00b2"', "server.listen must be address:port, such as 127.0.0.1:8080"),
+    ('[database]\nurl = "postgresql://a/b"\nreplica_url = "sqlite:///c"', "database.replica_url must be postgresql://"),
+    ('[database]\nreplica_url = "postgresql://a/b"', "a standby of database.url, which must be PostgreSQL too"),
     ("[server]\nport = 1", "server.port is not a setting; [server] has listen"),
     (
         "[servers]\nport = 1",
@@ -225,6 +227,7 @@ SECRET = "hunter2"
 SECRETIVE = {
     "PENSTOCK_PASSPHRASE": SECRET,
     "PENSTOCK_DATABASE__URL": f"postgresql://u:{SECRET}@db/penstock",
+    "PENSTOCK_DATABASE__REPLICA_URL": f"postgresql://u:{SECRET}@standby/penstock",
     "PENSTOCK_NETWORKS__ETH__RPC_URLS": f"https://u:{SECRET}@node,https://node/v3/{SECRET}",
     "PENSTOCK_PRICES__URL": f"https://prices/{{ids}}?key={SECRET}",
 }
@@ -235,6 +238,7 @@ def test_secrets_are_never_printed(home):
     assert isinstance(settings.passphrase, Secret)
     assert settings.passphrase.reveal() == SECRET
     assert SECRET in settings.database_url
+    assert SECRET in settings.database.replica_url
     assert all(SECRET in url for url in settings.networks["ETH"].rpc_urls)
     for text in (repr(settings), str(settings), f"{settings}", repr(settings.networks), repr(settings.database), repr(settings.prices)):
         assert SECRET not in text
@@ -245,6 +249,7 @@ def test_secrets_are_never_printed(home):
     [
         ("PENSTOCK_NETWORKS__ETH__RPC_URLS", f"ftp://u:{SECRET}@node"),
         ("PENSTOCK_NETWORKS__ETH__RPC_URLS__X", f"https://u:{SECRET}@node"),
+        ("PENSTOCK_DATABASE__REPLICA_URL", f"mysql://u:{SECRET}@db/penstock"),
         ("PENSTOCK_DATABASE__URLS", f"postgresql://u:{SECRET}@db/penstock"),
         ("PENSTOCK_DATABASE_URL", f"postgresql://u:{SECRET}@db/penstock"),
         ("PENSTOCK_PASSPHRASE__X", SECRET),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penstock.core.attempt import LIVE, MOVES, AttemptState, Outcome, advance, check_move
 from penstock.core.errors import InvariantBroken
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Pending, Suspicious
-from penstock.db import migrations
+from penstock.sql import migrations
 
 A = AttemptState
 

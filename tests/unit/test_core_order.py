@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import InvariantBroken
 from penstock.core.order import MOVES, TERMINAL, HoldReason, OrderState, WireStatus, check_move, fingerprint, wire_status
-from penstock.db import migrations
+from penstock.sql import migrations
 
 S = OrderState
 

@@ -8,7 +8,7 @@ from xrpl.core import binarycodec
 
 from penstock.devnet.box import Broken, Request
 from penstock.devnet.control import control
-from penstock.devnet.xrp.node import XrpFaults
+from penstock.devnet.xrp.node_known import XrpFaults
 from penstock.devnet.xrp.transactions import transaction_id
 from tests.fixtures.xrp_box import (
     ALICE,

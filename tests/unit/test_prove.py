@@ -9,13 +9,14 @@ import pytest
 from rich.console import Console
 
 from penstock.prove import report
-from penstock.prove.run import LANES, chosen, prove
+from penstock.prove.run import LANES, LEAST_S, chosen, prove
+from tests.fixtures import lanes
 
 
 def proof_of(**functions):
-    lanes = [replace(lane, function=f"tests.fixtures.lanes:{functions[lane.name]}") for lane in LANES if lane.name in functions]
+    wanted = [replace(lane, function=f"tests.fixtures.lanes:{functions[lane.name]}") for lane in LANES if lane.name in functions]
     said = []
-    return prove(lanes, minutes=0.1, seed=7, size=1, say=lambda _, line: said.append(line)), said
+    return prove(wanted, minutes=0.1, seed=7, size=1, say=lambda _, line: said.append(line)), said
 
 
 def read(proof):
@@ -77,3 +78,19 @@ def test_a_lane_that_does_not_exist_is_refused():
 def test_every_lane_is_there(lane):
     module, _, name = lane.function.partition(":")
     assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_what_one_lane_takes_too_long_is_made_up_for_by_those_that_come_after_it(monkeypatch):
+    """Ten minutes were fifteen: each lane kept to its share of the whole, and none to what was left."""
+    monkeypatch.setattr("penstock.prove.run.time", lanes.CLOCK)
+    proof, _ = proof_of(races="slow", crash="punctual", planted="punctual")
+    races, crash, planted = proof.values["lanes"]
+    assert races["took_s"] == races["had_s"] + 2
+    assert (crash["took_s"], planted["took_s"]) == (crash["had_s"], planted["had_s"])
+    assert proof.values["took_s"] == 6
+
+
+def test_a_lane_that_finds_nothing_left_of_the_time_still_does_its_least(monkeypatch):
+    monkeypatch.setattr("penstock.prove.run.time", lanes.CLOCK)
+    proof, _ = proof_of(races="endless", planted="punctual")
+    assert proof.values["lanes"][1]["had_s"] == LEAST_S

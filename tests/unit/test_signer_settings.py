@@ -2,9 +2,10 @@
 
 import pytest
 
-from penstock.catalog import Catalog, CatalogError
+from penstock.catalog import Catalog
 from penstock.config import SettingWrong, load
 from penstock.core.money import LEDGER_DECIMALS
+from penstock.listing import CatalogError
 from penstock.signer.policy import allowed_networks, caps_of, fee_max_of, load_catalog
 
 URL = "http://127.0.0.1:1/"

@@ -10,7 +10,6 @@ from penstock.rails.base import (
     FeeEstimate,
     InvalidDestination,
     LaneView,
-    LooksUp,
     NodeUnreachable,
     OwnAddress,
     Prepares,
@@ -38,7 +37,6 @@ def estimate(bench, token):
 def test_it_is_a_rail_that_prepares():
     rail: Rail = Bench().rail
     assert isinstance(rail, Prepares)
-    assert not isinstance(rail, LooksUp)
     assert rail.network.family == "tron"
 
 

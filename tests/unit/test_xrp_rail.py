@@ -10,7 +10,6 @@ from penstock.rails.base import (
     Destination,
     InvalidDestination,
     LaneView,
-    LooksUp,
     MemoRequired,
     NodeUnreachable,
     NotEnough,
@@ -101,8 +100,7 @@ def test_our_own_address_and_a_tokens_issuer_are_no_destinations(text):
 # Looking up while an order is accepted
 
 
-def test_the_rail_looks_up_and_prepares():
-    assert isinstance(Bench().rail, LooksUp)
+def test_the_rail_prepares():
     assert isinstance(Bench().rail, Prepares)
 
 
@@ -162,6 +160,14 @@ def test_a_look_up_is_remembered_for_a_short_time():
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, Flags=0x00020000)}))
     bench.runtime.seconds += 11
     with pytest.raises(MemoRequired):
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+
+
+def test_a_request_does_not_wait_for_nodes_that_hang(monkeypatch):
+    monkeypatch.setattr("penstock.rails.xrp.rail.LOOK_UP_S", 0.01)
+    bench = Bench()
+    bench.stalls.append(10**9)
+    with pytest.raises(NodeUnreachable, match=r"within 0\.01 s"):
         bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
 
 

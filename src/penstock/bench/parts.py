@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from penstock.bench.load import Measured, Plan, names
 from penstock.bench.place import ADDRESS, Gateway, Place, counted, gateway, wal_bytes
-from penstock.bench.processes import Meter, answered, result_of, rss_mb
+from penstock.bench.processes import Meter, answered, result_of
 
 PARTS: Final = ("accept", "internal", "query", "settle", "webhooks", "mixed", "sign")
 REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
@@ -28,13 +28,14 @@ LOOK_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the result. `ids`: how the merchants choose their order ids."""
+    """One line of the result. `ids`: how the merchants choose their order ids; `processes`: how many answer callers on one port."""
 
     part: str
     store: str
     merchants: int
     preloaded: int
     ids: str = "random"
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Round:
         seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants)
         cores, wal = meter.read(seen.cpu_s), wal_bytes(self._place) - wal
         stored = (await counted(self._place))[0] - before[0]
-        more = {**cores, "rss_mb": rss_mb(gate.pid), **({"wal_bytes": round(wal / stored)} if wal and stored else {})}
+        more = {**cores, "rss_mb": gate.memory_mb(), **({"wal_bytes": round(wal / stored)} if wal and stored else {})}
         return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, stored, self._requests))
 
     async def _query(self, gate: Gateway, case: Case) -> Sample:
@@ -85,7 +86,7 @@ class Round:
         bodies = [{"merchant_order_ids": [f"known-{(n * each + i) % KNOWN}" for i in range(each)]} for n in range(count)]
         meter = self._meter(gate)
         seen = await self._send("/bill/info", bodies, merchants=1)
-        more = {**meter.read(seen.cpu_s), "rss_mb": rss_mb(gate.pid), "orders_per_second": round(seen.per_second * each, 1)}
+        more = {**meter.read(seen.cpu_s), "rss_mb": gate.memory_mb(), "orders_per_second": round(seen.per_second * each, 1)}
         return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, count, count))
 
     def _bodies(self, case: Case, count: int) -> list[dict[str, Any]]:
@@ -105,7 +106,7 @@ class Round:
         return Measured(**found)
 
     def _meter(self, gate: Gateway) -> Meter:
-        return Meter(gateway=gate.pid, outside=self._place.outside_pid)
+        return Meter(gateway=gate.pids, outside=(self._place.outside_pid,))
 
     # ---------------------------------------------------------------------------------------------------- lives
 
@@ -120,7 +121,7 @@ class Round:
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
                 await self._arrived(before + self._lives)
                 cores = meter.read(seen.cpu_s)
-                more = {**cores, "rss_mb": rss_mb(gate.pid), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
+                more = {**cores, "rss_mb": gate.memory_mb(), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
             began_ms = seen.began_at_ms
         else:
             async with gateway(self._place, "api"):
@@ -130,7 +131,7 @@ class Round:
                 self.starts_s.append(gate.start_s)
                 meter = self._meter(gate)
                 await self._arrived(before + self._lives)
-                more = {**meter.read(), "rss_mb": rss_mb(gate.pid)}
+                more = {**meter.read(), "rss_mb": gate.memory_mb()}
         return await self._lived(case, seen, before, began_ms, more)
 
     async def _arrived(self, wanted: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from penstock.bench.processes import answered, free_port, program
+from penstock.bench.processes import answered, free_port, program, rss_mb, shared
 from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.core.withdrawal import WithdrawRequest
@@ -61,10 +61,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A running gateway: its process, and how long it took from its start to its first answer."""
+    """A running gateway: its processes, and how long the first of them took from its start to its first answer."""
 
-    pid: int
+    pids: tuple[int, ...]
     start_s: float
+
+    def memory_mb(self) -> int:
+        """The most that the largest of them has held."""
+        return max(rss_mb(pid) for pid in self.pids)
 
 
 @contextlib.asynccontextmanager
@@ -141,12 +145,22 @@ async def _one(product: Product, place: Place, merchants: Sequence[Any], number:
 
 
 @contextlib.asynccontextmanager
-async def gateway(place: Place, role: str) -> AsyncIterator[Gateway]:
-    """The product over a place."""
+async def gateway(place: Place, role: str, processes: int = 1) -> AsyncIterator[Gateway]:
+    """The product over a place; several processes share its port."""
     began = time.monotonic()
-    async with program(place.environment, place.log, "penstock.bench.gateway", role) as child:
-        await answered(f"http://127.0.0.1:{place.port}/readyz", child)
-        yield Gateway(child.pid, round(time.monotonic() - began, 2))
+    url = f"http://127.0.0.1:{place.port}/readyz"
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(program(place.environment, place.log, "penstock.bench.gateway", role))
+        await answered(url, first)
+        start_s = round(time.monotonic() - began, 2)
+        others = [
+            await stack.enter_async_context(program(place.environment, place.log, "penstock.bench.gateway", role))
+            for _ in range(processes - 1)
+        ]
+        await shared(place.port, processes)
+        for _ in range(20 * (processes - 1)):
+            await answered(url)  # each on a connection of its own, so that every process is asked
+        yield Gateway((first.pid, *(other.pid for other in others)), start_s)
 
 
 async def counted(place: Place) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+async def shared(port: int, processes: int) -> None:
+    """Wait until so many sockets listen on the port. Raises TimeoutError."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if processes == 1 or _listening(port) >= processes:
+                return
+            await asyncio.sleep(0.05)
+
+
+def _listening(port: int) -> int:
+    """How many sockets listen on a port of this machine (proc(5), net/tcp: state 0A)."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:])
+    return sum(fields[3] == "0A" and int(fields[1].partition(":")[2], 16) == port for fields in lines)
+
+
 def cpu_s(pid: int) -> float:
     """Seconds of CPU that a process and its children have used (proc(5), stat: utime and stime)."""
     return sum(_of_stat(Path(f"/proc/{one}/stat")) for one in _family(pid))
@@ -118,15 +133,18 @@ def _family(pid: int) -> list[int]:
 class Meter:
     """What was used between two moments, by these processes and by all others together (the database is among those)."""
 
-    def __init__(self, **pids: int) -> None:
+    def __init__(self, **pids: Sequence[int]) -> None:
         self._pids = pids
         self._began = time.monotonic()
-        self._before = {name: cpu_s(pid) for name, pid in pids.items()}
+        self._before = self._used()
         self._machine = machine_cpu_s()
+
+    def _used(self) -> dict[str, float]:
+        return {name: sum(cpu_s(pid) for pid in pids) for name, pids in self._pids.items()}
 
     def read(self, load_cpu_s: float = 0.0) -> dict[str, float]:
         """Cores each of them kept busy, on average. `load_cpu_s` is what a generator that has ended says of itself."""
         took = time.monotonic() - self._began
-        used = {name: cpu_s(pid) - self._before[name] for name, pid in self._pids.items()} | {"load": load_cpu_s}
+        used = {name: seconds - self._before[name] for name, seconds in self._used().items()} | {"load": load_cpu_s}
         used["others"] = max(0.0, machine_cpu_s() - self._machine - sum(used.values()))
         return {f"{name}_cores": round(seconds / took, 2) for name, seconds in used.items()}

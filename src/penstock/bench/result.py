@@ -22,6 +22,7 @@ COLUMNS: Final = {
     "merchants": "merchants",
     "preloaded": "before",
     "ids": "ids",
+    "processes": "processes",
     "per_second": "a second",
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
@@ -112,5 +113,6 @@ def _name(row: Values) -> str:
         f"{row['merchants']:,} m",
         *([f"{row['preloaded']:,} before"] if row["preloaded"] else []),
         *([row["ids"]] if row["ids"] != "random" else []),
+        *([f"{row['processes']} processes"] if row["processes"] > 1 else []),
     ]
     return f"{row['part']} {row['store']} ({', '.join(more)})"

@@ -154,12 +154,13 @@ async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
             rounds.starts_s.append(gate.start_s)
     state.starts.append({"store": place.store, "preloaded": place.preloaded, "first_answer_s": statistics.median(rounds.starts_s)})
     asking = [case for case in _cases(place, parts) if case.part in REQUESTS]
-    if asking:
-        async with gateway(place, "api") as gate:
+    for processes in sorted({case.processes for case in asking}):
+        async with gateway(place, "api", processes) as gate:
             await rounds.remember()
             for _ in range(state.size.rounds):
                 for case in asking:
-                    state.keep(case, await rounds.requests(gate, case))
+                    if case.processes == processes:
+                        state.keep(case, await rounds.requests(gate, case))
                 await state.compare()
     if "sign" in parts:
         for _ in range(state.size.rounds):
@@ -180,6 +181,10 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
             cases += [Case(part, place.store, merchants, place.preloaded) for merchants in sorted({fewest, len(place.merchants)})]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
+            if place.store == "postgresql" and (cores := os.cpu_count() or 1) > 1:
+                cases += [
+                    Case(part, place.store, merchants, place.preloaded, processes=cores) for merchants in sorted({1, len(place.merchants)})
+                ]
     return cases
 
 

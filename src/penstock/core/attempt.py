@@ -29,7 +29,7 @@ A = AttemptState
 
 MOVES: Constant[dict[tuple[AttemptState, AttemptState], str]] = {
     (A.BOUND, A.SIGNED): "the signer's bytes are stored",
-    (A.SIGNED, A.SENT): "the bytes were given to a node, whatever it said",
+    (A.SIGNED, A.SENT): "the bytes were given to a node, whatever it said, or are about to be",
     (A.SIGNED, A.INCLUDED): "a version is in a block",
     (A.SENT, A.INCLUDED): "a version is in a block",
     (A.INCLUDED, A.SENT): "the block was undone (reorg)",

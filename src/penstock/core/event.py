@@ -70,9 +70,13 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Suspicious:
-    """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ."""
+    """What only a person may judge: slot used by a stranger, success without the exact event, nodes that differ.
+
+    `alone`: it says nothing of other payments, which go on meanwhile.
+    """
 
     detail: str
+    alone: bool = False
     through: int | None = field(default=None, compare=False)
 
 

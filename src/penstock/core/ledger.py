@@ -54,9 +54,7 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A balanced fact, unique by (ref_kind, ref_id, posting_kind). `chain` and `block` where it happened on chain; `covers` is a hash
-    over the rows that it decided besides (core.covers).
-    """
+    """A balanced fact, unique by (ref_kind, ref_id, posting_kind). `chain` and `block` where it happened on chain."""
 
     ref_kind: str
     ref_id: str
@@ -65,7 +63,6 @@ class Entry:
     chain: str | None = None
     block: int | None = None
     note: str = ""
-    covers: str = ""
 
     def __post_init__(self) -> None:
         sums: defaultdict[str, int] = defaultdict(int)

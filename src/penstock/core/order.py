@@ -144,7 +144,7 @@ class Order:
     @property
     def key(self) -> str:
         """The merchant's own name of the order, unique for ever: it outlives a database that has forgotten the order."""
-        return f"{self.merchant_id}/{self.merchant_order_id}"
+        return key_of(self.merchant_id, self.merchant_order_id)
 
     @property
     def is_internal(self) -> bool:
@@ -155,6 +155,11 @@ class Order:
     def created_s(self) -> int:
         """The second in the prefix of the order id (spec, 16.9)."""
         return moment_ms(self.id) // 1000
+
+
+def key_of(merchant_id: int, merchant_order_id: str) -> str:
+    """What `Order.key` is, before there is the order."""
+    return f"{merchant_id}/{merchant_order_id}"
 
 
 def fingerprint(*, address: str, token_id: str, value: str, memo: str, merchant_pays_fee: bool) -> str:

@@ -87,5 +87,8 @@ TOO_LARGE: Final = _constant(413, Problem.INVALID_ARGUMENT, "The body is too lar
 
 TOO_SLOW: Final = _constant(408, Problem.INVALID_ARGUMENT, "The body did not arrive in time: send it at once.", _CLOSE)
 
+OVERLOADED: Final = _constant(503, Problem.RATE_LIMIT, "The server has more requests than it can hold: come back in a second.", _RETRY_SOON)
+"""Said before anything was read, so it cannot be signed."""
+
 OUT_OF_ORDER: Final = _constant(503, Problem.SERVICE_ERROR, "Service error, please try again", _RETRY_SOON)
 """Credentials cannot be looked up, so nothing can be signed either."""

@@ -14,7 +14,8 @@ A request goes this way, and leaves at the first step that refuses it:
     body: strict JSON, not one of our own bodies coming back, fields               else 11000
     the call
 
-Served by `uvicorn.Config(app, host=..., port=..., **UVICORN)`.
+Served by `uvicorn.Config(app, host=..., port=..., **UVICORN)`, whose connections ask `App.respond` and write its answer at once; any
+other server calls it as ASGI has it.
 """
 
 from __future__ import annotations
@@ -129,26 +130,32 @@ class App:
             return
         if scope["type"] != "http":
             return
+        answer = await self.respond(scope, receive)
+        if answer is not None:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+
+    async def respond(self, scope: Scope, receive: Receive, body: bytes | None = None) -> Answer | None:
+        """The answer to one request, None when its caller is gone. `body` is the whole of it, where that is here already."""
         started = self._runtime.monotonic()
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             if route is not None:
-                answer = await self._call(scope, receive, route[1], started)
+                answer = await self._call(scope, receive, body, route[1], started)
             elif scope["path"] in PATHS and scope["method"] in ("GET", "HEAD"):
                 answer = await self._operations.answer(scope["path"])
             else:
                 answer = answers.NOT_FOUND
         except _CallerGone:
-            return
+            return None
         if route is not None:
             self._metrics.answered(route[0], answer.code, self._runtime.monotonic() - started)
         elif answer is answers.NOT_FOUND:
             self._metrics.answered("other", answer.code, self._runtime.monotonic() - started)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         self._runtime.crash_point("answer:begun")
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        return answer
 
-    async def _call(self, scope: Scope, receive: Receive, handler: Handler, started: float) -> Answer:
+    async def _call(self, scope: Scope, receive: Receive, body: bytes | None, handler: Handler, started: float) -> Answer:
         """Everything up to the signature; from there on `_answer`."""
         headers = read_headers(scope["headers"])
         client = scope.get("client")
@@ -156,7 +163,7 @@ class App:
         if not self._per_source.take(bucket_key(source), started):
             return answers.TOO_MANY
         try:
-            body = await self._read(receive, headers.content_length)
+            body = await self._read(receive, headers.content_length, body)
         except _BodyTooLarge:
             return answers.TOO_LARGE
         except TimeoutError:
@@ -198,11 +205,13 @@ class App:
         if headers.content_encoding:
             raise Refused(Problem.HEADER_INVALID, "Content-Encoding is not accepted: send the body as it is, without that header.")
 
-    async def _read(self, receive: Receive, announced: int | None) -> bytes:
+    async def _read(self, receive: Receive, announced: int | None, whole: bytes | None) -> bytes:
         """The whole body. Raises _BodyTooLarge, TimeoutError or _CallerGone."""
         limit = self._limits.body_bytes_max
-        if announced is not None and announced > limit:
+        if (announced is not None and announced > limit) or (whole is not None and len(whole) > limit):
             raise _BodyTooLarge
+        if whole is not None:
+            return whole
         async with asyncio.timeout(self._limits.body_seconds_max):
             message = await receive()
             body: bytes = message.get("body", b"")

@@ -10,11 +10,13 @@ import asyncio
 import functools
 import heapq
 import resource
+import urllib.parse
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from penstock.http.answers import OVERLOADED, Answer
 
 HEAD_S: Final = 20.0
 """From the opening of a connection, or the first byte of a further request, to the end of its head."""
@@ -22,7 +24,7 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 """Of a head that is not complete yet."""
 CONNECTIONS_MAX: Final = 12_000
 REQUESTS_MAX: Final = 4_096
-"""At work at once; above it the answer is 503."""
+"""At work at once; above it nothing is read, and the answer is to come back in a second."""
 FILES_KEPT: Final = 256
 """Descriptors that callers never get: nodes, databases and the house's own files."""
 
@@ -32,6 +34,56 @@ def connections_max() -> int:
     """How many callers may be connected, by what the system gives this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(64, min(CONNECTIONS_MAX, (soft - FILES_KEPT) * 3 // 4))
+
+
+class _Exchange(RequestResponseCycle):
+    """One request and its answer: the body is given over where it is here already, and the answer goes out in one write.
+
+    As ASGI has it, the same takes four messages, two writes and a fifth more of everything that an acceptance costs (docs/performance.md).
+    """
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answer. What is no application of ours is served by uvicorn's own rules."""
+        self._respond = getattr(app, "respond", None)
+        await super().run_asgi(app if self._respond is None else self._at_once)
+
+    async def _at_once(self, scope: Any, receive: Any, send: Any) -> None:
+        del send
+        answer = await self._respond(scope, receive, None if self.more_body else bytes(self.body))  # type: ignore[misc]
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if answer is None:
+            self.disconnected = True
+        if self.disconnected:
+            return
+        self.response_started = self.response_complete = True
+        self.transport.write(self._spelled(answer))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _spelled(self, answer: Answer) -> bytes:
+        """The answer as it stands on the wire. Its headers are our own words, so none is looked at for a line break."""
+        parts = [STATUS_LINE[answer.status]]
+        for name, value in answer.headers:
+            if name == b"connection":
+                self.keep_alive = False  # all that we ever say of it is that it ends
+            else:
+                parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if self.scope["method"] != "HEAD":
+            parts.append(answer.body)
+        return b"".join(parts)
+
+
+class _Overloaded:
+    """Answers everybody so."""
+
+    async def respond(self, scope: Any, receive: Any, body: bytes | None = None) -> Answer:
+        """Without a look at the request: this must cost next to nothing."""
+        del scope, receive, body
+        return OVERLOADED
 
 
 class Connection(HttpToolsProtocol):
@@ -99,9 +151,37 @@ class Connection(HttpToolsProtocol):
         """Begin to serve it."""
         self._head_is_here()
         self._upgrades = self.parser.should_upgrade()
-        if not self._upgrades:
-            self.app = service_unavailable if len(self.tasks) >= REQUESTS_MAX else self.config.loaded_app
-            super().on_headers_complete()
+        if self._upgrades:
+            return
+        http_version = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = http_version
+        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+        before: _Exchange | None = self.cycle  # type: ignore[assignment]
+        self.cycle = _Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        app: Any = _Overloaded() if len(self.tasks) >= REQUESTS_MAX else self.config.loaded_app
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, app)
+        else:
+            # One request after the other, in the order in which they came.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, app))
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""

@@ -5,11 +5,15 @@ These are GETs, unsigned, and tell nothing about merchants. /metrics and /readyz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock.core.wire import compact
@@ -29,26 +33,31 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry: Final = registry
-        self._requests = Counter("penstock_http_requests", "Answers of the merchant API", ("path", "code"), registry=registry)
-        self._seconds = Histogram(
-            "penstock_http_request_seconds", "From the first byte seen to the answer", ("path",), buckets=_BUCKETS, registry=registry
-        )
+        self._answers: Counter[tuple[str, int]] = Counter()
+        self._slots: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(_BUCKETS) + 1))
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._waiting = Gauge(
             "penstock_waiting", "Rows that somebody has to act on, by kind and state", ("kind", "state"), registry=registry
         )
-        self._counters: dict[tuple[str, int], Counter] = {}
-        self._timers: dict[str, Histogram] = {}
+        registry.register(self)
 
     def answered(self, path: str, code: int, seconds: float) -> None:
-        """Count one."""
-        counter = self._counters.get((path, code))
-        if counter is None:
-            counter = self._counters[path, code] = self._requests.labels(path, str(code))
-        counter.inc()
-        timer = self._timers.get(path)
-        if timer is None:
-            timer = self._timers[path] = self._seconds.labels(path)
-        timer.observe(seconds)
+        """Count one. Plain numbers, put into the words of the page when that is asked for: this runs for every request."""
+        self._answers[path, code] += 1
+        self._slots[path][bisect_left(_BUCKETS, seconds)] += 1
+        self._seconds[path] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks of a collector."""
+        requests = CounterMetricFamily("penstock_http_requests", "Answers of the merchant API", labels=("path", "code"))
+        for (path, code), count in self._answers.items():
+            requests.add_metric((path, str(code)), count)
+        yield requests
+        took = HistogramMetricFamily("penstock_http_request_seconds", "From the first byte seen to the answer", labels=("path",))
+        for path, slots in self._slots.items():
+            bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
+            took.add_metric((path,), [*zip(bounds, accumulate(slots), strict=True)], self._seconds[path])
+        yield took
 
     def waiting(self, rows: Sequence[tuple[str, str, int]]) -> None:
         """What waits now; kinds and states that have nothing are gone from the page."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.db import amount_columns as _amounts
 from penstock.runtime import Runtime
+from penstock.sql import amount_columns as _amounts
 
 FORM: Final = "penstock archive 1"
 _CHUNK: Final = 1 << 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.core import ledger
@@ -54,6 +54,7 @@ class Sheet:
     def __init__(self, balances: dict[Key, Balance]) -> None:
         self.balances = balances
         self.entries: list[Entry] = []
+        self.covers: dict[tuple[str, str, str], str] = {}
 
     def post(self, entry: Entry) -> None:
         """Apply an entry whole or not at all. Raises Overdraft."""
@@ -75,8 +76,8 @@ class Sheet:
         self.entries.append(entry)
 
     def cover(self, hashes: Mapping[tuple[str, str, str], str]) -> None:
-        """Say what entries decided besides amounts, by (ref_kind, ref_id, posting_kind); those without one stay as they are."""
-        self.entries = [replace(e, covers=hashes.get((e.ref_kind, e.ref_id, e.posting_kind), e.covers)) for e in self.entries]
+        """Say what entries decided besides amounts, by (ref_kind, ref_id, posting_kind)."""
+        self.covers.update(hashes)
 
 
 class Book:
@@ -120,7 +121,10 @@ class Book:
             return
         self._write_balances(tx, [balance for balance in sheet.balances.values() if balance.touched])
         batch_id, *entry_ids = self._next_ids(1 + len(sheet.entries))
-        entries = [self._entry_row(e, entry_id, batch_id, at_ms) for e, entry_id in zip(sheet.entries, entry_ids, strict=True)]
+        entries = [
+            self._entry_row(e, entry_id, batch_id, at_ms, sheet.covers.get((e.ref_kind, e.ref_id, e.posting_kind), ""))
+            for e, entry_id in zip(sheet.entries, entry_ids, strict=True)
+        ]
         postings = [
             {"entry_id": entry_id, "line": line, "account": p.account, "coin_id": p.coin_id, "amount": p.units}
             for entry, entry_id in zip(sheet.entries, entry_ids, strict=True)
@@ -135,7 +139,7 @@ class Book:
         tx.insert("posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})", postings)
         self._write_batch(tx, batch_id, entries, postings, at_ms)
 
-    def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int) -> dict[str, Any]:
+    def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int, covers: str) -> dict[str, Any]:
         return {
             "id": entry_id,
             "batch_id": batch_id,
@@ -146,7 +150,7 @@ class Book:
             "block": entry.block,
             "note": entry.note,
             "at_ms": at_ms,
-            "covers": entry.covers,
+            "covers": covers,
         }
 
     def _write_balances(self, tx: Tx, touched: list[Balance]) -> None:

@@ -53,6 +53,9 @@ def check(tx: Tx, report: Report, now_ms: int) -> None:
         "ORDER BY orders.id LIMIT 100"
     ):
         report.add("I16", f"order {found['id']} is {found['state']} and nobody will look at it", mark=f"order {found['id']}")
+    # Its network may go on, and then nothing else would call for the person that it waits for.
+    for found in tx.all("SELECT id FROM orders WHERE state = 'quarantined' ORDER BY id LIMIT 100"):
+        report.add("I16", f"order {found['id']} waits for a person: `penstock order decide`", mark=f"order {found['id']}")
 
 
 def check_halted(tx: Tx, report: Report) -> None:

@@ -5,15 +5,15 @@ Nothing here waits for a node, but where a family's recipients have rules on the
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
+from penstock.core.intent import Payment
 from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token, TokenAmount
 from penstock.core.order import (
     HOUSE_MERCHANT,
@@ -23,20 +23,17 @@ from penstock.core.order import (
     fingerprint,
     holder_of_account,
     holder_of_merchant,
+    key_of,
 )
 from penstock.core.party import Account, Merchant
 from penstock.core.seal import OrderSeal
 from penstock.core.snowflake import moment_ms
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.board import Board, Quote
-from penstock.orders.choose import payment_of
 from penstock.orders.intake import Draft, Intake
 from penstock.rails.base import Destination, InvalidDestination, MemoRequired, NodeUnreachable, OwnAddress, Rail
 
 log = structlog.get_logger()
-
-LOOK_UP_S: Final = 1.5
-"""How long a request waits for the chain's word on its recipient, where a family has such rules."""
 
 
 class Accounts(Protocol):
@@ -169,7 +166,7 @@ class Accept:
         if recipient == payer:
             raise Refused(Problem.CANNOT_SELF, "address is the paying account itself; name another one.")
         quote = Quote(CoinAmount.zero(token.coin), "0", self._board.rate_text(token.coin), "0", 0)
-        return self._order(merchant_id, payer, request, token, value, quote, recipient=recipient, destination=Destination(""))
+        return self._order(merchant_id, payer, request, token, value, quote, net=value, recipient=recipient, destination=Destination(""))
 
     async def _outside(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> tuple[Order, str]:
         rail = self._rail(token)
@@ -181,10 +178,11 @@ class Accept:
                 Problem.NOTHING_LEFT_AFTER_FEE,
                 f"value {value} does not exceed the network fee of {quote.fee} {token.coin.symbol}; send more, or set merchant_pays_fee.",
             )
-        order = self._order(merchant_id, payer, request, token, value, quote, recipient="", destination=destination)
-        self._check_asked(token, destination, order)
+        net = value if request.merchant_pays_fee else value - quote.fee
+        self._check_asked(token, destination, net)
         await self._look_up(rail, destination, token)
-        return replace(order, seal=self._seal.of(payment_of(order, token), chain=token.chain, token_id=token.id)), destination.once
+        order = self._order(merchant_id, payer, request, token, value, quote, net=net, recipient="", destination=destination)
+        return order, destination.once
 
     def _check_exact(self, token: Token, value: CoinAmount) -> None:
         """The token can carry the value to the last digit (spec 16; architecture, section 4). Raises Refused."""
@@ -199,11 +197,11 @@ class Accept:
                 f"value has too many decimals; {token.coin.symbol} on {token.chain} takes at most {decimals}.",
             )
 
-    def _check_asked(self, token: Token, destination: Destination, order: Order) -> None:
+    def _check_asked(self, token: Token, destination: Destination, net: CoinAmount) -> None:
         """An invoice with an amount is paid exactly (spec 5.4). Raises Refused."""
         if destination.units is None:
             return
-        asked, net = TokenAmount(token, destination.units).to_coin(), CoinAmount(token.coin, order.net)
+        asked = TokenAmount(token, destination.units).to_coin()
         if asked != net:
             raise Refused(
                 Problem.INVALID_ARGUMENT,
@@ -212,17 +210,11 @@ class Accept:
 
     async def _look_up(self, rail: Rail, destination: Destination, token: Token) -> None:
         """What the recipient's own rules on the chain say, if its nodes answer in time; else the order waits for the answer. Raises Refused."""
-        look_up: Callable[[Destination, Token], Awaitable[None]] | None = getattr(
-            rail, "look_up", None
-        )  # isinstance with a Protocol is slow
-        if look_up is None:
-            return
         try:
-            async with asyncio.timeout(LOOK_UP_S):
-                await look_up(destination, token)
+            await rail.look_up(destination, token)
         except (InvalidDestination, MemoRequired) as error:
             raise _refusal(error) from error
-        except (TimeoutError, NodeUnreachable):
+        except NodeUnreachable:
             log.info("accept.look_up.unanswered", chain=token.chain)
 
     def _rail(self, token: Token) -> Rail:
@@ -249,12 +241,17 @@ class Accept:
         value: CoinAmount,
         quote: Quote,
         *,
+        net: CoinAmount,
         recipient: str,
         destination: Destination,
     ) -> Order:
         order_id, record_id = self._next_ids(2)
         internal = recipient != ""
-        net = value if internal or request.merchant_pays_fee else value - quote.fee
+        memo, seal = destination.memo if token.takes_memo else "", ""
+        if not internal:
+            key = key_of(merchant_id, request.merchant_order_id)
+            payment = Payment(order_id, destination.address, memo, net.to_token(token).units, key=key)
+            seal = self._seal.of(payment, chain=token.chain, token_id=token.id)
         return Order(
             id=order_id,
             record_id=record_id,
@@ -264,7 +261,7 @@ class Accept:
             recipient=recipient,
             address=request.address,
             destination=destination.address,
-            memo=destination.memo if token.takes_memo else "",
+            memo=memo,
             token_id=token.id,
             coin_id=token.coin.id,
             crypto=token.coin.symbol,
@@ -285,4 +282,5 @@ class Accept:
             fail_reason="",
             txid="",
             decided_at_ms=moment_ms(order_id) if internal else None,
+            seal=seal,
         )

@@ -49,10 +49,10 @@ class Version:
         """As `insert_versions` has just written it."""
         return cls(version_id, intent.attempt_id, intent.version, intent.kind, intent, None, None, 0, None)
 
-    def view(self) -> VersionView:
+    def view(self, *, given: bool) -> VersionView:
         """As a rail sees a signed version."""
         assert self.txid is not None and self.raw is not None  # noqa: S101,PT018  the schema's CHECK ties both
-        return VersionView(self.number, self.txid, self.raw, self.intent)
+        return VersionView(self.number, self.txid, self.raw, self.intent, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ class Attempt:
     def signed(self) -> list[Version]:
         """Versions that can land."""
         return [version for version in self.versions if version.raw is not None]
+
+    def views(self) -> list[VersionView]:
+        """As a rail sees what was signed."""
+        return [version.view(given=self.state is not AttemptState.SIGNED) for version in self.signed]
 
 
 def lane_for_update(tx: Tx, chain: str) -> Lane | None:
@@ -303,6 +307,14 @@ def record_sent(tx: Tx, sent: Iterable[tuple[Version, str]], *, now_ms: int, due
         "WHERE attempt.id = s.attempt_id AND attempt.state IN ('signed', 'sent', 'included')",
         s=rows,
     )
+
+
+def record_giving(tx: Tx, attempt_ids: Sequence[int]) -> set[int]:
+    """That bytes are about to be given to nodes; those of the attempts that are still under way, and may be."""
+    keys = [{"id": attempt_id} for attempt_id in attempt_ids]
+    tx.run("UPDATE attempt SET state = 'sent' WHERE state = 'signed' AND id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=keys)
+    rows = tx.all("SELECT id FROM attempt WHERE state IN ('sent', 'included') AND id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=keys)
+    return {row["id"] for row in rows}
 
 
 def give_back(tx: Tx, attempt_id: int) -> None:

@@ -34,6 +34,23 @@ class Quote:
     gas_quoted: int
 
 
+_Basis = tuple[FeeEstimate, Rate, Rate]
+
+
+def _quoted(token: Token, native: Token, estimate: FeeEstimate, fee_rate: Rate, coin_rate: Rate) -> Quote:
+    gas = min(estimate.cost, estimate.fee_cap)
+    cost = TokenAmount(native, gas).to_coin()
+    fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
+    fee = round_up_to_token(fee, token)
+    return Quote(
+        fee=fee,
+        fee_usd=usd_text(usd_value(fee, coin_rate)) if fee else "0",
+        token_rate=str(coin_rate),
+        native_rate=str(fee_rate),
+        gas_quoted=gas,
+    )
+
+
 class Board:
     """Estimates per token and heads per network, each with its age."""
 
@@ -44,6 +61,7 @@ class Board:
         self._prices = prices
         self._estimates: dict[str, FeeEstimate] = {}
         self._heads: dict[str, Heads] = {}
+        self._quotes: dict[str, tuple[_Basis, Quote]] = {}
         self.faults: dict[str, str] = {}
 
     def rail(self, chain: str) -> Rail | None:
@@ -99,18 +117,13 @@ class Board:
                 Problem.SERVICE_ERROR, f"There is no fresh fee estimate for {token.chain} yet; please try again in a few seconds."
             )
         native = self._catalog.native(token.chain)
-        gas = min(estimate.cost, estimate.fee_cap)
-        cost = TokenAmount(native, gas).to_coin()
         fee_rate, coin_rate = self._rate(native.coin), self._rate(token.coin)
-        fee = cost if native.coin.id == token.coin.id else convert(cost, fee_rate, coin_rate, token.coin)
-        fee = round_up_to_token(fee, token)
-        return Quote(
-            fee=fee,
-            fee_usd=usd_text(usd_value(fee, coin_rate)) if fee else "0",
-            token_rate=str(coin_rate),
-            native_rate=str(fee_rate),
-            gas_quoted=gas,
-        )
+        basis = (estimate, fee_rate, coin_rate)
+        # The same for every request between two looks at the network and the prices.
+        known = self._quotes.get(token.id)
+        if known is None or known[0] != basis:
+            known = self._quotes[token.id] = basis, _quoted(token, native, *basis)
+        return known[1]
 
     async def refresh(self) -> None:
         """One look at every network that is on. A network that does not answer keeps its last values until they are too old."""

@@ -127,7 +127,7 @@ class Decider:
         if rail is None:
             raise _no(f"{attempt.chain} is off, and its nodes can say what became of the transaction")
         try:
-            seen = await rail.observe([version.view() for version in attempt.signed])
+            seen = await rail.observe(attempt.views())
         except NodeUnreachable as error:
             raise _no(f"the nodes of {attempt.chain} do not say what became of it now: {error}") from error
         if isinstance(seen, FailedOnChain | Dead):

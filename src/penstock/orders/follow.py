@@ -22,7 +22,7 @@ from penstock.orders.send import Stages
 from penstock.orders.settle import Settler, Verdict
 from penstock.orders.side_by_side import SideBySide
 from penstock.orders.store import LostRace
-from penstock.rails.base import NodeUnreachable
+from penstock.rails.base import NodeUnreachable, Withholds
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -87,11 +87,12 @@ class Follower:
             raise failure
 
     def _is_watched(self, attempt: Attempt) -> bool:
-        """What was given to a node; and what may have been, while nothing may be given to one now."""
-        return attempt.state in (AttemptState.SENT, AttemptState.INCLUDED) or bool(self._held(attempt.chain))
+        """What was given to a node; and what may have been, while nothing may be given to one now; and what may be over without it."""
+        is_given = attempt.state in (AttemptState.SENT, AttemptState.INCLUDED)
+        return is_given or bool(self._held(attempt.chain)) or isinstance(self._board.rail(attempt.chain), Withholds)
 
     async def _resume(self, due: Sequence[Attempt]) -> None:
-        unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED]
+        unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED and not self._is_watched(a)]
         if unsent:
             await self._stages.submit(unsent)
         unsigned = [a.newest for a in due if a.newest.raw is None]
@@ -121,7 +122,7 @@ class Follower:
         seen: Observation | None = None
         try:
             if rail is not None:
-                seen = await rail.observe([version.view() for version in attempt.signed])
+                seen = await rail.observe(attempt.views())
         except NodeUnreachable as error:
             log.warning("attempt.observe.unreachable", chain=attempt.chain, detail=str(error))
         if seen is None:

@@ -25,7 +25,8 @@ from penstock.runtime import Runtime
 
 log = structlog.get_logger()
 
-QUEUE_MAX: Final = 10_000
+QUEUE_MAX: Final = 2_000
+"""About a second's work. Who comes then is told so at once, instead of waiting for an answer that its client has given up on."""
 BATCH_MAX: Final = 1_000
 COMMIT_TRIES: Final = 5
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
 from penstock.orders import attempts, auditor
 from penstock.orders.board import Board
+from penstock.orders.replica import Replica
 from penstock.orders.treasury import Treasury
 from penstock.rates import Prices
 from penstock.runtime import Runtime
@@ -24,19 +25,26 @@ class Readiness:
         board: Board,
         prices: Prices,
         treasury: Treasury | None,
+        replica: Replica | None = None,
     ) -> None:
         self._runtime = runtime
         self._database = database
         self._board = board
         self._prices = prices
         self._treasury = treasury
+        self._replica = replica
         self.signer: Signer | None = None
         """Whose word counts here; none in a process that has nothing signed."""
+        self.waits_for: Callable[[], str] = lambda: ""
+        """Who works while this process waits for its turn."""
 
     async def reasons(self) -> tuple[Sequence[str], Sequence[str]]:
         """Why it is not ready (empty: it is), and warnings."""
         not_ready: list[str] = []
         warnings: list[str] = []
+        if holder := self.waits_for():
+            # No reason not to be ready: whoever rolls out a new version waits for that before it ends the one we wait for.
+            warnings.append(f"this worker delivers webhooks and waits for its turn to sign and settle: {holder} does that now")
         try:
             lanes = await self._database.read(lambda tx: tx.all("SELECT chain, halted FROM lane WHERE halted <> '' ORDER BY chain"))
         except DatabaseUnavailable:
@@ -54,6 +62,8 @@ class Readiness:
                 warnings.append(f"the nodes of {chain} do not answer as they should: {fault}")
             elif self._board.heads(chain) is None:
                 not_ready.append(f"the first fee estimate of {chain} is still on its way")
+        if self._replica is not None and (problem := self._replica.fault or self._replica.late):
+            warnings.append(f"the read replica: {problem}")
         if self._prices.static_symbols:
             warnings.append("prices come from a file and do not age; configure prices.url for a live source")
         warnings += [f"price of {symbol}: {problem}" for symbol, problem in sorted(self._prices.problems.items())]

@@ -19,7 +19,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.attempt import AttemptState, Decision, Outcome
 from penstock.core.event import Dead
-from penstock.core.intent import Death, Intent, JournalEntry, Signer, SignLater, SignRefused
+from penstock.core.intent import Death, Intent, JournalEntry, Signed, Signer, SignLater, SignRefused
 from penstock.db import Conflict, Database, Row, Tx
 from penstock.ledger.chain import record_action
 from penstock.orders import adopt, attempts
@@ -27,7 +27,7 @@ from penstock.orders.adopt import HALTED, Tools
 from penstock.orders.attempts import Attempt
 from penstock.orders.settle import Settler, Verdict
 from penstock.orders.treasury import Treasury
-from penstock.rails.base import InvalidDestination, MemoRequired, NodeUnreachable, Rail
+from penstock.rails.base import InvalidDestination, MemoRequired, NodeUnreachable, Rail, Withholds
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -243,8 +243,14 @@ class Recovery:
             except SignRefused as refusal:
                 found[row["chain"]] = f"the signer does not give the bytes of attempt {row['attempt_id']} again: {refusal}"
                 continue
-            await self._database.write("recovery.restore", lambda tx, signed=signed: attempts.store_signed(tx, signed))  # type: ignore[misc]
+            await self._database.write("recovery.restore", lambda tx, row=row, signed=signed: self._store(tx, row, signed))  # type: ignore[misc]
         return {chain: reason for chain, reason in found.items() if self._held.get(chain, NOT_YET)}
+
+    def _store(self, tx: Tx, row: Row, signed: Sequence[Signed]) -> None:
+        attempts.store_signed(tx, signed)
+        if isinstance(self._rails.get(row["chain"]), Withholds):
+            # The journal knew more than the tables: a life that they have forgotten may have given the bytes away.
+            attempts.record_giving(tx, [row["attempt_id"]])
 
     async def _adopt(self) -> dict[str, str]:
         """Put back what can be put back; stop the lanes of the rest until a person has looked."""

@@ -36,21 +36,37 @@ class Seat:
         self._name = name
         self._next_ids = next_ids
         self._number = 0
+        self.waits_for = ""
+        """Who works while this process waits for its turn; empty when it does not wait."""
+
+    async def take_if_free(self) -> bool:
+        """Be the worker if nobody is, or only a process of this home that is gone; whether we are. Fenced from here on, as after `take`."""
+        seen = await self._database.read(_read)
+        if self._is_free(seen) and await self._take_from(seen):
+            return True
+        self._wait_for(seen["holder"])
+        return False
 
     async def take(self) -> None:
         """Wait until nobody else works, then be the worker. From here on every transaction of this process is fenced."""
-        seen, since, told = await self._database.read(_read), self._runtime.monotonic(), ""
+        seen, since = await self._database.read(_read), self._runtime.monotonic()
         while True:
-            is_free = seen["holder"] in {"", self._name} or self._runtime.monotonic() - since >= LEASE_S
+            is_free = self._is_free(seen) or self._runtime.monotonic() - since >= LEASE_S
             if is_free and await self._take_from(seen):
                 return
-            if told != seen["holder"]:
-                log.warning("seat.waiting", holder=seen["holder"])
-                told = seen["holder"]
+            self._wait_for(seen["holder"])
             await self._runtime.sleep(LOOK_S)
             now = await self._database.read(_read)
             if now != seen:
                 seen, since = now, self._runtime.monotonic()
+
+    def _is_free(self, seen: Row) -> bool:
+        return seen["holder"] in {"", self._name}
+
+    def _wait_for(self, holder: str) -> None:
+        if self.waits_for != holder:
+            log.warning("seat.waiting", holder=holder)
+        self.waits_for = holder
 
     async def _take_from(self, seen: Row) -> bool:
         (number,) = self._next_ids(1)
@@ -67,7 +83,7 @@ class Seat:
 
         if not await self._database.write("seat.take", job):
             return False
-        self._number = number
+        self._number, self.waits_for = number, ""
         self._database.fence = self._make_sure
         log.info("seat.taken", before=seen["holder"])
         return True

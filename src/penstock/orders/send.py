@@ -25,7 +25,7 @@ from penstock.orders.attempts import LEASE_MS, Lane, Version
 from penstock.orders.board import Board
 from penstock.orders.choose import Choice, Chooser, chooser, payment_of
 from penstock.orders.side_by_side import SideBySide
-from penstock.rails.base import FeeEstimate, NodeUnreachable, Prepares, Rail, Unpayable
+from penstock.rails.base import FeeEstimate, NodeUnreachable, Prepares, Rail, Unpayable, Withholds
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -370,6 +370,7 @@ class Sender:
 
     async def submit(self, versions: Sequence[Version]) -> None:
         """Give the bytes to the nodes, lowest slot first, and record what they said. Unknown changes nothing."""
+        versions = await self._recorded(versions)
         gate = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
         async def one(version: Version) -> tuple[Version, str]:
@@ -397,6 +398,28 @@ class Sender:
                 attempts.record_sent(tx, sent, now_ms=now_ms, due_at_ms=now_ms + self._board.poll_ms(chain))
 
         await self._database.write("sent", job)
+
+    async def _recorded(self, versions: Sequence[Version]) -> list[Version]:
+        """Those that may be given to nodes now. Where a rail withholds bytes after a time, it is committed first that they are given: what is
+        `signed` for such a rail was given to nobody, whatever was killed when.
+        """
+        gate = asyncio.Semaphore(SUBMITS_AT_ONCE)
+
+        async def ask(version: Version, rail: Withholds, raw: bytes) -> tuple[Version, str]:
+            async with gate:
+                return version, await rail.withheld(raw)
+
+        tasks = []
+        for version in versions:
+            rail: object = self._board.rail(version.intent.chain)
+            if isinstance(rail, Withholds) and version.raw is not None and not version.sends and not self._held(version.intent.chain):
+                tasks.append(self._runtime.spawn(ask(version, rail, version.raw), name="withheld"))
+        said = [await task for task in tasks]
+        for reason in {reason for _, reason in said if reason}:
+            await self._put_off([version for version, why in said if why == reason], reason)
+        asked, free = {version.id for version, _ in said}, [version.attempt_id for version, reason in said if not reason]
+        given = await self._database.write("give", lambda tx: attempts.record_giving(tx, free)) if free else set()
+        return [version for version in versions if version.id not in asked or version.attempt_id in given]
 
 
 def _unsignable(orders: Sequence[Order], standing: Standing) -> dict[int, tuple[Order, HoldReason, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -152,8 +152,10 @@ class Settler:
                 self._failed(changes, attempt, orders, txid, detail)
             case Dead(proof=proof):
                 self._dead(changes, attempt, orders, f"attempt proved dead: {proof}")
-            case Suspicious(detail=detail):
-                if attempt.seen != row["seen"]:  # the same as before has stopped the lane before, and whoever resumed it has seen it
+            case Suspicious(detail=detail, alone=alone):
+                if (
+                    attempt.seen != row["seen"] and not alone
+                ):  # the same as before has stopped the lane before, and whoever resumed it has seen it
                     changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
                 changes.moves += [
                     Move(o, OrderState.QUARANTINED, detail, at_ms=changes.now_ms)
@@ -230,7 +232,8 @@ class Settler:
         units = TokenAmount(native, fee).to_coin().units
         entry = ledger.gas(attempt.id, native.id, native.coin.id, units, chain=attempt.chain, block=row["block"])
         cover = covers.retired({**row, "lane_id": attempt.lane_id, "slot": attempt.slot, "token_id": attempt.token_id})
-        changes.sheet.post(replace(entry, covers=cover))
+        changes.sheet.post(entry)
+        changes.sheet.cover({(entry.ref_kind, entry.ref_id, entry.posting_kind): cover})
 
     def _failed(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], txid: str, detail: str) -> None:
         changes.retired.append(attempt.id)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from penstock.core.order import Order, OrderState, WireStatus, check_move, wire_status
 from penstock.db import Database, DatabaseUnavailable, Row, Tx
+from penstock.orders.replica import Replica
 from penstock.runtime import Runtime
 from penstock.together import Together
 
@@ -158,11 +159,29 @@ def _after(m: Move) -> Order:
     return replace(m.order, state=m.after, wire=wire_status(m.after, m.order.wire), **changes)
 
 
+_BY_KEY: Final = (
+    # Through the key table, which is never partitioned; those of many requests at once.
+    f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
+    "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
+    "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})"
+)
+_ENDED: Final = (
+    # Those that can change no more: a success that was reported before it was final may still get another transaction's id.
+    f"{_BY_KEY} AND orders.state IN ('succeeded', 'failed') "
+    "AND NOT EXISTS (SELECT 1 FROM attempt_order WHERE attempt_order.order_id = orders.id AND attempt_order.live = 1)"
+)
+
+
+def _rows_of(keys: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
+    return [{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)]
+
+
 class OrderStore:
     """Reads for the API and the commands."""
 
-    def __init__(self, runtime: Runtime, database: Database) -> None:
+    def __init__(self, runtime: Runtime, database: Database, replica: Replica | None = None) -> None:
         self._database = database
+        self._replica = replica
         self._found: Together[_Asked, Mapping[str, Order]] = Together(
             runtime, self._find, name="orders", most=QUERIES_AT_ONCE, broken=DatabaseUnavailable
         )
@@ -175,18 +194,18 @@ class OrderStore:
         """Each gets its own merchant's orders alone."""
         keys = {(merchant_id, text) for merchant_id, texts in asked for text in texts}
         try:
-            # Through the key table, which is never partitioned; those of many requests at once.
-            rows = await self._database.read(
-                lambda tx: tx.all(
-                    f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
-                    "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
-                    "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
-                    k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)],
-                )
-            )
+            rows = await self._ended(keys)
+            if left := keys - {(row["merchant_id"], row["merchant_order_id"]) for row in rows}:
+                rows = [*rows, *await self._database.read(lambda tx: tx.all(_BY_KEY, k=_rows_of(left)))]
         except DatabaseUnavailable as error:
             return [error] * len(asked)
         except Exception as error:  # noqa: BLE001  what the database refuses of one must not be refused to the others
             return [error] if len(asked) == 1 else [(await self._find([one]))[0] for one in asked]
         orders = {(row["merchant_id"], row["merchant_order_id"]): order_of(row) for row in rows}
         return [{text: orders[merchant_id, text] for text in texts if (merchant_id, text) in orders} for merchant_id, texts in asked]
+
+    async def _ended(self, keys: Iterable[tuple[int, str]]) -> list[Row]:
+        """What the replica, if there is one, can tell of these for ever."""
+        if self._replica is None:
+            return []
+        return await self._replica.read(lambda tx: tx.all(_ENDED, k=_rows_of(keys))) or []

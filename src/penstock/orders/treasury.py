@@ -216,11 +216,16 @@ class Treasury:
         if seen.held.slots_used is None and self._stamped_ahead(tx, lane):
             return True
         if seen.held.clocked:
-            # Live at some time of the look: what our clock says of its end is not what the chain would say. What is only bound cannot pay.
+            # Under way now, or ended since by a moment that is later than the look's. What is only bound cannot pay, and what is before a person
+            # is not waited for: should it pay after all, a person is to look. Moments of the rail only rise; those of the wall clock, which
+            # is stepped, say nothing of what came first.
             row = tx.one(
-                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND (state IN ('signed', 'sent', 'included') OR seen_at_ms >= :began_ms)",
+                "SELECT (SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') AND NOT EXISTS "
+                "(SELECT 1 FROM attempt_order JOIN orders ON orders.id = order_id WHERE attempt_id = attempt.id AND orders.state = 'quarantined')) "
+                "+ (SELECT COUNT(*) FROM entry WHERE chain = :chain AND block > :block) AS n",
                 lane_id=lane.id,
-                began_ms=seen.began_ms,
+                chain=lane.chain,
+                block=seen.held.block,
             )
         elif seen.held.slots_used is not None:
             row = tx.one(

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from penstock.db import Database, Row, Tx, migrations, open_database
+from penstock.db import Database, Row, Tx, open_database
 from penstock.ledger.book import GENESIS, batch_hash
 from penstock.runtime import SystemRuntime
+from penstock.sql import migrations
 
 COVERS_SINCE = 4
 """The migration since which the hash of a batch covers more than amounts."""

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.db import migrations
 from penstock.prove.ageing import age
 from penstock.prove.lane import Found
 from penstock.prove.points import Point, chosen, named, points, recovery, visit
 from penstock.prove.premises import BLOCK_MS, Premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import Wire
+from penstock.sql import migrations
 
 REACHED_S: Final = 15.0
 """A life in which its crash point does not come by within this is killed from outside."""
@@ -53,7 +53,7 @@ class Scene:
         """As a process manager does: start it again until it stays."""
         deadline = time.monotonic() + MOVES_S
         await self.place.start()
-        while not self.place.is_alive and time.monotonic() < deadline:
+        while not self.place.is_running and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
             await self.place.start()
 
@@ -66,7 +66,7 @@ class Scene:
                 silent = ", ".join(name for name, sign in zip(("answer", "event"), signs, strict=True) if not sign or sign[-1] <= ended)
                 self.shop.found.append(Found("other", f"no {silent} within {MOVES_S:g} s after a blow"))
                 return None
-            if not self.place.is_alive:
+            if not self.place.is_running:
                 await self.place.start()
             await asyncio.sleep(0.02)
         return _longest_gap(self.shop.answered, began, ended), _longest_gap(self.shop.told, began, ended)
@@ -167,7 +167,7 @@ class KillAt(Blow):
         """Again and again while it lives, because no one knows when it is where the weather counts."""
         await scene.place.ready()
         deadline = time.monotonic() + REACHED_S
-        while scene.place.is_alive and time.monotonic() < deadline:
+        while scene.place.is_running and time.monotonic() < deadline:
             await scene.weather(self.point.weather)
             await scene.place.dead_within(1.0)
 

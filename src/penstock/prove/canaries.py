@@ -30,8 +30,10 @@ from penstock import logs
 from penstock.config import SettingWrong, load
 from penstock.core.party import Secret
 from penstock.prove.callers.lines import as_headers, conversation, request
+from penstock.prove.installation import free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.program import V1, Merchant, Program, free_port, own_database, program, wait_for
+from penstock.prove.merchant import V1, Merchant
+from penstock.prove.program import Program, program, wait_for
 from penstock.runtime import SystemRuntime
 from penstock.signer.seed import load_seed
 from penstock.vault import Vault, VaultError
@@ -40,6 +42,8 @@ VERBOSE: Final = ("-c", "from penstock.prove.canaries import verbose; verbose()"
 USDT_ETH: Final = "264f4725-3cfd-4ff6-bc80-ff9d799d5fb2"
 COMMANDS: Final = (("merchant", "list", "--json"), ("treasury", "--all"), ("order", "show", "out-0"), ("init",))
 COMMANDS_AT_ONCE: Final = 3
+LIVES_MIN: Final = 2
+"""One that is killed and one that comes after it, however short the time."""
 PAYS_FROM: Final = "m/44'/60'/0'/0/0"
 
 
@@ -106,7 +110,7 @@ async def run(budget: Budget) -> Tried:
         url = ""
         if budget.postgresql:
             url = stack.enter_context(own_database(budget.postgresql, f"penstock_canaries_{budget.folder.name}"))
-        await _live(budget, search, url)
+        await _live(budget, search, url, started + budget.seconds)
     _home(search, budget.folder / "canaries")
     search.run()
     search.counts["secrets"] = len(search.secrets)
@@ -114,7 +118,7 @@ async def run(budget: Budget) -> Tried:
     return Tried("secrets", dict(search.counts), tuple(search.found), table, time.monotonic() - started)
 
 
-async def _live(budget: Budget, search: Search, database_url: str) -> None:
+async def _live(budget: Budget, search: Search, database_url: str, deadline: float) -> None:
     passphrase, node_key, node_password, macaroon = (secrets.token_hex(20) for _ in range(4))
     search.secrets |= {name: text.encode() for name, text in (("the passphrase", passphrase), ("the node's key", node_key),
                                                             ("the node's password", node_password), ("the macaroon", macaroon))}  # fmt: skip
@@ -133,6 +137,8 @@ async def _live(budget: Budget, search: Search, database_url: str) -> None:
             search.add("a merchant's new secret", (await commands.rotate_secret(merchant.app_id, 600))["app_secret"])
         await _keys(search, made, passphrase)
         for life in range(1 + budget.size):
+            if life >= LIVES_MIN and time.monotonic() > deadline:
+                break
             if life:
                 await made.start()
             await _faults(made, life)

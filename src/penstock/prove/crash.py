@@ -18,8 +18,9 @@ from typing import Any, Final
 from psycopg import AsyncConnection, sql
 
 from penstock.prove.blows import Blow, Calm, Kill, KillAt, Scene, plan
+from penstock.prove.installation import ProgramFailed
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.premises import PremisesFailed, premises
+from penstock.prove.premises import premises
 from penstock.prove.shop import CHAINS, Shop
 from penstock.prove.wire import wired
 
@@ -105,7 +106,7 @@ async def _tell(budget: Budget, database: str, restart: Restart | None, seconds:
                 shop.found.append(Found("other", f"not everything finished within {FINISH_S:g} s in good weather: {await _stuck(scene)}"))
             await shop.judge()
             await shop.books_equal_chains(20)
-        except PremisesFailed as failed:
+        except ProgramFailed as failed:
             shop.found.append(Found("other", f"the program did not come back: {failed}"))
         replay = f"penstock.prove.crash: seed {budget.seed}, size {budget.size}, {database}; its log: {place.log}"
         story.found += [Found(one.breach, f"{database}: {one.text}", replay) for one in shop.found]
@@ -143,7 +144,7 @@ async def _strike(scene: Scene, story: _Story, blow: Blow) -> None:
     began = time.monotonic()
     fell = await blow.fall(scene)
     ended = time.monotonic()
-    if isinstance(blow, Kill | KillAt) or not scene.place.is_alive:
+    if isinstance(blow, Kill | KillAt) or not scene.place.is_running:
         await scene.revive()
     if not (isinstance(blow, KillAt) and blow.again):  # the next blow falls before anything can move
         silence = await scene.silence(began if blow.is_sudden else ended, ended)
@@ -162,7 +163,7 @@ def _count(row: _Row, *, fell: bool, orders: int) -> None:
 
 async def _end(scene: Scene) -> bool:
     """The world is good, nothing kills any more: everything finishes, also after one more clean stop."""
-    if not scene.place.is_alive:
+    if not scene.place.is_running:
         await scene.revive()
     await scene.heal()
     await scene.place.ready()  # one that is only starting has not heard of clean stops yet

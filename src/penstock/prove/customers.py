@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
-from coincurve import PrivateKey
 
 from penstock.catalog import Catalog
 from penstock.commands import Commands
@@ -26,11 +25,10 @@ from penstock.core.wire import compact
 from penstock.db import DatabaseUnavailable
 from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, Call, History
 from penstock.prove.lane import Found
+from penstock.prove.merchant import V1, Merchant, nobody
 from penstock.prove.models import Wish
 from penstock.prove.premises import Premises
-from penstock.prove.program import V1, Merchant
 from penstock.prove.serial import NEVER
-from penstock.signer.families import FAMILIES
 
 CLIENTS: Final = 3
 ANSWER_S: Final = 8.0
@@ -176,8 +174,7 @@ class Customer:
 
     def _nobody(self, purse: Purse) -> str:
         """An address that was never paid."""
-        key = PrivateKey(self.dice.randbytes(32)).public_key.format(compressed=purse.family == "xrp")
-        return FAMILIES[purse.family].address(key, int(self.place.environment[f"PENSTOCK_NETWORKS__{purse.token.chain}__CHAIN_ID"]))
+        return nobody(self.dice, purse.family, int(self.place.environment[f"PENSTOCK_NETWORKS__{purse.token.chain}__CHAIN_ID"]))
 
     async def _create_another(self, wish: Wish) -> None:
         """Another content under an id that was used."""
@@ -241,8 +238,7 @@ class Customer:
     async def receive(self, request: web.Request) -> web.Response:
         """A webhook; now and then say that it did not come."""
         raw = await request.read()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        if not self._merchant.made(headers, raw):
+        if not self._merchant.made(request.headers, raw):
             self.found.append(Found("other", f"an event of {self.name} is wrongly signed"))
             return web.Response(status=400)
         body = json.loads(raw)
@@ -258,7 +254,7 @@ class Customer:
             async with self.place.http.post(
                 self.place.url + V1 + path, data=body, headers=self._merchant.headers(body), timeout=aiohttp.ClientTimeout(total=ANSWER_S)
             ) as response:
-                raw, headers = await response.read(), {name.lower(): value for name, value in response.headers.items()}
+                raw, headers = await response.read(), response.headers
         except aiohttp.ClientConnectorError as error:
             raise _NotSent from error
         except (aiohttp.ClientError, OSError, TimeoutError):

@@ -19,6 +19,7 @@ from penstock.prove.networks import Site
 from penstock.prove.people import People, Wish
 from penstock.prove.weather import Weather, release
 from penstock.rails.base import NodeUnreachable
+from penstock.rails.lightning.rail import NOT_KNOWN
 from penstock.wiring import Product
 
 GRACE_S: Final = 600.0
@@ -75,17 +76,20 @@ class Ending:
         """Every order, attempt and event that is under way and no person's business."""
         rows = await product.database.read(
             lambda tx: tx.all(
-                "SELECT merchant_order_id, chain, state, hold_reason FROM orders WHERE state NOT IN ('succeeded', 'failed') UNION ALL "
-                "SELECT CAST(attempt.id AS TEXT), chain, state, '' FROM attempt JOIN lane ON lane.id = lane_id "
+                "SELECT merchant_order_id, chain, state, hold_reason, (SELECT MAX(reason) FROM order_history WHERE order_id = orders.id AND "
+                "after = 'quarantined') AS why FROM orders WHERE state NOT IN ('succeeded', 'failed') UNION ALL "
+                "SELECT CAST(attempt.id AS TEXT), chain, state, '', '' FROM attempt JOIN lane ON lane.id = lane_id "
                 "WHERE state NOT IN ('final', 'dead') AND attempt.id NOT IN "
                 "(SELECT attempt_id FROM attempt_order JOIN orders ON orders.id = order_id WHERE orders.state = 'quarantined') "
-                "UNION ALL SELECT CAST(order_id AS TEXT), '', state, '' FROM outbox WHERE state <> 'delivered'"
+                "UNION ALL SELECT CAST(order_id AS TEXT), '', state, '', '' FROM outbox WHERE state <> 'delivered'"
             )
         )
         return [row for row in rows if not self._excused(row)]
 
     def _excused(self, row: Mapping[str, Any]) -> bool:
-        """Whether a person may have to judge it: only where the weather did what no proof can undo."""
+        """Whether a person may have to judge it: only where the weather did what no proof can undo, or a call to a Lightning node was lost."""
+        if row["state"] == "quarantined" and row["why"] == NOT_KNOWN:
+            return True
         return row["chain"] in self.weather.spoiled and row["state"] in ("quarantined", "held")
 
     async def _attempts(self, product: Product) -> str:

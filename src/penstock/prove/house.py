@@ -21,7 +21,7 @@ from penstock.devnet.box import BoxNetwork
 from penstock.ids import IdSource
 from penstock.prove.reach import BoxPost
 from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
-from penstock.rails.rpc import Post
+from penstock.rails.post import Post
 from penstock.signer.journal import Numbered, chained
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog

@@ -13,14 +13,14 @@ from aiohttp import web
 
 from penstock.prove.liar import Asked, Liar, Said
 from penstock.rails.base import PostFailed
-from penstock.rails.rpc import ANSWER_BYTES_MAX, Post
+from penstock.rails.post import ANSWER_BYTES_MAX, Post
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 HOP_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 
 
 class LyingPost:
-    """`rails.rpc.Post` with a liar before some of the nodes, by their place in the list; what a line does to an answer happens here."""
+    """`rails.post.Post` with a liar before some of the nodes, by their place in the list; what a line does to an answer happens here."""
 
     def __init__(self, post: Post, liars: Mapping[int, Liar]) -> None:
         self._post = post

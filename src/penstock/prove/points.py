@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from penstock.db import migrations
+from penstock.sql import migrations
 
 Weather = Literal["", "start", "migration", "fork", "spike", "down", "slow"]
 """What makes the program come by: ordinary load, its own start, a start on an older schema, a reorganisation, fees that rise, nodes that are
@@ -31,7 +31,7 @@ _ROAD: Final = (
     Point("intake:unreserved", "order inserted, its reserve not posted"),
     Point("intake:before", "order, reserve and key written, not committed"),
     Point("intake:after", "order committed, no answer yet"),
-    Point("answer:begun", "half of the answer sent"),
+    Point("answer:begun", "the answer is ready, none of it is sent"),
     Point("send.claim:after", "order leased, nothing bound"),
     Point("bind:before", "resource taken, not committed"),
     Point("bind:after", "resource committed, nothing signed"),

@@ -1,58 +1,38 @@
-"""The real programs that a crash lane kills: devnet with every family, one home, and the `serve` on it, life after life."""
+"""What a crash lane does to an installation: lives that end where it says, a clock that steps, a disk that fills up, one more beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
-import shutil
 import signal
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
-from penstock.commands import Commands
-from penstock.config import Settings, load
-from penstock.process import command
+from penstock.config import load
+from penstock.prove.installation import PATIENCE_S, Installation, ProgramFailed, child, devnet, environment_of, free_port, kill
 from penstock.setup import initialise
-from penstock.wiring import Product
 
-PATIENCE_S: Final = 90.0
 BLOCK_MS: Final = 250
 ENTRY: Final = ("-m", "penstock.prove.crashing")
 """The program on a machine that can be told to kill it."""
 
 
-class PremisesFailed(Exception):
-    """What should run does not; the text has the end of its log."""
-
-
 @dataclass(slots=True)
-class Premises:
-    """One home, its networks, and the program that is running on it now, or is not."""
+class Premises(Installation):
+    """An installation whose program is killed and lives again; `settings` lead to the database itself, past every wire."""
 
-    folder: Path
-    environment: dict[str, str]
-    settings: Settings
-    port: int
-    devnet_url: str
-    http: aiohttp.ClientSession
-    process: asyncio.subprocess.Process | None = None
-    entry: tuple[str, ...] = ENTRY
     lives: int = 0
     bystanders: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     @property
-    def url(self) -> str:
-        """Where the gateway answers while it lives."""
-        return f"http://127.0.0.1:{self.port}"
+    def folder(self) -> Path:
+        """Where all of it is."""
+        return self.log.parent
 
     @property
     def clock(self) -> Path:
@@ -79,19 +59,9 @@ class Premises:
         self.bystanders.append(process)
         return process
 
-    @property
-    def log(self) -> Path:
-        """What every life said."""
-        return self.folder / "serve.log"
-
     def said(self, event: str) -> int:
         """How often an event stands in the log."""
         return self.log.read_text("utf-8", "replace").count(event)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        return self.process is not None and self.process.returncode is None
 
     def signal(self, number: signal.Signals) -> None:
         """Kill, stop or continue what runs."""
@@ -131,12 +101,8 @@ class Premises:
             return False
         return True
 
-    async def ready(self) -> None:
-        """Until it has looked at every network. Raises PremisesFailed."""
-        await answers(self.http, f"{self.url}/readyz", self.process, self.log)
-
     async def stop(self) -> int:
-        """As an operator would; the exit code. Raises PremisesFailed when it does not end."""
+        """As an operator would; the exit code. Raises ProgramFailed when it does not end."""
         if self.process is None:
             return 0
         self.signal(signal.SIGCONT)
@@ -144,28 +110,8 @@ class Premises:
         if not await self.dead_within(PATIENCE_S):
             self.signal(signal.SIGKILL)
             await self.process.wait()
-            raise PremisesFailed("SIGTERM did not end it")
+            raise ProgramFailed("SIGTERM did not end it")
         return self.process.returncode or 0
-
-    @contextlib.asynccontextmanager
-    async def product(self) -> AsyncIterator[Product]:
-        """The wired rooms beside whatever runs, signing nothing; on the database itself, past every wire."""
-        async with command(self.settings) as product:
-            yield product
-
-    @contextlib.asynccontextmanager
-    async def commands(self) -> AsyncIterator[Commands]:
-        """The operator's commands."""
-        async with self.product() as product:
-            yield Commands(product)
-
-    async def control(self, chain: str, do: str, **arguments: Any) -> dict[str, Any]:
-        """A knob of devnet, or its truth. Raises PremisesFailed."""
-        async with self.http.post(f"{self.devnet_url}/control", json={"network": chain, "do": do, **arguments}) as response:
-            if response.status != 200:
-                raise PremisesFailed(f"devnet refused {do}: {await response.text()}")
-            found: dict[str, Any] = await response.json()
-            return found
 
 
 @contextlib.asynccontextmanager
@@ -181,17 +127,9 @@ async def premises(
         http = await stack.enter_async_context(
             aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0))
         )
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "PG"))}
-        devnet_url, networks = await _devnet(stack, http, environment, folder, chains)
+        boxes = await stack.enter_async_context(devnet(http, folder, chains, block_ms=BLOCK_MS))
         port = free_port()
-        environment |= {
-            "PENSTOCK_HOME": str(folder / "home"),
-            "PENSTOCK_SERVER__LISTEN": f"127.0.0.1:{port}",
-            "PENSTOCK_WEBHOOKS__ALLOW_PRIVATE_TARGETS": "true",
-            "PENSTOCK_LIMITS__REQUESTS_PER_SECOND": "0",
-            **networks,
-            **settings,
-        }
+        environment = environment_of(folder, port) | {**boxes.settings, **settings}
         await initialise(load(environment=environment), key_file=True, asked=None)
         for file in (folder / "home").glob("penstock.db*"):
             file.unlink()  # a schema that is not there yet is made by the first life
@@ -200,7 +138,7 @@ async def premises(
         direct = load(environment=environment)
         if wire_url:
             environment["PENSTOCK_DATABASE__URL"] = wire_url
-        made = Premises(folder, environment, direct, port, devnet_url, http)
+        made = Premises(direct, environment, port, folder / "serve.log", boxes, http, ENTRY)
         made.turn_clock(0)
         stack.push_async_callback(_end_all, made)
         yield made
@@ -208,62 +146,4 @@ async def premises(
 
 async def _end_all(made: Premises) -> None:
     for process in (made.process, *made.bystanders):
-        await _end(process)
-
-
-async def _devnet(
-    stack: contextlib.AsyncExitStack, http: aiohttp.ClientSession, environment: dict[str, str], folder: Path, chains: Sequence[str]
-) -> tuple[str, dict[str, str]]:
-    """Where it answers, and the settings that make a gateway use it."""
-    port, log = free_port(), folder / "devnet.log"
-    only = [word for chain in chains for word in ("--only", chain)]
-    process = await child(environment, log, "-m", "penstock", "devnet", "--listen", f"127.0.0.1:{port}", *only)
-    stack.push_async_callback(_end, process)
-    url = f"http://127.0.0.1:{port}"
-    overview = await answers(http, f"{url}/", process, log)
-    settings = {}
-    for network in overview["networks"]:
-        for key, value in {**network["settings"], "block_ms": BLOCK_MS}.items():
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            settings[f"PENSTOCK_NETWORKS__{network['network']}__{key.upper()}"] = text
-    return url, settings
-
-
-async def child(environment: Mapping[str, str], log: Path, *words: str) -> asyncio.subprocess.Process:
-    """Python on these words; a lane that is killed leaves none behind where the system can see to that."""
-    setpriv = shutil.which("setpriv")
-    first = [setpriv, "--pdeathsig", "KILL", sys.executable] if setpriv else [sys.executable]
-    with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            *first, *words, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-
-
-async def _end(process: asyncio.subprocess.Process | None) -> None:
-    if process is not None and process.returncode is None:
-        process.kill()
-        await process.wait()
-
-
-async def answers(http: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process | None, log: Path) -> dict[str, Any]:
-    """Ask until it answers 200. Raises PremisesFailed."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and (process is None or process.returncode is None):
-        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with http.get(url) as response:
-                if response.status == 200:
-                    found: dict[str, Any] = await response.json(content_type=None)
-                    return found
-        await asyncio.sleep(0.05)
-    raise PremisesFailed(f"{url} did not answer:\n{_last_words(log)}")
-
-
-def _last_words(log: Path) -> str:
-    return log.read_text("utf-8", "replace")[-2000:] if log.exists() else ""
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        await kill(process)

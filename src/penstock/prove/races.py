@@ -23,8 +23,10 @@ from penstock.catalog import Catalog
 from penstock.core.errors import Refused
 from penstock.core.money import LEDGER_DECIMALS, parse_units
 from penstock.db import Tx, open_database
+from penstock.prove.installation import own_database
 from penstock.prove.lane import Breach, Budget, Found, Tried
-from penstock.prove.program import Merchant, Program, files, own_database, program
+from penstock.prove.merchant import Merchant
+from penstock.prove.program import Program, files, program
 from penstock.runtime import SystemRuntime
 
 ETH: Final = "264f4725-3cfd-4ff6-bc80-ff9d799d5fb2"
@@ -252,7 +254,7 @@ async def _final_states(course: Course, merchant: Merchant, names: Sequence[str]
 async def _balance(course: Course, address: str) -> int:
     """Wei at the head of the chain."""
     asked = {"jsonrpc": "2.0", "id": 1, "method": "eth_getBalance", "params": [address, "latest"]}
-    async with course.program.http.post(f"{course.program.devnet_url}/ETH", json=asked) as response:
+    async with course.program.http.post(f"{course.program.devnet.url}/ETH", json=asked) as response:
         return int((await response.json())["result"], 16)
 
 

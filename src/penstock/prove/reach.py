@@ -12,7 +12,7 @@ from penstock.rails.base import PostFailed
 
 
 class BoxPost:
-    """`rails.rpc.Post` to networks in this process: http://box/NAME is the first node, http://box/NAME/1 the second."""
+    """`rails.post.Post` to networks in this process: http://box/NAME is the first node, http://box/NAME/1 the second."""
 
     def __init__(self, networks: Sequence[BoxNetwork], *, pause: Callable[[], Awaitable[None]] | None = None) -> None:
         self._networks = {network.name: network for network in networks}

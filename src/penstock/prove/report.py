@@ -25,13 +25,12 @@ def on_terminal(proof: Proof) -> RenderableType:
     """A line a lane, what was found, and the verdict."""
     values = proof.values
     lanes = Table(title="What was tried", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("lane", "took", "tried", "breaches"):
-        lanes.add_column(name, justify="right" if name in {"took", "breaches"} else "left")
+    for name in ("lane", "took", "had", "tried", "breaches"):
+        lanes.add_column(name, justify="left" if name in {"lane", "tried"} else "right")
     for lane in values["lanes"]:
         tried = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in lane["counts"].items())
-        lanes.add_row(
-            lane["lane"], f"{lane['took_s']:.0f} s", tried, Text(str(len(lane["found"])), style="red" if lane["found"] else "green")
-        )
+        breaches = Text(str(len(lane["found"])), style="red" if lane["found"] else "green")
+        lanes.add_row(lane["lane"], f"{lane['took_s']:.0f} s", f"{lane['had_s']:.0f} s", tried, breaches)
     sums = Table(show_header=False, box=None, pad_edge=False)
     for name in SUMS.values():
         sums.add_row(name.replace("_", " "), Text(str(values[name]), style="bold red" if values[name] else "green"))

@@ -13,34 +13,31 @@ import random
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from penstock.catalog import Catalog
 from penstock.commands import Commands
-from penstock.config import NetworkSettings, Settings
-from penstock.core import wire_signature
 from penstock.core.errors import Refused
 from penstock.core.money import Token, parse_units
 from penstock.core.wire import compact
-from penstock.db import SqliteDatabase
+from penstock.devnet.box import BoxNetwork
 from penstock.devnet.boxes import make_networks
-from penstock.ids import IdSource
-from penstock.prove.house import SEAL, MemoryJournal
+from penstock.devnet.control import control
+from penstock.prove.house import House
 from penstock.prove.lane import Breach, Budget, Found, Tried
-from penstock.prove.payees import PLACES
-from penstock.prove.reach import BoxPost, call_asgi
-from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.merchant import V1, Merchant
+from penstock.prove.networks import PLACES as NETWORKS
+from penstock.prove.networks import Recipient
+from penstock.prove.reach import call_asgi
+from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop
 from penstock.runtime import SystemRuntime
-from penstock.signer.local import LocalSigner
-from penstock.signer.policy import allowed_networks, load_catalog
-from penstock.signer.seed import create_seed
-from penstock.vault import Vault
 from penstock.webhooks.deliver import Reply
-from penstock.wiring import Product, World
+from penstock.wiring import Product
 
 ORDERS: Final = 8
 FOR_S: Final = 40.0
@@ -72,8 +69,7 @@ class Wish:
 
     name: str
     at_s: float
-    address: str
-    received: Callable[[], int]
+    recipient: Recipient
     answered: bool = False
 
 
@@ -91,63 +87,45 @@ class Play:
     """One seed: a house on one network whose past is put back once."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.seed, self.folder = seed, folder
-        self.loop = VirtualLoop()
+        self.seed = seed
         self.counts: Counter[str] = Counter()
-        self.source = random.Random(f"rollback {self.seed}")
-        self.place = PLACES[self.seed % len(PLACES)]
+        self.source = random.Random(f"rollback {seed}")
+        self.place = PLACES[seed % len(PLACES)]
         self.what = self.source.choice(DRAWN)
-        self.history = Journal()
-        (self.network,) = make_networks(load_catalog(Settings(home=self.folder)), [self.place.chain], now_ms=self.now_ms, seed=self.seed)
-        self.post = BoxPost([self.network])
-        wanted = dict(self.network.settings)
-        form = wanted.pop("rpc_url", "{url}")
-        nodes = tuple(form.format(url=url) for url in self.post.urls(self.place.chain))
-        self.settings = Settings(home=self.folder, networks={self.place.chain: NetworkSettings(rpc_urls=nodes, **wanted)})
-        runtime = VirtualRuntime(self.loop, self.source, self.history)
-        self.vault = Vault.create(self.folder, runtime, passphrase=None, key_file=True)
-        self.keys = create_seed(self.folder, self.vault, runtime)
-        self.journal = MemoryJournal()
-        self.database = self.folder / "penstock.db"
-        self.copy = Copy(self.folder / "copy.db")
+        self.loop = VirtualLoop()
+        (self.network,) = make_networks(Catalog.load(), [self.place.chain], now_ms=self.now_ms, seed=seed)
+        self.house = House(folder, [self.network], _Receiver(), loop=self.loop, source=self.source, journal=Journal())
+        self.database = folder / "penstock.db"
+        self.copy = Copy(folder / "copy.db")
         self.wishes: list[Wish] = []
-        self.app_id = self.app_secret = ""
+        self.merchant = Merchant("", "", "")
 
     def now_ms(self) -> int:
         """The clock of everybody."""
         return START_MS + int(self.loop.time() * 1000)
 
+    @property
+    def symbol(self) -> str:
+        """The coin that is paid."""
+        return next(iter(self.place.pays))
+
+    @property
+    def value(self) -> str:
+        """How much of it each time."""
+        return self.place.pays[self.symbol][0]
+
     # ------------------------------------------------------------------------------------------------------------------ lives
 
-    def live(self, part: Callable[[Product], Any], crash_at: Callable[[str, int], bool] | None = None) -> bool:
+    def live(self, part: Callable[[Product], Coroutine[Any, Any, None]], crash_at: Callable[[str, int], bool] | None = None) -> bool:
         """One life of the program; whether it came to its end."""
-        runtime = VirtualRuntime(self.loop, self.source, self.history)
-        if crash_at is not None:
-            runtime.crash_at = crash_at
-        opened: list[SqliteDatabase] = []
-        task = runtime.spawn(self._run(runtime, opened, part), name="life")
         try:
-            self.loop.run_until_complete(task)
+            self.house.start(crash_at=crash_at)
+            self.house.run(part(self.house.product))
         except Crash:
             return False
         finally:
-            runtime.bury()
-            for database in opened:
-                database._close()
+            self.house.die()
         return True
-
-    async def _run(self, runtime: VirtualRuntime, opened: list[SqliteDatabase], part: Callable[[Product], Any]) -> None:
-        database = SqliteDatabase(runtime, self.database)
-        opened.append(database)
-        await database.migrate()
-        ids = await IdSource.lease(runtime, database, "rollback")
-        allowed = allowed_networks(self.settings, load_catalog(self.settings), every=True)
-        signer = LocalSigner(self.keys, self.journal, runtime, allowed, SEAL)
-        world = World(runtime, self.post, _Receiver(), _no_prices)
-        product = Product(self.settings, world, database, ids, self.vault, signer, SEAL)
-        await product.connect()
-        await product.start()
-        await part(product)
 
     def play(self) -> None:
         """Live until the copy is put back, then until everything has ended. Raises Wrong."""
@@ -168,7 +146,7 @@ class Play:
         if not self.copy.taken:
             self._take_copy("the end")
         self.counts["commits_back"] += max(0, passed["commits"] - take)
-        forgotten = len(self.journal.lines) - self.copy.entries
+        forgotten = len(self.house.signed.lines) - self.copy.entries
         self._put_back()
         ends = {"database": self._after_database, "journal": self._after_journal, "both": self._after_both}
         ends[self.what](forgotten)
@@ -176,7 +154,7 @@ class Play:
     def _take_copy(self, label: str) -> None:
         with contextlib.closing(sqlite3.connect(self.database)) as source, contextlib.closing(sqlite3.connect(self.copy.path)) as target:
             source.backup(target)
-        self.copy.label, self.copy.entries, self.copy.taken = label, len(self.journal.lines), True
+        self.copy.label, self.copy.entries, self.copy.taken = label, len(self.house.signed.lines), True
 
     def _put_back(self) -> None:
         if self.what in ("database", "both"):
@@ -184,7 +162,7 @@ class Play:
                 self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
             self.database.write_bytes(self.copy.path.read_bytes())
         if self.what in ("journal", "both"):
-            del self.journal.lines[self.copy.entries :]
+            del self.house.signed.lines[self.copy.entries :]
         self.counts[f"{self.what}_put_back"] += 1
 
     # ------------------------------------------------------------------------------------------------------------- what follows
@@ -200,7 +178,7 @@ class Play:
         if forgotten:
             before = self._sends()
             self.live(self._stand)
-            if self._sends() != before or len(self.journal.lines) != self.copy.entries:
+            if self._sends() != before or len(self.house.signed.lines) != self.copy.entries:
                 raise Wrong("other", "an older journal did not stop the network")
             self.counts["stopped"] += 1
             self.live(self._relearn)
@@ -209,9 +187,9 @@ class Play:
 
     def _after_both(self, forgotten: int) -> None:
         self.loop.run_until_complete(asyncio.sleep(REST_S))
-        paid = {wish.name: wish.received() for wish in self.wishes}
+        paid = {wish.name: wish.recipient.received() for wish in self.wishes}
         self.live(self._stand)
-        again = [wish.name for wish in self.wishes if paid[wish.name] and wish.received() != paid[wish.name]]
+        again = [wish.name for wish in self.wishes if paid[wish.name] and wish.recipient.received() != paid[wish.name]]
         if again:
             raise Wrong("double_payment", f"{again} were paid twice after both copies were put back")
         self.counts["both_with_payments_forgotten"] += bool(forgotten)
@@ -220,7 +198,9 @@ class Play:
     async def _check_named(self, product: Product) -> None:
         """What was paid and is not under way here makes the network stand."""
         orders = await product.store.find(1, [wish.name for wish in self.wishes])
-        strange = [w.name for w in self.wishes if w.received() and (w.name not in orders or orders[w.name].state in ("accepted", "held"))]
+        strange = [
+            w.name for w in self.wishes if w.recipient.received() and (w.name not in orders or orders[w.name].state in ("accepted", "held"))
+        ]
         lanes = await product.database.read(lambda tx: tx.all("SELECT halted FROM lane WHERE halted <> ''"))
         if strange and not lanes:
             raise Wrong("other", f"{strange} were paid by an attempt that nobody remembers, and the network does not stand")
@@ -252,8 +232,8 @@ class Play:
     async def _set_up(self, product: Product) -> None:
         commands = Commands(product)
         merchant = await commands.add_merchant("shop", "https://shop.example/webhook")
-        self.app_id, self.app_secret = merchant["app_id"], merchant["app_secret"]
-        await commands.credit(self.app_id, self.place.symbol, "1000000", "the lane's")
+        self.merchant = Merchant(merchant["app_id"], merchant["app_secret"], f"m:{merchant['merchant_id']}")
+        await commands.credit(self.merchant.app_id, self.symbol, "1000000", "the lane's")
         network = product.catalog.network(self.place.chain)
         if network is None:
             raise Wrong("other", "the catalogue has changed")
@@ -261,9 +241,9 @@ class Play:
         for symbol, units in self.place.funds.items():
             self.network.fund(hot, units, self._token(product, symbol).contract)
         for number in range(ORDERS):
-            token = self._token(product, self.place.symbol)
-            address, received = self.place.recipient(self.network, 1_000 * self.seed + number, token, self.place.value)
-            self.wishes.append(Wish(f"w{number}", self.loop.time() + 20 + self.source.random() * FOR_S, address, received))
+            token = self._token(product, self.symbol)
+            recipient = self.place.recipient(self.network, f"payee {number} of {self.seed}", token, self.value)
+            self.wishes.append(Wish(f"w{number}", self.loop.time() + 20 + self.source.random() * FOR_S, recipient))
         await asyncio.sleep(20)
 
     def _token(self, product: Product, symbol: str) -> Token:
@@ -290,12 +270,10 @@ class Play:
             await asyncio.sleep(0 if wish.answered else 2)
 
     async def _withdraw(self, product: Product, wish: Wish) -> int:
-        fields = {"merchant_order_id": wish.name, "address": wish.address, "token_id": self._token(product, self.place.symbol).id}
-        body = compact({**fields, "value": self.place.value, "merchant_pays_fee": True})
-        timestamp = str(self.now_ms() // 1000)
-        sign = wire_signature.sign(self.app_id, self.app_secret, timestamp, body)
-        headers = {"Appid": self.app_id, "Timestamp": timestamp, "Sign": sign}
-        _, raw = await call_asgi(product.app(), "/ccpayment/v1/withdraw", headers, body)
+        fields = {"merchant_order_id": wish.name, "address": wish.recipient.address, "memo": wish.recipient.memo}
+        body = compact({**fields, "token_id": self._token(product, self.symbol).id, "value": self.value, "merchant_pays_fee": True})
+        headers = self.merchant.headers(body, timestamp=str(self.now_ms() // 1000))
+        _, raw = await call_asgi(product.app(), f"{V1}/withdraw", headers, body)
         return int(json.loads(raw)["code"])
 
     async def _story_to_the_end(self, product: Product) -> None:
@@ -349,9 +327,9 @@ class Play:
         return "; ".join(f"{row['name']} is {row['state']} {row['why']}" for row in rows)
 
     def _check_paid(self, product: Product) -> None:
-        due = parse_units(self.place.value, self._token(product, self.place.symbol).decimals)
+        due = parse_units(self.value, self._token(product, self.symbol).decimals)
         for wish in self.wishes:
-            if (received := wish.received()) > due:
+            if (received := wish.recipient.received()) > due:
                 raise Wrong("double_payment", f"{wish.name} was to get {due} and got {received}")
 
     def _check_alive(self, product: Product) -> None:
@@ -368,9 +346,9 @@ class Play:
         if report["breaches"]:
             raise Wrong("ledger_imbalance", f"the audit found {report['breaches']}")
         orders = await product.store.find(1, [wish.name for wish in self.wishes])
-        token = self._token(product, self.place.symbol)
+        token = self._token(product, self.symbol)
         for wish in self.wishes:
-            order, received = orders.get(wish.name), wish.received()
+            order, received = orders.get(wish.name), wish.recipient.received()
             if order is None:
                 self.counts["refused_when_asked_again"] += 1  # an invoice is paid once, whoever asks
                 continue
@@ -393,8 +371,16 @@ class _Receiver:
         return Reply(200, "success")
 
 
-async def _no_prices(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
-    raise ValueError(f"{url} is not asked here ({bytes_max}, {timeout_s})")
+def _lasting(network: BoxNetwork, name: str, token: Token, value: str) -> Recipient:
+    """An invoice that outlives every rest, or an order could not be asked again."""
+    del name, token
+    made = control([network], {"do": "invoice", "units": int(value) * 1_000, "expiry_s": 100_000})
+    asked = {"do": "settled", "payment_hash": made["payment_hash"]}
+    return Recipient(made["invoice"], "", lambda: int(control([network], asked)["received"]))
+
+
+PLACES: Final = (*(NETWORKS[chain] for chain in ("ETH", "TRX", "XRP", "BTC")), replace(NETWORKS["LIGHTNING"], recipient=_lasting))
+"""One for each family, seed by seed."""
 
 
 def play(seed: int, folder: Path | None = None) -> Counter[str]:

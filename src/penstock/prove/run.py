@@ -34,6 +34,8 @@ SUMS: Final[dict[Breach, str]] = {
     "other": "other_breaches",
 }
 """What each kind of breach is called where it is counted."""
+LEAST_S: Final = 1.0
+"""What a lane has when those before it have used up everything: enough for the least that it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,12 @@ LANES: Final = (
     Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
     Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
     Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
-    Lane("workers", "penstock.prove.workers:run", 0.05, "two workers on one database, one asleep past its lease"),
+    Lane(
+        "workers",
+        "penstock.prove.workers:run",
+        0.05,
+        "two API processes and two workers on one database, asleep past their lease or killed",
+    ),
     Lane("history", "penstock.prove.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
     Lane("rollback", "penstock.prove.rollback:run", 0.06, "older copies of database and journal put back, on every network"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
@@ -96,35 +103,38 @@ def prove(
     postgresql: str = "",
     say: Callable[[Lane, str], None],
 ) -> Proof:
-    """Run lane after lane. A lane that breaks down itself is a breach: nothing is passed that did not run."""
+    """Run lane after lane. A lane that breaks down itself is a breach: nothing is passed that did not run. Each has its share of what the ones
+    before it have left, so that those that need their time whole are made up for by those that can end at any moment, which come last.
+    """
     began, wall = time.monotonic(), datetime.now(UTC)
     seed = random.SystemRandom().randrange(1, 2**31) if seed is None else seed
-    whole = sum(lane.share for lane in lanes)
-    results: list[Tried] = []
+    left = sum(lane.share for lane in lanes)
+    results: list[tuple[Tried, float]] = []
     with tempfile.TemporaryDirectory(prefix="penstock-prove-") as name:
         for lane in lanes:
             folder = Path(name) / lane.name
             folder.mkdir(mode=0o700)
             say(lane, "")
             budget = Budget(
-                seconds=minutes * 60 * lane.share / whole,
+                seconds=max(LEAST_S, (began + minutes * 60 - time.monotonic()) * lane.share / left),
                 seed=seed,
                 folder=folder,
                 size=size,
                 postgresql=postgresql,
                 say=lambda line, lane=lane: say(lane, line),  # type: ignore[misc]
             )
-            results.append(_one(lane, budget))
+            left -= lane.share
+            results.append((_one(lane, budget), budget.seconds))
     return Proof(
         {
-            **_sums(results),  # first: a lane may count something by a name of ours
+            **_sums([tried for tried, _ in results]),  # first: a lane may count something by a name of ours
             "at": f"{wall:%Y-%m-%dT%H:%M:%SZ}",
             "seed": seed,
             "took_s": round(time.monotonic() - began, 1),
             "version": importlib.metadata.version("penstock"),
             "machine": _machine(),
             "databases": ["sqlite", *(["postgresql"] if postgresql else [])],
-            "lanes": [_lane(tried) for tried in results],
+            "lanes": [_lane(tried, seconds) for tried, seconds in results],
         }
     )
 
@@ -153,11 +163,12 @@ def _sums(results: Sequence[Tried]) -> dict[str, int]:
     return {**counts, **{name: found[name] for name in SUMS.values()}}
 
 
-def _lane(tried: Tried) -> dict[str, Any]:
+def _lane(tried: Tried, seconds: float) -> dict[str, Any]:
     return {
         "lane": tried.lane,
         "title": next(lane.title for lane in LANES if lane.name == tried.lane),
         "took_s": round(tried.took_s, 1),
+        "had_s": round(seconds, 1),
         "counts": dict(tried.counts),
         "found": [{"breach": one.breach, "text": one.text, "replay": one.replay} for one in tried.found],
         "table": [dict(row) for row in tried.table],

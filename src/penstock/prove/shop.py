@@ -15,18 +15,15 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
-from coincurve import PrivateKey
 
 from penstock.catalog import Catalog
-from penstock.core import wire_signature
 from penstock.core.money import Token, parse_units
 from penstock.core.wire import compact
 from penstock.db import Tx
 from penstock.prove.lane import Found
+from penstock.prove.merchant import V1, Merchant, nobody
 from penstock.prove.premises import Premises
-from penstock.signer.families import FAMILIES
 
-V1: Final = "/ccpayment/v1"
 AT_ONCE: Final = 24
 """Wishes that may be open at a time: load enough for every step to be busy, small enough for two cores."""
 ANSWER_S: Final = 5.0
@@ -72,6 +69,8 @@ class Shop:
 
     def __init__(self, place: Premises, seed: int) -> None:
         self.place = place
+        self.urls: Sequence[str] = (place.url,)
+        """Processes that take orders; each time it asks any of them."""
         self.dice = random.Random(seed)
         self.wishes: dict[str, Wish] = {}
         self.found: list[Found] = []
@@ -84,7 +83,8 @@ class Shop:
         self._numbers = itertools.count()
         self._goods = itertools.cycle(self.dice.sample(GOODS, len(GOODS)))
         self._hot: dict[str, str] = {}
-        self._app_id = self._secret = self._account = ""
+        self._merchant = Merchant("", "", "")
+        self._account = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._runner: web.AppRunner | None = None
@@ -100,10 +100,10 @@ class Shop:
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         async with self.place.commands() as commands:
             made = await commands.add_merchant("shop", f"http://127.0.0.1:{self._runner.addresses[0][1]}/hook")
-            self._app_id, self._secret = made["app_id"], made["app_secret"]
+            self._merchant = Merchant(made["app_id"], made["app_secret"], f"m:{made['merchant_id']}")
             self._account = str((await commands.add_account("ada@example.com", "Ada"))["c_id"])
             for coin, amount in CREDITS.items():
-                await commands.credit(self._app_id, coin, amount, "a lane of penstock prove")
+                await commands.credit(self._merchant.app_id, coin, amount, "a lane of penstock prove")
             self._hot = {row["chain"]: row["address"] for row in await commands.treasury_rows()}
         for chain in CHAINS:
             await self.place.control(chain, "block_time", block_ms=self._block_ms(chain))
@@ -181,8 +181,7 @@ class Shop:
         network = self._catalog.network(chain)
         if network is None:
             raise AssertionError(f"{chain} is not in the catalogue")
-        key = PrivateKey(self.dice.randbytes(32)).public_key.format(compressed=network.family in {"bitcoin", "xrp"})
-        return FAMILIES[network.family].address(key, int(self.place.environment[f"PENSTOCK_NETWORKS__{chain}__CHAIN_ID"]))
+        return nobody(self.dice, network.family, int(self.place.environment[f"PENSTOCK_NETWORKS__{chain}__CHAIN_ID"]))
 
     async def _client(self, wish: Wish) -> None:
         """Ask until there is an answer, and sometimes again: as if it had been lost."""
@@ -197,13 +196,13 @@ class Shop:
             wish.answer = answer
 
     async def _ask(self, wish: Wish) -> dict[str, Any] | None:
-        body, stamp = compact(wish.fields), str(int(time.time()))
+        body = compact(wish.fields)
         wish.asked += 1
         try:
             async with self.place.http.post(
-                f"{self.place.url}{V1}/withdraw",
+                f"{self.dice.choice(self.urls)}{V1}/withdraw",
                 data=body,
-                headers={"Appid": self._app_id, "Timestamp": stamp, "Sign": wire_signature.sign(self._app_id, self._secret, stamp, body)},
+                headers=self._merchant.headers(body),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_S),
             ) as response:
                 raw, headers = await response.read(), dict(response.headers)
@@ -213,23 +212,18 @@ class Shop:
         if answer["code"] != 10000:
             self.refusals[answer["code"]] += 1
             return None
-        if not self._is_ours(headers, raw):
+        if not self._merchant.made(headers, raw):
             self._tell("other", f"the answer to {wish.name} carries a wrong signature")
         self.answered.append(time.monotonic())
         data: dict[str, Any] = answer["data"]
         return data
-
-    def _is_ours(self, headers: Mapping[str, str], raw: bytes) -> bool:
-        found = {name.lower(): value for name, value in headers.items()}
-        expected = wire_signature.sign(self._app_id, self._secret, found.get("timestamp", ""), raw)
-        return found.get("appid") == self._app_id and found.get("sign") == expected
 
     async def _receive(self, request: web.Request) -> web.Response:
         """Keep the event; now and then say that it did not come, so that it comes again."""
         raw = await request.read()
         body, event_id = json.loads(raw), request.headers.get("Webhook-Id", "")
         wish = self.wishes.get(body.get("merchant_order_id", ""))
-        if wish is None or not event_id or not self._is_ours(request.headers, raw):
+        if wish is None or not event_id or not self._merchant.made(request.headers, raw):
             self._tell("other", f"an event that is nobody's or wrongly signed: {body.get('merchant_order_id')}")
             return web.Response(status=400)
         self.arrivals += 1
@@ -271,7 +265,7 @@ class Shop:
             have = [one["available"] for one in shown["balances"] if one["crypto"] == "USDT"]
             if (have or ["0"]) != [str(paid)]:
                 self._tell("ledger_imbalance", f"the account has {have} USDT and was paid {paid}")
-            listed = await commands.list_orders(state="", app_id=self._app_id, chain="", limit=1000)
+            listed = await commands.list_orders(state="", app_id=self._merchant.app_id, chain="", limit=1000)
             known = {row["merchant_order_id"] for row in listed}
             if len(listed) < 1000 and known != set(self.wishes):
                 self._tell("lost_order", f"the house knows {len(known)} orders and the merchant made {len(self.wishes)}")

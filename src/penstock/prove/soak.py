@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from penstock.prove.installation import ProgramFailed
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.premises import PremisesFailed
 from penstock.prove.witness import Stage, staged
 
 LANE: Final = "soak"
@@ -72,7 +72,7 @@ async def run(budget: Budget) -> Tried:
             await _live(stage, gauge, budget, began + budget.seconds)
             await stage.heal()
             await stage.judge()
-        except PremisesFailed as failed:
+        except ProgramFailed as failed:
             stage.found.append(Found("other", f"the program did not come back: {failed}"))
         counts = {**stage.counted(), **gauge.counted()}
     replay = f"penstock prove --only {LANE} --seed {budget.seed}"
@@ -94,7 +94,7 @@ async def _live(stage: Stage, gauge: Gauge, budget: Budget, deadline: float) -> 
                 gauge.looks.clear()
             for _ in range(5):
                 await asyncio.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
-                if not stage.place.is_alive:
+                if not stage.place.is_running:
                     stage.found.append(Found("other", "the program ended by itself"))
                     await stage.place.start()
                     gauge.looks.clear()

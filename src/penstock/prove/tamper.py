@@ -15,12 +15,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from penstock.core.order import Order
-from penstock.db import Conflict, DatabaseUnavailable, Row, Tx, amount_columns
+from penstock.db import Conflict, DatabaseUnavailable, Row, Tx
 from penstock.ledger import archive_audit
 from penstock.ledger.audit import recompute
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.tampered_house import TamperedHouse
 from penstock.runtime import SystemRuntime
+from penstock.sql import amount_columns
 
 TAMPERINGS: Final = 1_000
 """At size 1 on each database; fewer where the seconds are over."""

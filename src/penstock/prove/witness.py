@@ -22,16 +22,20 @@ from penstock.catalog import Catalog
 from penstock.core.order import TERMINAL, OrderState
 from penstock.prove.customers import CHAINS, CLIENTS, FUNDS, Customer
 from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, History
+from penstock.prove.installation import ProgramFailed, own_database
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.liar import Liar
 from penstock.prove.lies import LIES
 from penstock.prove.lines import lying_proxy
-from penstock.prove.premises import BLOCK_MS, ENTRY, Premises, PremisesFailed, premises
-from penstock.prove.program import own_database
+from penstock.prove.premises import BLOCK_MS, ENTRY, Premises, premises
 
 LANE: Final = "history"
 DATABASES: Final = ("sqlite", "postgresql")
 FINISH_S: Final = 90.0
+END_S: Final = 20.0
+"""What the last orders and the verdict take of the time, about."""
+TROUBLE_S: Final = 4.0
+"""There is never less trouble than this."""
 PAUSE_S: Final = 0.06
 """Between two calls of a client."""
 SCHEDULE: Final = "1,1,1,2,2,3,3,5,5,10,10,10,10,10,10,10"
@@ -49,7 +53,7 @@ DEATHS: Final = (
 TOLD: Final = (
     "timeout_after_accept", "timeout_before_accept", "reset_after_accept", "reset_mid_body", "http_500_after_accept", "http_503_before_accept",
     "http_429_storm", "truncated_json", "wrong_id", "answer_before", "refused_after_accept", "foreign_hash", "swallowed", "false_absence",
-    "flapping_absence", "head_going_back", "old_nonce", "fee_times_a_million",
+    "flapping_absence", "head_going_back", "stale_head", "old_nonce", "fee_times_a_million",
 )  # fmt: skip
 """What one node of two may do meanwhile; the lane `lying` has them all, and judges what they lead to."""
 
@@ -90,7 +94,7 @@ class Stage:
         if self.dice.random() < 0.5:
             await self.place.start(f"{self.dice.choice(DEATHS)}:{self.dice.randint(1, 8)}")
             self.counts["kills"] += await self.place.dead_within(8)
-        if not self.place.is_alive:
+        if not self.place.is_running:
             await self.place.start()
 
     def lie(self) -> None:
@@ -138,7 +142,7 @@ class Stage:
         return {
             **self.counts,
             "calls": len(self.history.calls),
-            "orders": sum(len(customer.wishes) for customer in self.customers.values()),
+            "orders": sum(len(customer.order_ids) for customer in self.customers.values()),
             "created": calls["create", OK],
             "unknown": calls["create", UNKNOWN],
             "conflicts": calls["create", CONFLICT],
@@ -170,17 +174,19 @@ async def run(budget: Budget, *, databases: Sequence[str] = DATABASES, entry: Se
 async def _watch(
     budget: Budget, database: str, seconds: float, entry: Sequence[str], *, weather: bool
 ) -> tuple[dict[str, int], list[Found]]:
+    deadline = time.monotonic() + seconds - END_S
     async with staged(budget.folder / database, budget.seed, budget.postgresql if database == "postgresql" else "", entry) as stage:
         try:
             customers = [await stage.enter(is_tight=number == 0) for number in range(2 + budget.size)]
             trading = [asyncio.create_task(stage.trade(customer, PAUSE_S)) for customer in customers]
-            await (_trouble(stage, time.monotonic() + seconds, budget) if weather else asyncio.sleep(seconds))
+            deadline = max(deadline, time.monotonic() + TROUBLE_S)
+            await (_trouble(stage, deadline, budget) if weather else asyncio.sleep(deadline - time.monotonic()))
             for customer in customers:
                 customer.is_open = False
             await asyncio.gather(*trading)
             await stage.heal()
             await stage.judge()
-        except PremisesFailed as failed:
+        except ProgramFailed as failed:
             stage.found.append(Found("other", f"the program did not come back: {failed}"))
         return stage.counted(), stage.found
 

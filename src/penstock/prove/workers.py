@@ -1,7 +1,8 @@
-"""The lane of two workers on one database: the one that works falls asleep past its lease, the other takes over, and the sleeper wakes.
+"""The lane of several processes on one database: two that take orders, two workers, one signer. Real processes, PostgreSQL, load all the while.
 
-Two homes with one signer, real processes, PostgreSQL, load all the while. The sleeper stops in the middle of a step: with a slot bound, with
-a signature in its hands, with bytes on their way. Awake again it goes on as if nothing had been, and must not get far.
+First the worker that works falls asleep past its lease, the other takes over, and the sleeper wakes. It stops in the middle of a step: with a
+slot bound, with a signature in its hands, with bytes on their way. Awake again it goes on as if nothing had been, and must not get far. Then
+all four are killed and started again at random.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +20,9 @@ from typing import Final
 
 from penstock.db import Tx
 from penstock.prove.crash import FINISH_S, SCHEDULE
+from penstock.prove.installation import ProgramFailed, answers, child, free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
-from penstock.prove.premises import Premises, PremisesFailed, answers, child, free_port, premises
-from penstock.prove.program import own_database
+from penstock.prove.premises import Premises, premises
 from penstock.prove.shop import CHAINS, Shop
 
 LANE: Final = "workers"
@@ -47,14 +49,27 @@ TAKEN_S: Final = 40.0
 ENDED_S: Final = 20.0
 NEWS: Final = 3
 """So many events come from the new worker before the old one wakes."""
+STORM_S: Final = 10.0
+"""For each size, how long processes are killed at random."""
+CALM_S: Final = (0.2, 1.5)
+"""From one kill to the next."""
+DOWN_S: Final = (0.0, 0.5, 2.0, 9.0)
+"""How long a killed one is away; after the longest another worker has the seat."""
 
 
 @dataclass(slots=True)
-class _Worker:
-    """One home, and the process that works or waits there."""
+class _Process:
+    """One home, role and port, and the process that runs there now."""
 
     home: Path
+    role: str
+    port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     def is_asleep(self) -> bool:
         """Whether somebody has stopped it, it itself perhaps."""
@@ -67,39 +82,72 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Pair:
-    """Two workers beside an API process and a signer, all on one database."""
+class _House:
+    """Two workers beside two API processes and a signer, all on one database."""
 
     place: Premises
     dice: random.Random
-    workers: tuple[_Worker, _Worker]
+    workers: tuple[_Process, _Process]
+    apis: tuple[_Process, _Process]
+    kills: Counter[str] = field(default_factory=Counter)
     found: list[Found] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
     takeovers_ms: list[int] = field(default_factory=list)
     deaths: int = 0
 
-    async def start(self, worker: _Worker, step: str = "", visit: int = 1) -> None:
-        """A life that falls asleep at the step."""
-        words = ["-m", "penstock.prove.crashing", *(["--at", f"{step}:{visit}", "--asleep"] if step else []), "serve", "--role", "worker"]
-        own = {"PENSTOCK_HOME": str(worker.home), "PENSTOCK_SERVER__LISTEN": f"127.0.0.1:{free_port()}"}
-        worker.process = await child(self.place.environment | own, self.place.log, *words)
-        self.place.bystanders.append(worker.process)
+    async def open(self) -> None:
+        """The signer by itself, and the processes that take orders. Raises PremisesFailed."""
+        place = self.place
+        place.bystanders.append(await child(place.environment, place.folder / "signer.log", "-m", "penstock", "signer"))
+        for api in self.apis:
+            await self.start(api)
+        for api in self.apis:
+            await answers(place.http, f"{api.url}/readyz", api.process, place.log)
 
-    async def working(self) -> _Worker | None:
+    async def start(self, which: _Process, step: str = "", visit: int = 1) -> None:
+        """A life; where a step is given, it falls asleep there."""
+        words = ["-m", "penstock.prove.crashing", *(["--at", f"{step}:{visit}", "--asleep"] if step else []), "serve", "--role", which.role]
+        own = {"PENSTOCK_HOME": str(which.home), "PENSTOCK_SERVER__LISTEN": f"127.0.0.1:{which.port}"}
+        which.process = await child(self.place.environment | own, self.place.log, *words)
+        self.place.bystanders.append(which.process)
+
+    async def storm(self, seconds: float) -> None:
+        """Any of the four is killed at any moment, two workers at a time too, and started again sooner or later. In the end all run."""
+        deadline, returning = time.monotonic() + seconds, set[asyncio.Task[None]]()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(self.dice.uniform(*CALM_S))
+            alive = [one for one in (*self.workers, *self.apis) if one.process is not None and one.process.returncode is None]
+            if alive:
+                returning.add(asyncio.create_task(self._kill(self.dice.choice(alive), self.dice.choice(DOWN_S))))
+        await asyncio.gather(*returning)
+
+    async def _kill(self, which: _Process, down_s: float) -> None:
+        process = which.process
+        if process is None:
+            return
+        self.kills[which.role] += 1
+        process.kill()
+        code = await process.wait()
+        if code != -signal.SIGKILL:
+            self.found.append(Found("other", f"a process of role {which.role} had ended by itself with {code}"))
+        await asyncio.sleep(down_s)
+        await self.start(which)
+
+    async def working(self) -> _Process | None:
         """Whose seat it is."""
         async with self.place.product() as product:
             row = await product.database.read(_holder)
         return next((worker for worker in self.workers if row.endswith(f":{worker.home}")), None)
 
-    async def taken_from(self, worker: _Worker | None) -> _Worker:
-        """Wait until somebody else has the seat. Raises PremisesFailed."""
+    async def taken_from(self, worker: _Process | None) -> _Process:
+        """Wait until somebody else has the seat. Raises ProgramFailed."""
         deadline = time.monotonic() + TAKEN_S
         while time.monotonic() < deadline:
             now = await self.working()
             if now is not None and now is not worker:
                 return now
             await asyncio.sleep(0.2)
-        raise PremisesFailed("nobody took the seat of a worker that is gone")
+        raise ProgramFailed("nobody took the seat of a worker that is gone")
 
     async def round(self, shop: Shop, step: str, following: tuple[str, int]) -> None:
         """The one that works falls asleep, the other works, the first wakes and has to end; then it waits behind the other."""
@@ -122,14 +170,14 @@ class _Pair:
                 await worker.process.wait()
             await self.start(worker)
 
-    def _put_to_sleep(self, sleeper: _Worker, step: str) -> None:
+    def _put_to_sleep(self, sleeper: _Process, step: str) -> None:
         fell = sleeper.is_asleep()
         name = step if fell else "wherever it was"
         self.steps[name] = self.steps.get(name, 0) + 1
         if not fell and sleeper.process is not None:
             sleeper.process.send_signal(signal.SIGSTOP)
 
-    async def _wake(self, sleeper: _Worker) -> None:
+    async def _wake(self, sleeper: _Process) -> None:
         """It ends by itself, saying that it lost the seat; anything else is told."""
         if sleeper.process is None:
             return
@@ -147,7 +195,7 @@ class _Pair:
 
 
 async def run(budget: Budget) -> Tried:
-    """On PostgreSQL; without one nothing is tried. Size 1: one sleep."""
+    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and ten seconds of kills."""
     started = time.monotonic()
     if not budget.postgresql:
         return Tried(LANE, {"rounds": 0})
@@ -155,43 +203,45 @@ async def run(budget: Budget) -> Tried:
         socket = budget.folder / "s"
         settings = {"PENSTOCK_WEBHOOKS__SCHEDULE": SCHEDULE, "PENSTOCK_SIGNER__SOCKET": str(socket)}
         async with premises(budget.folder / "place", chains=CHAINS, database_url=url, **settings) as place:
-            homes = (place.folder / "home", place.folder / "other")
-            shutil.copytree(homes[0], homes[1], ignore=shutil.ignore_patterns("signer"))
-            dice = random.Random(budget.seed)
-            pair = _Pair(place, dice, (_Worker(homes[0]), _Worker(homes[1])))
+            one, other = place.folder / "home", place.folder / "other"
+            shutil.copytree(one, other, ignore=shutil.ignore_patterns("signer"))
+            workers, apis = (_Process(one, "worker"), _Process(other, "worker")), (_Process(one, "api"), _Process(other, "api"))
+            house = _House(place, random.Random(budget.seed), workers, apis)
             shop = Shop(place, budget.seed)
+            shop.urls = tuple(api.url for api in apis)
             try:
-                finished = await _tell(pair, shop, budget, started + budget.seconds)
-            except PremisesFailed as failed:
+                finished = await _tell(house, shop, budget, started + budget.seconds)
+            except ProgramFailed as failed:
                 finished = False
-                pair.found.append(Found("other", f"the program did not go on: {failed}"))
+                house.found.append(Found("other", f"the program did not go on: {failed}"))
             finally:
                 await shop.close()
             replay = f"penstock.prove.workers: seed {budget.seed}, size {budget.size}; its log: {place.log}"
-            found = [Found(one.breach, one.text, replay) for one in (*pair.found, *shop.found)]
+            found = [Found(one.breach, one.text, replay) for one in (*house.found, *shop.found)]
             counts = {
-                "rounds": sum(pair.steps.values()),
-                "woken_and_ended": pair.deaths,
+                "rounds": sum(house.steps.values()),
+                "woken_and_ended": house.deaths,
+                "workers_killed": house.kills["worker"],
+                "apis_killed": house.kills["api"],
                 "orders": len(shop.wishes),
                 "events_received": shop.arrivals,
                 "unfinished_stories": int(not finished),
-                "slowest_takeover_ms": max(pair.takeovers_ms, default=0),
+                "slowest_takeover_ms": max(house.takeovers_ms, default=0),
             }
-            table = tuple({"asleep_at": step, "times": times} for step, times in sorted(pair.steps.items()))
+            table = tuple({"asleep_at": step, "times": times} for step, times in sorted(house.steps.items()))
             return Tried(LANE, counts, tuple(found), table, time.monotonic() - started)
 
 
-async def _tell(pair: _Pair, shop: Shop, budget: Budget, deadline: float) -> bool:
+async def _tell(house: _House, shop: Shop, budget: Budget, deadline: float) -> bool:
     """Round after round while there is time; then both are as the product is, and everything finishes."""
-    place = pair.place
-    await _open(place)
+    await house.open()
     steps = list(STEPS) * max(1, budget.size - 1)
-    pair.dice.shuffle(steps)
-    plan = [(step, pair.dice.randint(1, 4)) for step in (steps[:1] if budget.size <= 1 else steps)]
+    house.dice.shuffle(steps)
+    plan = [(step, house.dice.randint(1, 4)) for step in (steps[:1] if budget.size <= 1 else steps)]
     await shop.settle_in()
-    await pair.start(pair.workers[0], *plan[0])
-    await pair.taken_from(None)
-    await pair.start(pair.workers[1], *(plan[1] if len(plan) > 1 else ("", 1)))
+    await house.start(house.workers[0], *plan[0])
+    await house.taken_from(None)
+    await house.start(house.workers[1], *(plan[1] if len(plan) > 1 else ("", 1)))
     trading = asyncio.create_task(shop.trade())
     try:
         for number, (step, _) in enumerate(plan):
@@ -199,24 +249,19 @@ async def _tell(pair: _Pair, shop: Shop, budget: Budget, deadline: float) -> boo
                 break
             budget.say(f"asleep at {step}")
             following = plan[number + 2] if number + 2 < len(plan) else ("", 1)
-            await pair.round(shop, step, following)
+            await house.round(shop, step, following)
+        await house.start_anew()
+        budget.say("killed at random")
+        await house.storm(min(STORM_S * budget.size, max(STORM_S, deadline - time.monotonic())))
     finally:
         shop.last_orders()
         await trading
-    await pair.start_anew()
     finished = await shop.finished_within(FINISH_S)
     if not finished:
-        pair.found.append(Found("other", f"not everything finished within {FINISH_S:g} s in good weather"))
+        house.found.append(Found("other", f"not everything finished within {FINISH_S:g} s in good weather"))
     await shop.judge()
     await shop.books_equal_chains(20)
     return finished
-
-
-async def _open(place: Premises) -> None:
-    """The signer by itself, and a process that takes orders."""
-    place.bystanders.append(await child(place.environment, place.folder / "signer.log", "-m", "penstock", "signer"))
-    place.process = await child(place.environment, place.log, "-m", "penstock", "serve", "--role", "api")
-    await answers(place.http, f"{place.url}/readyz", place.process, place.log)
 
 
 async def _until(probe: Callable[[], bool], seconds: float) -> None:

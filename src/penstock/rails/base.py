@@ -130,12 +130,16 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class VersionView:
-    """A signed transaction as `observe` sees it: own id, own bytes, and the intent it was built from."""
+    """A signed transaction as `observe` sees it: own id, own bytes, and the intent it was built from.
+
+    `given`: nodes may have its bytes. False only where a rail that `Withholds` never had them given, by a record of before the first call.
+    """
 
     number: int
     txid: str
     raw: bytes
     intent: Intent
+    given: bool = True
 
 
 class Verdict(enum.Enum):
@@ -164,14 +168,11 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
-class LooksUp(Protocol):
-    """A rail whose recipients have rules of their own on the chain (XRP Ledger: RequireDest), asked while the order is accepted.
+class Clocked(Protocol):
+    """A rail that puts what happened in order by its own clock, because its network has no blocks to do that by."""
 
-    Answers come from memory where it can; the caller bounds the wait. Where nobody answers the order is accepted, and `prepare` asks again.
-    """
-
-    async def look_up(self, destination: Destination, token: Token) -> None:
-        """Raises InvalidDestination, MemoRequired, or NodeUnreachable."""
+    def begin_after(self, moment_ms: int) -> None:
+        """The books know this moment of its clock (Unix milliseconds): later ones follow it, though the wall clock was set back meanwhile."""
         ...
 
 
@@ -203,8 +204,20 @@ class Batches(Protocol):
         ...
 
 
+@runtime_checkable
+class Withholds(Protocol):
+    """A rail whose bytes are given for a limited time, after which no absence proves that they were not (Lightning).
+
+    That they are given is therefore committed before the first call, so that what has no such record is known to be with nobody.
+    """
+
+    async def withheld(self, raw: bytes) -> str:
+        """Why `submit` would give these bytes to no node now, "" when it may. Never raises for a node's fault: that is a reason."""
+        ...
+
+
 class Rail(Protocol):
-    """One network. Every number a node gives is bounded before it is believed."""
+    """One network. Every number a node gives is bounded before it is believed. Rails inherit from this for `look_up`'s sake."""
 
     @property
     def network(self) -> Network:
@@ -214,6 +227,13 @@ class Rail(Protocol):
     def parse_destination(self, text: str, memo: str) -> Destination:
         """Pure. Raises InvalidDestination or MemoRequired."""
         ...
+
+    async def look_up(self, destination: Destination, token: Token) -> None:
+        """While an order is accepted: what the recipient's own rules on the chain say (XRP Ledger: RequireDest). Nothing, unless a rail says
+        otherwise. From memory where it can be, and never for longer than a caller waits: where nobody answers the order is accepted, and
+        `prepare` asks again. Raises InvalidDestination, MemoRequired or NodeUnreachable.
+        """
+        del destination, token
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """Read only, called in the background. Raises NodeUnreachable."""

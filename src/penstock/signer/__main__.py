@@ -11,9 +11,9 @@ import sys
 from typing import Final
 
 from penstock import logs
-from penstock.catalog import CatalogError
 from penstock.config import SettingWrong, load
 from penstock.core.party import Secret
+from penstock.listing import CatalogError
 from penstock.runtime import SystemRuntime
 from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable

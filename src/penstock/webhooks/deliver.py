@@ -3,6 +3,9 @@
 A pump job that never waits for a receiver: `claim` takes for each endpoint only as many events as it has room for, `handle` starts the sends
 and returns, results are stored many in a commit. Concurrency of an endpoint starts at 2, doubles to 64 while it succeeds, and halves
 on failure. Endpoints that have not proved themselves share a part of all sends, so a thousand dead ones hold up nobody else.
+
+Where several processes deliver from one database, leases keep each event with one of them; each has limits of its own, so an endpoint may
+see as many times its limit as there are processes.
 """
 
 from __future__ import annotations
@@ -151,6 +154,8 @@ class Deliverer:
         self._recording = False
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self.holds_seat = False
+        """Whether a successor may take this process for dead as soon as it has its seat: it takes over what is being sent."""
         self.finished: Callable[[], None] = lambda: None
         """Told when sends are over and there is room for more: the pump's `wake`."""
 
@@ -159,7 +164,8 @@ class Deliverer:
         room = min(limit, IN_FLIGHT_MAX - self._in_flight)
         if room <= 0:
             return []
-        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
+        mark = outbox.SEATED if self.holds_seat else outbox.HELPING
+        now_ms, lease = self._runtime.now_ms(), mark + self._runtime.random_bytes(8).hex()
         shares = self._shares(await self._database.read(partial(outbox.due_merchants, now_ms=now_ms)), room)
         if not shares:
             return []

@@ -23,6 +23,9 @@ TYPES: Final = ("All Type", "Direct Deposit", "API Deposit", "Invoice", "API Wit
 NO_URL: Final = "the merchant has no webhook URL"
 LEASE_MS: Final = 30_000
 """Longer than any send takes, so that one event is hardly ever under way twice."""
+SEATED: Final = "s"
+HELPING: Final = "h"
+"""How a lease begins: that of the process that has the worker's seat, which its successor may end, and that of one that delivers beside it."""
 RESEND_BATCH: Final = 5_000
 RESEND_BATCHES_MAX: Final = 20
 MERCHANTS_MAX: Final = 10_000
@@ -150,11 +153,14 @@ class Outbox:
         )
 
     def take_over(self, tx: Tx, now_ms: int) -> None:
-        """What a dead process was sending is due now. Only for the one process that can be sure to be alone."""
+        """What dead workers were sending is due now. Only for whoever has just taken the seat: nobody else has it any more. Leases of those
+        that deliver beside a worker are left to run out.
+        """
         # Nobody sends them any more, so nobody has to wait for the end of their leases.
         tx.run(
-            "UPDATE outbox SET due_at_ms = :now_ms, lease = '', lease_until_ms = 0 WHERE lease <> '' AND due_at_ms IS NOT NULL",
+            "UPDATE outbox SET due_at_ms = :now_ms, lease = '', lease_until_ms = 0 WHERE SUBSTR(lease, 1, 1) = :seated AND due_at_ms IS NOT NULL",
             now_ms=now_ms,
+            seated=SEATED,
         )
 
     async def sends(self, order_id: int) -> list[Row]:

@@ -6,10 +6,11 @@ https://xrpl.org/docs/references/http-websocket-apis/public-api-methods/account-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from penstock.devnet.xrp.amounts import value_text
 from penstock.devnet.xrp.entries import account_fields, account_key, line_key
+from penstock.devnet.xrp.node_known import Known
 from penstock.devnet.xrp.queue import level_of
 from penstock.devnet.xrp.rpc import Params, Refused, address_in, invalid, limit_in
 from penstock.devnet.xrp.state import (
@@ -28,9 +29,6 @@ from penstock.devnet.xrp.state import (
     View,
 )
 from penstock.devnet.xrp.transactions import Transaction
-
-if TYPE_CHECKING:
-    from penstock.devnet.xrp.node import XrpNode
 
 _FLAGS: Final = {
     "allowTrustLineClawback": 0,
@@ -51,7 +49,7 @@ _FLAGS: Final = {
 """0: what no account here can have."""
 
 
-def account_info(node: XrpNode, params: Params) -> dict[str, Any]:
+def account_info(node: Known, params: Params) -> dict[str, Any]:
     """An account root, and what the account has queued when asked for."""
     address, index = address_in(params, "account"), node.index(params)
     account = _account(node, address, index)
@@ -68,7 +66,7 @@ def account_info(node: XrpNode, params: Params) -> dict[str, Any]:
     return shown
 
 
-def _account(node: XrpNode, address: str, index: int) -> Account:
+def _account(node: Known, address: str, index: int) -> Account:
     found = node.view(index).account(address)
     if found is None:
         raise Refused("actNotFound", 19, "Account not found.", account=address, **node.where(index))
@@ -96,7 +94,7 @@ def _queue_data(queued: list[Transaction]) -> dict[str, Any]:
     return {"auth_change_queued": False, **ends, "max_spend_drops_total": total, "transactions": shown, "txn_count": len(shown)}
 
 
-def account_lines(node: XrpNode, params: Params) -> dict[str, Any]:
+def account_lines(node: Known, params: Params) -> dict[str, Any]:
     """Trust lines as the account sees them, those to one peer when asked for."""
     address, index, limit = address_in(params, "account"), node.index(params), limit_in(params)
     _account(node, address, index)
@@ -140,7 +138,7 @@ def _line(view: View, address: str, key: Line, line: TrustLine) -> dict[str, Any
     return shown
 
 
-def deposit_authorized(node: XrpNode, params: Params) -> dict[str, Any]:
+def deposit_authorized(node: Known, params: Params) -> dict[str, Any]:
     """Whether one account takes deposits of another."""
     source, target = address_in(params, "source_account"), address_in(params, "destination_account")
     index = node.index(params)
@@ -154,7 +152,7 @@ def deposit_authorized(node: XrpNode, params: Params) -> dict[str, Any]:
     return {"deposit_authorized": free, "destination_account": target, "source_account": source, **node.where(index)}
 
 
-METHODS: Final[Mapping[str, Callable[[XrpNode, Params], dict[str, Any]]]] = {
+METHODS: Final[Mapping[str, Callable[[Known, Params], dict[str, Any]]]] = {
     "account_info": account_info,
     "account_lines": account_lines,
     "deposit_authorized": deposit_authorized,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from penstock.devnet.xrp.entries import (
     account_fields,
@@ -20,19 +20,17 @@ from penstock.devnet.xrp.entries import (
     ticket_key,
 )
 from penstock.devnet.xrp.ledgers import RESOLUTION_S, Ledger
+from penstock.devnet.xrp.node_known import Known
 from penstock.devnet.xrp.node_transactions import json_of, meta_of
 from penstock.devnet.xrp.rpc import Params, Refused, address_in, invalid, number_in
 from penstock.devnet.xrp.state import View, line_between
-
-if TYPE_CHECKING:
-    from penstock.devnet.xrp.node import XrpNode
 
 _CURRENCY: Final = re.compile(r"[0-9A-F]{40}|[!-~]{3}", re.ASCII)
 _Found = tuple[str, str, dict[str, Any] | None]
 """Type, id and fields of an entry; None where there is none."""
 
 
-def ledger(node: XrpNode, params: Params) -> dict[str, Any]:
+def ledger(node: Known, params: Params) -> dict[str, Any]:
     """A ledger's header, and its transactions when asked for."""
     if params.get("ledger_index") is None and params.get("ledger_hash") is None:
         closed = _header(node, node.chain.ledgers[node.closed], params)
@@ -43,11 +41,11 @@ def ledger(node: XrpNode, params: Params) -> dict[str, Any]:
     return {"ledger": _header(node, node.chain.ledgers[index], params), **node.where(index)}
 
 
-def _open(node: XrpNode) -> dict[str, Any]:
+def _open(node: Known) -> dict[str, Any]:
     return {"closed": False, "ledger_index": str(node.open_index), "parent_hash": node.chain.ledgers[node.closed].hash}
 
 
-def _header(node: XrpNode, found: Ledger, params: Params) -> dict[str, Any]:
+def _header(node: Known, found: Ledger, params: Params) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "account_hash": found.state_hash,
         "close_flags": 0,
@@ -70,7 +68,7 @@ def _header(node: XrpNode, found: Ledger, params: Params) -> dict[str, Any]:
     return shown
 
 
-def ledger_entry(node: XrpNode, params: Params) -> dict[str, Any]:
+def ledger_entry(node: Known, params: Params) -> dict[str, Any]:
     """One entry: an account root, a ticket, a deposit authorisation, or a trust line."""
     index = node.index(params)
     kind, key, fields = _entry(node.view(index), params)
@@ -116,23 +114,23 @@ def _inner(params: Params, name: str) -> Params:
     return found
 
 
-def ledger_closed(node: XrpNode, _: Params) -> dict[str, Any]:
+def ledger_closed(node: Known, _: Params) -> dict[str, Any]:
     """The newest closed one."""
     return {"ledger_hash": node.chain.ledgers[node.closed].hash, "ledger_index": node.closed}
 
 
-def ledger_current(node: XrpNode, _: Params) -> dict[str, Any]:
+def ledger_current(node: Known, _: Params) -> dict[str, Any]:
     """The one in the making."""
     return {"ledger_current_index": node.open_index}
 
 
-def ledger_accept(node: XrpNode, _: Params) -> dict[str, Any]:
+def ledger_accept(node: Known, _: Params) -> dict[str, Any]:
     """Close a ledger now, as a server does that stands alone."""
     node.chain.close()
     return {"ledger_current_index": node.open_index}
 
 
-METHODS: Final[Mapping[str, Callable[[XrpNode, Params], dict[str, Any]]]] = {
+METHODS: Final[Mapping[str, Callable[[Known, Params], dict[str, Any]]]] = {
     "ledger": ledger,
     "ledger_accept": ledger_accept,
     "ledger_closed": ledger_closed,

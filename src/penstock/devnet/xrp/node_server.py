@@ -6,15 +6,13 @@ https://xrpl.org/docs/references/http-websocket-apis/public-api-methods/server-i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from penstock.devnet.box import CLIENT_VERSION
+from penstock.devnet.xrp.node_known import Known
 from penstock.devnet.xrp.queue import BASE_FEE, BASE_LEVEL, LEDGERS_AHEAD, MEDIAN_LEVEL, fee_at, level_of
 from penstock.devnet.xrp.rpc import Params
 from penstock.devnet.xrp.settings import BASE_RESERVE, OWNER_RESERVE
-
-if TYPE_CHECKING:
-    from penstock.devnet.xrp.node import XrpNode
 
 DROPS_PER_XRP: Final = 10**6
 _HOST: Final = "BOX"
@@ -22,7 +20,7 @@ _NODE_KEY: Final = "n9MXXueo837zYH36DvMc13BwHcqtfAWNJY5czWVbp7uYTj7x17TH"
 """The example key of the documentation: this node has none."""
 
 
-def _common(node: XrpNode) -> dict[str, Any]:
+def _common(node: Known) -> dict[str, Any]:
     common = {
         "build_version": CLIENT_VERSION,
         "complete_ledgers": ",".join(str(low) if low == high else f"{low}-{high}" for low, high in node.ranges),
@@ -37,7 +35,7 @@ def _common(node: XrpNode) -> dict[str, Any]:
     return {**common, "amendment_blocked": True} if node.faults.blocked else common
 
 
-def server_info(node: XrpNode, _: Params) -> dict[str, Any]:
+def server_info(node: Known, _: Params) -> dict[str, Any]:
     """For people: amounts in XRP."""
     chain, ledger = node.chain, node.chain.ledgers[node.validated]
     load = max(chain.load, -(-chain.open_level // BASE_LEVEL))
@@ -53,7 +51,7 @@ def server_info(node: XrpNode, _: Params) -> dict[str, Any]:
     return {"info": {**_common(node), "hostid": _HOST, "last_close": last_close, "load_factor": load, "validated_ledger": validated}}
 
 
-def server_state(node: XrpNode, _: Params) -> dict[str, Any]:
+def server_state(node: Known, _: Params) -> dict[str, Any]:
     """For programs: amounts in drops, load in 1/256."""
     chain, ledger = node.chain, node.chain.ledgers[node.validated]
     validated = {
@@ -76,7 +74,7 @@ def server_state(node: XrpNode, _: Params) -> dict[str, Any]:
     return {"state": {**_common(node), "last_close": last_close, **load, "validated_ledger": validated}}
 
 
-def fee(node: XrpNode, _: Params) -> dict[str, Any]:
+def fee(node: Known, _: Params) -> dict[str, Any]:
     """What the open ledger asks."""
     chain = node.chain
     minimum = chain.minimum_fee
@@ -101,7 +99,7 @@ def fee(node: XrpNode, _: Params) -> dict[str, Any]:
     }
 
 
-METHODS: Final[Mapping[str, Callable[[XrpNode, Params], dict[str, Any]]]] = {
+METHODS: Final[Mapping[str, Callable[[Known, Params], dict[str, Any]]]] = {
     "ping": lambda _node, _params: {},
     "server_info": server_info,
     "server_state": server_state,

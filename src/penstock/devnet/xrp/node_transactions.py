@@ -6,18 +6,16 @@ https://xrpl.org/docs/references/http-websocket-apis/public-api-methods/transact
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from xrpl.core import binarycodec
 from xrpl.core.binarycodec.definitions.definitions import get_transaction_result_code
 
 from penstock.devnet.box import Broken
 from penstock.devnet.xrp.ledgers import Applied
+from penstock.devnet.xrp.node_known import Known
 from penstock.devnet.xrp.rpc import Params, Refused, address_in, hash_of, invalid, limit_in, number_in
 from penstock.devnet.xrp.transactions import Transaction, Unreadable
-
-if TYPE_CHECKING:
-    from penstock.devnet.xrp.node import XrpNode
 
 RANGE_MAX: Final = 1_000
 
@@ -34,7 +32,7 @@ def meta_of(applied: Applied) -> dict[str, Any]:
     return {**applied.metadata, "delivered_amount": applied.delivered.json()}
 
 
-def submit(node: XrpNode, params: Params) -> dict[str, Any]:
+def submit(node: Known, params: Params) -> dict[str, Any]:
     """Takes signed bytes, and forecasts what will become of them. Raises Broken where that is what the node does."""
     text = params.get("tx_blob")
     if text is None:
@@ -61,7 +59,7 @@ def submit(node: XrpNode, params: Params) -> dict[str, Any]:
     return _submitted(node, code, transaction)
 
 
-def _submitted(node: XrpNode, code: str, transaction: Transaction) -> dict[str, Any]:
+def _submitted(node: Known, code: str, transaction: Transaction) -> dict[str, Any]:
     applied, queued, kept = code.startswith(("tes", "tec")), code == "terQUEUED", code.startswith("ter")
     account = node.chain.current.account(transaction.account)
     following = account.sequence if account is not None else 0
@@ -83,7 +81,7 @@ def _submitted(node: XrpNode, code: str, transaction: Transaction) -> dict[str, 
     }
 
 
-def tx(node: XrpNode, params: Params) -> dict[str, Any]:
+def tx(node: Known, params: Params) -> dict[str, Any]:
     """One transaction by its id: in a closed ledger, or in the one that is being made. What only waits is not found."""
     if params.get("transaction") is None:
         raise invalid("Invalid parameters.")
@@ -101,7 +99,7 @@ def tx(node: XrpNode, params: Params) -> dict[str, Any]:
     raise Refused("txnNotFound", 29, "Transaction not found.", **searched)
 
 
-def _searched(node: XrpNode, params: Params) -> dict[str, bool]:
+def _searched(node: Known, params: Params) -> dict[str, bool]:
     """Whether the ledgers that are asked for were all there to be searched. Raises Refused."""
     if "min_ledger" not in params or "max_ledger" not in params:
         return {}
@@ -113,7 +111,7 @@ def _searched(node: XrpNode, params: Params) -> dict[str, bool]:
     return {"searched_all": node.has(first, last)}
 
 
-def _found(node: XrpNode, applied: Applied, *, binary: bool = False) -> dict[str, Any]:
+def _found(node: Known, applied: Applied, *, binary: bool = False) -> dict[str, Any]:
     ledger = node.chain.ledgers[applied.index]
     where = {"date": ledger.close_time, "inLedger": applied.index, "ledger_index": applied.index}
     more = {"ledger_hash": ledger.hash, "validated": applied.index <= node.validated}
@@ -128,7 +126,7 @@ def _shown(applied: Applied) -> dict[str, Any]:
     return {**shown, "DeliverMax": shown["Amount"]} if "Amount" in shown else shown
 
 
-def account_tx(node: XrpNode, params: Params) -> dict[str, Any]:
+def account_tx(node: Known, params: Params) -> dict[str, Any]:
     """What changed something of an account, newest first, in the newest range of ledgers without a gap."""
     address, limit = address_in(params, "account"), limit_in(params)
     first, last = number_in(params, "ledger_index_min", -1), number_in(params, "ledger_index_max", -1)
@@ -177,7 +175,7 @@ def _start(rows: list[Applied], marker: Any) -> int:
     raise invalid("invalid marker. Provide ledger index via ledger field, and transaction sequence number via seq field")
 
 
-METHODS: Final[Mapping[str, Callable[[XrpNode, Params], dict[str, Any]]]] = {
+METHODS: Final[Mapping[str, Callable[[Known, Params], dict[str, Any]]]] = {
     "account_tx": account_tx,
     "submit": submit,
     "tx": tx,

@@ -1,4 +1,4 @@
-"""What the methods of a node share: parameters, refusals, and the view of the node that they answer for.
+"""What the methods of a node share: parameters and refusals.
 
 https://xrpl.org/docs/references/http-websocket-apis/api-conventions/error-formatting
 """

@@ -11,7 +11,7 @@ from typing import Final
 from penstock.core import wire_signature
 from penstock.prove.callers.extension import extend, padding
 from penstock.prove.callers.lines import Headers, Reply, as_headers
-from penstock.prove.program import Merchant
+from penstock.prove.merchant import Merchant
 
 UNVERIFIED: Final = 11005
 EXPIRED: Final = 11006

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 
 from penstock.prove.callers.lines import Hang, Headers, Line, Reply, request
 from penstock.prove.lane import Breach, Found
-from penstock.prove.program import V1, Merchant, Program
+from penstock.prove.merchant import V1, Merchant
+from penstock.prove.program import Program
 
 T = TypeVar("T")
 

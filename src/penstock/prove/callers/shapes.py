@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.prove.callers.lines import Headers, request
-from penstock.prove.program import V1
+from penstock.prove.merchant import V1
 
 SENTINEL: Final = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 """Behind each shape: its answer ends the conversation, so every answer before it belongs to the shape."""

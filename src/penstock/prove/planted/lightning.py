@@ -71,17 +71,47 @@ LIGHTNING: Final = (
         test="tests/integration/test_lightning_rail_on_box.py::test_a_call_without_an_answer_is_not_made_again_by_another_address_at_once",
     ),
     Bug(
-        name="look-dated-too-early",
-        room="orders",
+        name="absence-after-its-time-is-failure",
+        room="lightning",
         networks=("LIGHTNING",),
-        history="A look at what the node owns was dated when it began: a payment that began and ended meanwhile looked like money that left.",
+        history="What the node does not know after its time was called failed, though the call for it lay on the way to the node.",
         edits=(
             Edit(
-                "penstock.orders.treasury:Treasury.look",
-                "Look(chain, address, began_ms, self._runtime.now_ms(), held)",
-                "Look(chain, address, began_ms, began_ms, held)",
+                "penstock.rails.lightning.rail:LightningRail._unknown",
+                "if not given and not memory.sent:",
+                "if True:",
             ),
         ),
-        unseen="A payment has to begin and end while the treasury looks; nodes in virtual time answer too soon for that.",
+        test="tests/integration/test_lightning_rail_on_box.py::test_an_order_that_was_never_given_to_the_node_fails_by_itself_once_its_time_is_over",
+    ),
+    Bug(
+        name="given-before-it-is-written",
+        room="orders",
+        networks=("LIGHTNING",),
+        history="That an invoice is given to the node was committed afterwards only: whoever was killed between had given what nobody had.",
+        edits=(
+            Edit(
+                "penstock.orders.send:Sender._recorded",
+                "    gate = asyncio.Semaphore(SUBMITS_AT_ONCE)",
+                "    return list(versions)\n    gate = asyncio.Semaphore(SUBMITS_AT_ONCE)",
+            ),
+        ),
+        test="tests/integration/test_families.py::test_bytes_that_are_given_for_a_time_are_known_to_be_given_before_they_are",
+    ),
+    Bug(
+        name="look-ordered-by-the-wall-clock",
+        room="orders",
+        networks=("LIGHTNING",),
+        history="Whether a payment ended while the treasury looked was told by the wall clock: a step back, and it looked like money that left.",
+        edits=(
+            Edit(
+                "penstock.orders.treasury:Treasury._is_behind",
+                "(SELECT COUNT(*) FROM entry WHERE chain = :chain AND block > :block) AS n",
+                "(SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND seen_at_ms >= :began_ms) AS n",
+            ),
+            Edit("penstock.orders.treasury:Treasury._is_behind", "chain=lane.chain,", "began_ms=seen.began_ms,"),
+            Edit("penstock.orders.treasury:Treasury._is_behind", "block=seen.held.block,\n        )\n    elif", ")\n    elif"),
+        ),
+        seed=59,
     ),
 )

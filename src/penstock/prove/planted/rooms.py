@@ -18,7 +18,7 @@ DEAD_ORDERS_MAY_GO_ON: Final = Edit(
 def without(old: str, new: str = "") -> Edit:
     """The schema without the constraint that would have stopped a defect of the code above it."""
     return Edit(
-        "penstock.db:migrations",
+        "penstock.sql:migrations",
         'f.read_text("utf-8")',
         f'(text if {old!r} not in (text := f.read_text("utf-8")) else text.replace({old!r}, {new!r}))',
     )
@@ -248,7 +248,7 @@ ROOMS: Final = (
                 "lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE",
                 "lease_until_ms = :until_ms, due_at_ms = :until_ms + 1000000000 WHERE",
             ),
-            Edit("penstock.webhooks.outbox:Outbox.take_over", "WHERE lease <> ''", "WHERE lease = 'nobody'"),
+            Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
         ),
         seed=2,
     ),

@@ -21,6 +21,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -49,7 +50,7 @@ _ALREADY: Final = (
 """How a node says that it has this transaction already. https://github.com/bitcoin/bitcoin/blob/master/src/validation.cpp"""
 
 
-class BitcoinRail:
+class BitcoinRail(Rail):
     """`rails.base.Rail` for one Bitcoin network; also `Prepares` and `Batches`.
 
     `own` are the hot addresses of this house: none is a destination. `fee_max` is the most that one transaction may cost, however many it

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NoReturn, cast
 
 import coincurve
 import rlp
@@ -92,6 +92,19 @@ def parse_address(text: str) -> str:
     All lower and all upper case carry no checksum and are taken. Raises InvalidDestination with one sentence; the right
     checksum is never offered, since the mistake may as well be in the digits.
     """
+    if _HEX_ADDRESS.fullmatch(text) is None:
+        _refuse(text)
+    canonical = checksum(text)
+    digits = text[2:]
+    if digits not in (canonical[2:], digits.lower(), digits.upper()):
+        raise InvalidDestination("The address is mistyped: its upper and lower case letters do not match its checksum (EIP-55).")
+    if canonical == ZERO_ADDRESS:
+        raise InvalidDestination("The zero address belongs to nobody; give the recipient's own address.")
+    return canonical
+
+
+def _refuse(text: str) -> NoReturn:
+    """Why this is no address at all."""
     if text != text.strip():
         raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
     if (not text.startswith(("0x", "0X")) and "." in text) or text.endswith(".eth"):
@@ -106,15 +119,7 @@ def parse_address(text: str) -> str:
         raise InvalidDestination("The address must begin with 0x (small x), followed by 40 hexadecimal digits.")
     if len(text) != 42:
         raise InvalidDestination(f"The address has {len(text) - 2} digits after 0x where 40 are needed.")
-    if _HEX_ADDRESS.fullmatch(text) is None:
-        raise InvalidDestination("The address may hold only 0-9 and a-f after 0x.")
-    canonical = checksum(text)
-    digits = text[2:]
-    if digits not in (canonical[2:], digits.lower(), digits.upper()):
-        raise InvalidDestination("The address is mistyped: its upper and lower case letters do not match its checksum (EIP-55).")
-    if canonical == ZERO_ADDRESS:
-        raise InvalidDestination("The zero address belongs to nobody; give the recipient's own address.")
-    return canonical
+    raise InvalidDestination("The address may hold only 0-9 and a-f after 0x.")
 
 
 def address_of_public_key(public_key: bytes) -> str:

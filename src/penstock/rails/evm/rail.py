@@ -20,6 +20,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -40,7 +41,7 @@ _ALREADY: Final = ("already known", "alreadyknown", "known transaction", "alread
 """How nodes say that they have these very bytes: geth and reth, Nethermind, Besu, anvil, Erigon, pools."""
 
 
-class EvmRail:
+class EvmRail(Rail):
     """`rails.base.Rail` for one EVM network.
 
     `own` are the hot addresses of this house (at least one), `contracts` every token contract of the catalogue here: neither is a

@@ -16,7 +16,8 @@ from typing import Any, Final
 from penstock.rails.base import NodeUnreachable, Submission, Verdict
 from penstock.rails.lightning.codec import AMOUNT_MSAT_MAX, MSAT, PayOrder, chain_of, node_id
 from penstock.rails.lightning.talk import HEIGHT_MAX, Endpoints, Fate, Identity, Purse, Sighting, items, whole
-from penstock.rails.rpc import BadAnswer, Fault, Http, Node, Post, clean, mapping
+from penstock.rails.post import Post
+from penstock.rails.rpc import BadAnswer, Fault, Http, Node, clean, mapping
 
 PAY_S: Final = 3.0
 """How long an answer to `lnpay` is waited for; it goes on without us."""

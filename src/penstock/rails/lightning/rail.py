@@ -5,8 +5,10 @@ the payment hash. Proof of failure: the node says FAILED, with no part in flight
 still on the way to it (`fates`). Treated as unknown: timeouts, errors, an expired invoice, and a hash that the node does not know.
 
 A node pays a hash once by its own records, so the same order is sent again while nobody knows it. Records may be lost, therefore not for ever:
-`send_by_ms` ends it, and a hash that was known and is no longer, or is not known after that time, is for a person. A node whose records were
-replaced by older ones shows less in its channels than the books say, and the treasury stops the lane.
+`send_by_ms` ends it. What was never given to the node by then has failed, for it never will be: that it is given is committed before (`withheld`).
+A hash that was given and is not known after that time is for a person, alone: a call that was lost is the likely reason. One that was known and
+is no longer stops the lane. A node whose records were replaced by older ones shows less in its channels than the books say, and the treasury
+stops the lane as well.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -36,10 +39,11 @@ from penstock.rails.base import (
 from penstock.rails.lightning import codec
 from penstock.rails.lightning.codec import MSAT, Invoice, PayOrder
 from penstock.rails.lightning.electrum import Electrum
-from penstock.rails.lightning.fates import Memories, Memory
+from penstock.rails.lightning.fates import QUIET_UNSURE_S, Memories, Memory
 from penstock.rails.lightning.lnd import Lnd
 from penstock.rails.lightning.talk import LOOK, PURSE, SEND, Fate, LightningTalk, Purse, Sighting
-from penstock.rails.rpc import BadAnswer, Call, Http, Nodes, Post
+from penstock.rails.post import Post
+from penstock.rails.rpc import BadAnswer, Call, Http, Nodes
 from penstock.runtime import Runtime
 
 T = TypeVar("T")
@@ -49,6 +53,9 @@ DECIMALS: Final = 3
 HOLDS_MS: Final = 60_000
 EXPIRY_MARGIN_S: Final = 30
 """An invoice with less than this to run is not begun."""
+TOO_LATE: Final = "its time to be sent is over"
+NOT_KNOWN: Final = "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
+NEVER_GIVEN: Final = "its time to be sent was over before it could be given to the node, and it was not; an invoice of now can be paid"
 
 _PREIMAGE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -58,8 +65,8 @@ def talk(post: Post, *, chain_id: int, own: str) -> LightningTalk:
     return LightningTalk({"lnd": Lnd(Http(post)), "electrum": Electrum(post)}, chain_id=chain_id, own=own)
 
 
-class LightningRail:
-    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares`.
+class LightningRail(Rail):
+    """`rails.base.Rail` for Lightning on one Bitcoin network; also `Prepares`, `Clocked` and `Withholds`.
 
     `own[0]` is the identity of the node that pays. `fee_max` is the most that routing one payment may cost, in millisatoshi; without it the
     catalogue's. Within it the limit is the larger of the parameters `fee_limit_sat` and `fee_limit_ppm` of the amount.
@@ -234,6 +241,21 @@ class LightningRail:
         del intent, fees, version, cancel
         return None
 
+    async def withheld(self, raw: bytes) -> str:
+        """Why these bytes are not given to the node: it does not answer, or their time is over. What it knows may be: `submit` only looks."""
+        try:
+            order = codec.decode(raw, self._network.chain_id)
+        except codec.InvalidOrder:
+            return ""  # for `submit` to refuse
+        try:
+            seen = await self._look(order, self._memories.of(order.payment_hash))
+        except NodeUnreachable as error:
+            return str(error)
+        return TOO_LATE if seen.fate is Fate.UNKNOWN and self._is_too_late(order) else ""
+
+    def _is_too_late(self, order: PayOrder) -> bool:
+        return self._earliest_and_latest_ms()[1] >= order.send_by_ms
+
     async def submit(self, raw: bytes) -> Submission:
         """Once to the node, unless it knows the hash already. REFUSED by our own decoder alone."""
         try:
@@ -258,8 +280,8 @@ class LightningRail:
             return Submission(Verdict.ACCEPTED, f"the node knows it already: {seen.fate.value}")
         if memory.known:
             return Submission(Verdict.UNKNOWN, "the node knew this payment and does not know it any more; it is not sent again")
-        if self._earliest_and_latest_ms()[1] >= order.send_by_ms:
-            return Submission(Verdict.UNKNOWN, "its time to be sent is over")
+        if self._is_too_late(order):
+            return Submission(Verdict.UNKNOWN, TOO_LATE)
         memory.sent += 1
         memory.unanswered += 1
         # To one address alone, the one that just answered: a call that stays without an answer there may still arrive, and has to be counted.
@@ -316,7 +338,7 @@ class LightningRail:
             case Fate.FAILED:
                 return Pending()
             case Fate.UNKNOWN:
-                return self._unknown(order, memory)
+                return self._unknown(order, memory, given=versions[-1].given)
 
     def _settled(self, order: PayOrder, seen: Sighting) -> Observation:
         if not _opens(seen.preimage, order):
@@ -327,13 +349,16 @@ class LightningRail:
             return Suspicious(f"routing cost {seen.fee_msat} millisatoshi, and the limit was {order.fee_limit_msat}")
         return FinalOnChain(order.payment_hash, self._moment_ms(), seen.fee_msat, "settled: the recipient gave the preimage for it")
 
-    def _unknown(self, order: PayOrder, memory: Memory) -> Observation:
+    def _unknown(self, order: PayOrder, memory: Memory, *, given: bool) -> Observation:
         if memory.known:
             return Suspicious("the node knew this payment and does not know it any more: its records were lost or deleted")
-        if self._earliest_and_latest_ms()[0] >= order.send_by_ms:
-            return Suspicious(
-                "the node does not know this payment, whose time to be sent is over: it never was, or the node's records are gone"
-            )
+        over_ms = self._earliest_and_latest_ms()[0] - order.send_by_ms
+        if not given and not memory.sent:
+            # A standby that took over may lack the last record: a call of before it did has arrived by then, and the node knows it.
+            is_over = over_ms >= QUIET_UNSURE_S * 1000
+            return FailedOnChain(order.payment_hash, self._moment_ms(), 0, NEVER_GIVEN) if is_over else Absent()
+        if over_ms >= 0:
+            return Suspicious(NOT_KNOWN, alone=True)
         return Absent()
 
 

@@ -23,6 +23,7 @@ from penstock.rails.base import (
     LaneView,
     NodeUnreachable,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -63,7 +64,7 @@ _CODES: Final[Mapping[str, Verdict]] = MappingProxyType(
 https://github.com/tronprotocol/protocol/blob/master/api/api.proto"""
 
 
-class TronRail:
+class TronRail(Rail):
     """`rails.base.Rail` for one network of TRON.
 
     `own` are the hot addresses of this house (at least one), `contracts` every token contract of the catalogue here: neither is a

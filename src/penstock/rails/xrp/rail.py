@@ -7,6 +7,7 @@ and every tel, tem, tef and ter code of `submit` but those that say that the nod
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from penstock.rails.base import (
     NodeUnreachable,
     NotEnough,
     OwnAddress,
+    Rail,
     Submission,
     Unpayable,
     Verdict,
@@ -40,6 +42,8 @@ from penstock.rails.xrp.watch import Watch
 from penstock.runtime import Runtime
 
 SUBMITS_AT_ONCE: Final = 20
+LOOK_UP_S: Final = 1.5
+"""How long a request waits for the ledger's word on its recipient."""
 
 _TAKEN: Final = frozenset({"tesSUCCESS", "terQUEUED", "terPRE_SEQ", "tefALREADY"})
 """Results by which a node says that it has these bytes: applied, queued, kept for later, or applied before.
@@ -47,8 +51,8 @@ https://xrpl.org/docs/references/protocol/transactions/transaction-results
 """
 
 
-class XrpRail:
-    """`rails.base.Rail` for one network of the family; also `Prepares`, `LooksUp` and `Opens`.
+class XrpRail(Rail):
+    """`rails.base.Rail` for one network of the family; also `Prepares` and `Opens`.
 
     `own` are the hot addresses of this house (at least one), `contracts` every token of the catalogue here ("CODE.rISSUER"): neither they
     nor issuers are destinations. `fee_max` is the most that one transaction may cost, in drops; without it the catalogue's.
@@ -104,8 +108,12 @@ class XrpRail:
         return Destination(target.address, "" if tag is None else str(tag))
 
     async def look_up(self, destination: Destination, token: Token) -> None:
-        """What the recipient demands. Raises InvalidDestination, MemoRequired or NodeUnreachable."""
-        await self._recipients.look_up(destination, token)
+        """What the recipient demands. Raises InvalidDestination, MemoRequired, or NodeUnreachable after LOOK_UP_S."""
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                await self._recipients.look_up(destination, token)
+        except TimeoutError as error:
+            raise NodeUnreachable(f"no node told of the recipient within {LOOK_UP_S:g} s") from error
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """What one payment costs now: the fee that it will name, to the drop. Raises NodeUnreachable."""
