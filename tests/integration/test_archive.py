@@ -4,24 +4,26 @@ import asyncio
 import contextlib
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from penstock.core.errors import Refused
 from penstock.core.event import Final
+from penstock.core.intent import Intent, JournalEntry
 from penstock.db import Conflict, open_database
 from penstock.ledger import archive, archive_file
 from penstock.ledger.audit import audit, recompute
 from penstock.ledger.book import balances, totals
-from penstock.orders import archiver
+from penstock.orders import adopt, archiver, retention
 from penstock.orders.archiver import Archiver
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from penstock.webhooks.outbox import Outbox
-from tests.fixtures.rooms import Rooms, units
-from tests.integration.test_audit import GAS, Undo, a_day, terms_of
+from tests.fixtures.rooms import USDT, Rooms, units
+from tests.integration.test_audit import GAS, Undo, a_day, terms_of, told
 from tests.integration.test_auditor import made as auditor
 
 START_MS = 1_790_000_000_000
@@ -40,6 +42,9 @@ class Clock(SystemRuntime):
 
     def now_ms(self) -> int:
         return self.at_ms
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
 
     def crash_point(self, label: str) -> None:
         self.points.append(label)
@@ -208,6 +213,7 @@ def test_after_an_archive_everything_is_answered_as_before(migrated_url, tmp_pat
     scenario(migrated_url, tmp_path, body)
 
 
+@pytest.mark.slow
 def test_wherever_a_run_is_killed_the_next_one_ends_it_and_nothing_is_lost_or_doubled(migrated_url, tmp_path, monkeypatch):
     """A kill at each commit and each step with the file, again and again, until a run has come through."""
 
@@ -472,5 +478,57 @@ def test_books_that_are_not_right_are_not_archived(migrated_url, tmp_path):
             await place.archive()
         assert await place.count("archive") == 0
         assert list(place.folder.iterdir()) == []
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_orders_are_taken_while_an_archive_is_made(migrated_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(archiver, "_PAGE", 1)
+
+    async def body(r, place):
+        other = Rooms(r.database, r.runtime, worker=2)
+
+        async def customers():
+            for number in range(20):
+                (order,) = await other.submit_all([other.draft(f"new{number}", "1")])
+                assert order.state == "succeeded"
+                assert await place.findings() == []
+
+        (done,), _ = await asyncio.gather(place.archive(), customers())
+        assert done["orders"] == 3
+        assert await balances(r.database, "u:1000001") == {USDT: (units("25"), 0)}
+        assert await place.findings(files=True) == []
+
+    scenario(migrated_url, tmp_path, body)
+
+
+def test_orders_that_share_a_transaction_go_together_or_stay_together():
+    links = {1: [10], 2: [10, 11], 3: [11], 4: [12], 5: []}
+    retention._leave_entangled(links, {10: {1, 2}, 11: {2, 3, -1}, 12: {4}})
+    assert set(links) == {4, 5}
+
+
+def test_the_signers_journal_is_not_astonished_by_what_is_archived(migrated_url, tmp_path):
+    """A start that reads the journal from its first entry adopts nothing; with the files each signed version is compared again."""
+
+    async def body(r, place):
+        rows = await r.database.read(lambda tx: tx.all("SELECT attempt_id, intent, txid FROM version ORDER BY id"))
+        signed = [
+            JournalEntry(number, "", "sign", 0, row["attempt_id"], Intent.from_json(row["intent"]), row["txid"])
+            for number, row in enumerate(rows, 1)
+        ]
+        await place.archive()
+        await r.database.write("compare", lambda tx: adopt.compare(tx, signed, now_ms=r.runtime.at_ms))
+        assert await place.count("journal_stray") == 0
+
+        async def differs(entries, folder):
+            report = await audit(r.database, {}, terms_of(place.road), journal=told(entries), archives=folder)
+            return [f.text for f in report.findings if f.invariant == "I9"]
+
+        assert await differs(signed, None) == await differs(signed, place.folder) == []
+        other = [replace(signed[0], txid="0xbad"), *signed[1:]]
+        assert await differs(other, None) == []
+        (text,) = await differs(other, place.folder)
+        assert "is transaction 0xbad in the signer's journal" in text
 
     scenario(migrated_url, tmp_path, body)

@@ -106,10 +106,10 @@ def record(
     chain.record_action(tx, action_id, action=_BEGIN, subject=file, reason=_link(row, previous), at_ms=at_ms)
 
 
-def end(tx: Tx, archive: Archive, *, action_id: int, at_ms: int) -> None:
-    """Nothing of it has to be removed any more, and what stays of its orders and attempts is as it is now for ever."""
+def end(tx: Tx, archive: Archive, hashed: str, *, action_id: int, at_ms: int) -> None:
+    """Nothing of it has to be removed any more, and what stays of its orders and attempts is for ever what was `kept`."""
     if archive.file not in _ended(tx):
-        chain.record_action(tx, action_id, action=_END, subject=archive.file, reason=kept(tx, archive.number), at_ms=at_ms)
+        chain.record_action(tx, action_id, action=_END, subject=archive.file, reason=hashed, at_ms=at_ms)
 
 
 def _ended(tx: Tx) -> dict[str, str]:
