@@ -184,7 +184,8 @@ def test_above_so_many_requests_at_work_the_next_is_told_to_come_back(monkeypatc
             await asyncio.sleep(0.02)
             second[1].write(b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n")
             head = await second[0].readuntil(b"\r\n\r\n")
-            assert b" 503 " in head
+            assert b" 503 " in head and b"retry-after: 1\r\n" in head
+            assert (await second[0].readuntil(b"}")).startswith(b'{"code":11004,')
             pause.set()
             assert await answer(first[0]) == (200, b"GET /wait ")
             for _, writer in (first, second):

@@ -7,6 +7,7 @@ from penstock.core.errors import Problem, Refused
 from penstock.core.money import Coin
 from penstock.core.order import Order
 from penstock.ledger.book import Balances, balances, totals
+from penstock.orders import intake
 from penstock.prove.tamper import as_an_intruder
 from tests.fixtures.rooms import USDT, rooms, units
 
@@ -52,6 +53,23 @@ def test_a_thousand_withdrawals_against_a_balance_that_covers_one(migrated_url):
             assert codes([*first, *second]) == {"Order": 1, "BALANCE_INSUFFICIENT": 999}
             assert await balances(one.database, "m:1") == {USDT: (0, units("1"))}
             assert (await one.audit()).breaches == []
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_when_too_many_wait_is_told_so_at_once_and_may_come_back(migrated_url, monkeypatch):
+    monkeypatch.setattr(intake, "QUEUE_MAX", 10)
+
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit("m:1", "1000")
+            first = await r.submit_all([r.draft(f"a{n}") for n in range(50)])
+            assert codes(first) == {"Order": 10, "RATE_LIMIT": 40}
+            assert {a.retry_after_s for a in first if isinstance(a, Refused)} == {1}
+            again = [answer for n in range(0, 50, 10) for answer in await r.submit_all([r.draft(f"a{k}") for k in range(n, n + 10)])]
+            assert codes(again) == {"Order": 50}
+            assert {a.id for a in first if isinstance(a, Order)} == {a.id for a in again[:10]}
+            assert await balances(r.database, "m:1") == {USDT: (units("950"), 0)}
 
     asyncio.run(scenario())
 
