@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -325,6 +326,7 @@ def webhook_resend(order_id: str, as_json: Json = False) -> None:
 @app.command()
 def audit(
     verify_chain: Annotated[bool, typer.Option("--verify-chain", help="Only: is any row of the past not what it was?")] = False,
+    archives: Annotated[Path | None, typer.Option(help="Read the files of archives in this folder as well.")] = None,
     head: Annotated[str, typer.Option(help="A head of the chain that you wrote down elsewhere: it must still be there.")] = "",
     liabilities: Annotated[Path | None, typer.Option(help="Write root and total of what is owed in each coin to this file.")] = None,
     proof: Annotated[str, typer.Option(help="With --liabilities: print this holder's proof from what was written there.")] = "",
@@ -342,15 +344,31 @@ def audit(
         emit(run(lambda c: c.write_liabilities(file)), as_json, show.liabilities)
         return
     if verify_chain or head:
-        chain = run(lambda c: c.verify_chain(head))
+        chain = run(lambda c: c.verify_chain(head, archives))
         emit(chain, as_json, show.chain)
         if not chain["ok"]:
             raise typer.Exit(1)
         return
-    report = run(lambda c: c.audit())
+    report = run(lambda c: c.audit(archives))
     emit(report, as_json, show.audit)
     if report["breaches"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def archive(
+    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="A day in UTC, at least 30 days ago.")],
+    to: Annotated[Path | None, typer.Option(help="Folder of the files; `archive` in the home folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Move what was over before a day out of the database into files, a month each; a run that was killed is ended by the next."""
+    before_ms = int(before.replace(tzinfo=UTC).timestamp() * 1000)
+    done = run(lambda c: c.archive(before_ms, to))
+    emit(
+        {"archives": done},
+        as_json,
+        lambda v: show.rows("Archived", v["archives"], empty="Nothing was over before that day that is not archived."),
+    )
 
 
 @app.command("verify-proof")

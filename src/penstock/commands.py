@@ -16,6 +16,7 @@ from penstock.core.withdrawal import WithdrawRequest
 from penstock.ledger import book, liabilities
 from penstock.ledger.audit import audit
 from penstock.orders import attempts, auditor, recovery
+from penstock.orders.archiver import Archiver
 from penstock.orders.timeline import summary
 from penstock.rails.base import NodeUnreachable
 from penstock.signer import switch
@@ -245,14 +246,16 @@ class Commands:
                 rows.append(row | {"fee": None, "fee_usd": None, "age_s": None, "problem": problem})
         return rows
 
-    async def audit(self) -> dict[str, Any]:
-        """Recompute everything. What breaks the books halts what it is about, as it does in the passes of `serve`."""
+    async def audit(self, archives: Path | None = None) -> dict[str, Any]:
+        """Recompute everything that is in the tables, and in the files of archives where their folder is named. What breaks the books halts what it is about, as it does in the passes of `serve`."""
         journal = "agrees"
         try:
-            report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), journal=self._p.signer.entries)
+            report = await audit(
+                self._p.database, self._symbols(), self._p.audit_terms(), journal=self._p.signer.entries, archives=archives
+            )
         except SignLater as later:
             journal = f"not compared: {later}"
-            report = await audit(self._p.database, self._symbols(), self._p.audit_terms())
+            report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), archives=archives)
         now_ms = self._p.runtime.now_ms()
         await self._p.database.write("audit.note", lambda tx: auditor.note(tx, self._p.catalog, report.findings, now_ms=now_ms, over=None))
         stopped = await self.signing_stopped()
@@ -267,9 +270,21 @@ class Commands:
             "balances": {self._account_name(account): coins for account, coins in report.balances.items()},
         }
 
-    async def verify_chain(self, wanted_head: str) -> dict[str, Any]:
+    async def archive(self, before_ms: int, folder: Path | None) -> list[dict[str, Any]]:
+        """Move what was over before a moment into files."""
+        p = self._p
+        archiver = Archiver(
+            runtime=p.runtime,
+            database=p.database,
+            next_ids=p.ids.next,
+            terms=p.audit_terms,
+            folder=folder or p.settings.home / "archive",
+        )
+        return await archiver.run(before_ms)
+
+    async def verify_chain(self, wanted_head: str, archives: Path | None = None) -> dict[str, Any]:
         """Recompute every chain from its first row; the first break, and the head that somebody should write down elsewhere."""
-        report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), wanted_head=wanted_head)
+        report = await audit(self._p.database, self._symbols(), self._p.audit_terms(), wanted_head=wanted_head, archives=archives)
         broken = [f.text for f in report.findings if f.invariant in ("I1", "I15")]
         return {
             "ok": not broken,
@@ -336,6 +351,8 @@ class Commands:
         if order is None:
             raise Refused(Problem.NOT_FOUND, f"there is no order {text}; `penstock order list` shows the newest")
         intent = await self._p.database.read(lambda tx: attempts.newest_intent(tx, order.id))
+        if intent is None and (file := await self._p.timelines.archived(order.id)):
+            raise Refused(Problem.NOT_FOUND, f"the transaction of order {text} is archived in {file}")
         if intent is None:
             raise Refused(Problem.INVALID_ARGUMENT, f"order {text} is {order.state} and no transaction was bound for it yet")
         try:
@@ -400,6 +417,8 @@ class Commands:
         """Send an order's event again."""
         order = await self._p.timelines.find(text)
         if order is None or not await self._p.outbox.resend_order(order.id):
+            if order is not None and (file := await self._p.timelines.archived(order.id)):
+                raise Refused(Problem.NOT_FOUND, f"the event of order {text} cannot be sent again: it is archived in {file}")
             raise Refused(Problem.NOT_FOUND, f"order {text} has no event to send again: it is unknown, or not decided yet")
         return {"order_id": wire_id(order.id), "queued": True}
 

@@ -218,11 +218,13 @@ def timeline(order: Mapping[str, Any]) -> RenderableType:
             if attempt.get(n) not in (None, "")
         }
         versions = [{n: v[n] for n in ("number", "kind", "txid", "sends", "verdict", "sent_at_ms")} for v in attempt["versions"]]
-        parts += [facts(f"Attempt {number}", shown), rows("Versions", versions)]
+        parts += [facts(f"Attempt {number}", shown), *([rows("Versions", versions)] if versions else [])]
     if order["webhook"] is not None:
         webhook = order["webhook"]
         never = Text(f"Webhook: {webhook['state']}, {webhook['result'] or 'not sent yet'}")
         parts.append(rows(f"Webhook: {webhook['state']}", webhook["sends"]) if webhook["sends"] else never)
+    if "archived" in order:
+        parts.append(Text(f"Everything else of it is archived in {order['archived']}"))
     outlook = [Text(f"Waits for: {order['waits_for']}", style="yellow")] if order["waits_for"] else []
     parts.append(Group(*outlook, Text(f"Next: {order['next']}", style="bold")))
     return _spaced(*parts)

@@ -8,6 +8,7 @@ Words the text may use, replaced once per statement:
     {ROWS name(column TYPE, ...)}       the list of rows `:name` as a table called `name`: the columns that are named, of rows that may have more;
                                         `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
+    {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
 """
@@ -26,8 +27,10 @@ import msgspec
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
-_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)\}")
+_REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)(?: UNLESS ([^{}]+))?\}")
+_ALLOW: Final = re.compile(r"\{ALLOW (\w+) (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
+_REFUSES: Final = "BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; END"
 _WORDS: Final = {
     "sqlite": {
         "{INT}": "INTEGER",
@@ -47,8 +50,7 @@ _WORDS: Final = {
         "{FOR_UPDATE}": "FOR UPDATE",
         "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
         "{FOR_KEY_SHARE}": "FOR KEY SHARE",
-        "{APPEND_ONLY}": "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''% is append-only'', "
-        "TG_TABLE_NAME USING ERRCODE = ''integrity_constraint_violation''; END'",
+        "{APPEND_ONLY}": f"CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS $f${_REFUSES}$f$",
     },
 }
 
@@ -83,7 +85,8 @@ def translate(sql: str, dialect: str) -> str:
         picked = ", ".join(f"CAST(value ->> {place} AS {kind}) AS {column}" for place, (column, kind) in enumerate(columns))
         return f"(SELECT {picked} FROM jsonb_array_elements(CAST(:{name} AS jsonb)) AS listed(value)) AS {name}"
 
-    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect), _ROWS.sub(rows, sql))
+    sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect, match[3] or ""), _ROWS.sub(rows, sql))
+    sql = _ALLOW.sub(lambda match: _allowance(match[1], match[2], dialect), sql)
     sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
@@ -92,20 +95,41 @@ def translate(sql: str, dialect: str) -> str:
     return sql
 
 
-def _refusal(verb: str, table: str, dialect: str) -> str:
+def _refusal(verb: str, table: str, dialect: str, unless: str) -> str:
+    trigger, function = _trigger(verb, table, dialect, unless)
+    if dialect == "postgresql" and unless:
+        created = f"CREATE FUNCTION append_only_{table}() RETURNS trigger LANGUAGE plpgsql AS $f${function}$f$"
+        return f"DO $do$ BEGIN {created}; {trigger}; END $do$"
+    return trigger or "SELECT 1"
+
+
+def _trigger(verb: str, table: str, dialect: str, unless: str) -> tuple[str, str]:
+    """The statement that makes it, and the source of the function that it calls where there is one. "" where the database needs none."""
     trigger = f"CREATE TRIGGER append_only_{table}_{verb.lower()} BEFORE {verb} ON {table}"
-    if dialect == "postgresql":
-        return f"{trigger} FOR EACH {'STATEMENT' if verb == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION append_only()"
-    if verb == "TRUNCATE":
-        return "SELECT 1"  # SQLite has none
-    return f"{trigger} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    if dialect == "sqlite":
+        when = f"WHEN NOT ({unless}) " if unless else ""
+        return ("" if verb == "TRUNCATE" else f"{trigger} {when}BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"), ""
+    if not unless:
+        return f"{trigger} FOR EACH {'STATEMENT' if verb == 'TRUNCATE' else 'ROW'} EXECUTE FUNCTION append_only()", _REFUSES
+    # The condition of a trigger may not ask other tables there, that of a function may.
+    source = f"BEGIN IF {unless} THEN RETURN OLD; END IF; {_REFUSES.removeprefix('BEGIN ')}"
+    return f"{trigger} FOR EACH ROW EXECUTE FUNCTION append_only_{table}()", source
 
 
-def refusals(dialect: str) -> dict[str, str]:
-    """The triggers by which the database refuses to edit rows: how each is made, by its name."""
-    wanted = [match for _, _, text in migrations() for match in _REFUSE.findall(text)]
-    made = {f"append_only_{table}_{verb.lower()}": _refusal(verb, table, dialect) for verb, table in wanted}
-    return {name: statement for name, statement in made.items() if statement.startswith("CREATE")}
+def _allowance(verb: str, table: str, dialect: str) -> str:
+    return f"DROP TRIGGER append_only_{table}_{verb.lower()}" + (f" ON {table}" if dialect == "postgresql" else "")
+
+
+def refusals(dialect: str) -> dict[str, tuple[str, str]]:
+    """The triggers by which the database refuses to edit rows: how each is made and what its function says, by its name."""
+    made: dict[str, tuple[str, str]] = {}
+    for _, _, text in migrations():
+        for verb, table in _ALLOW.findall(text):
+            made.pop(f"append_only_{table}_{verb.lower()}", None)
+        made |= {
+            f"append_only_{table}_{verb.lower()}": _trigger(verb, table, dialect, unless) for verb, table, unless in _REFUSE.findall(text)
+        }
+    return {name: (statement, source) for name, (statement, source) in made.items() if statement}
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from tests.fixtures.rooms import rooms
 from tests.integration.test_audit import a_day, terms_of
 from tests.integration.test_road import usdt
 
+GIVEN_FIRST = 9
 TABLES = ("orders", "attempt", "version", "entry", "posting", "order_history", "outbox", "balance", "order_key")
 
 
@@ -107,8 +108,8 @@ def test_an_older_database_loses_nothing_however_often_its_upgrade_is_killed(mig
                 assert await die_at(migrated_url, f"migrate:{number:04d}:{when}"), f"nothing comes by migration {number}"
         async with rooms(migrated_url) as r:
             assert await r.database.migrate() == []
-            # What an older program left as signed may have been given to a node.
-            expected = sorted(("sent" if state == "signed" else state, txid) for state, txid in before[1])
+            # What a program of before migration 9 left as signed may have been given to a node.
+            expected = sorted(("sent" if state == "signed" and last < GIVEN_FIRST else state, txid) for state, txid in before[1])
             assert await r.database.read(lambda tx: (counted(tx), states(tx))) == (before[0], expected)
             report: Report = await audit(r.database, {}, terms)
             assert [(f.invariant, f.text) for f in report.breaches] == breaches

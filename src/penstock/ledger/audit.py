@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from penstock.core import ledger
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import TERMINAL
 from penstock.db import Database, Row, Tx
-from penstock.ledger import chain, facts, guards, late, rules
-from penstock.ledger.book import GENESIS
+from penstock.ledger import archive, archive_audit, chain, facts, guards, late, rules
 from penstock.ledger.checkpoint import Checkpoint
 from penstock.ledger.facts import Head
 from penstock.ledger.report import NAMED_MAX, Finding, Report
@@ -28,7 +28,6 @@ __all__ = ["NAMED_MAX", "Finding", "Report", "Terms", "audit", "look_again", "re
 OPEN: Final = "state NOT IN ('succeeded', 'failed')"
 """Word for word the condition of the index orders_open."""
 LIVE: Final = "state IN ('bound', 'signed', 'sent', 'included')"
-_FIRST: Final = Head(0, GENESIS)
 
 
 @dataclass(slots=True)
@@ -51,7 +50,7 @@ class Reading:
         the reading is not `whole` then.
         """
         for committer in facts.committers(tx):
-            head = self.heads.get(committer, _FIRST)
+            head = self.heads.get(committer, facts.FIRST)
             for link in facts.links(tx, committer, head.number):
                 if entries_max is not None and self.entries >= entries_max:
                     self.whole = False
@@ -68,6 +67,8 @@ class Reading:
         """Every rule about orders."""
         for page in facts.pages(order_ids):
             for order in facts.orders(tx, page):
+                if order.row is not None and order.row["archive"] is not None:
+                    continue  # archive.check compares what stayed of it
                 self.orders += order.row is not None
                 self.order_entries += len(order.entries)
                 rules.check_order(self.report, order, self.terms)
@@ -79,6 +80,8 @@ class Reading:
         """Every rule about attempts."""
         for page in facts.pages(attempt_ids):
             for attempt in facts.attempts(tx, page):
+                if attempt.row is not None and attempt.row["archive"] is not None:
+                    continue
                 rules.check_attempt(self.report, attempt, self.terms)
 
     def check_house(self, tx: Tx, house: Totals) -> None:
@@ -97,16 +100,30 @@ class Reading:
 
 
 async def audit(
-    database: Database, symbols: Mapping[str, str], terms: Terms | None = None, *, journal: Entries | None = None, wanted_head: str = ""
+    database: Database,
+    symbols: Mapping[str, str],
+    terms: Terms | None = None,
+    *,
+    journal: Entries | None = None,
+    wanted_head: str = "",
+    archives: Path | None = None,
 ) -> Report:
-    """Check every invariant from the first row. `symbols` names coins where no `terms` are given, I9 is checked where there is a `journal`.
+    """Check every invariant from the first row that is in no archive. `symbols` names coins where no `terms` are given, I9 is checked where
+    there is a `journal`, the files of archives where their folder is named.
 
     Raises SignLater while the journal's signer is away.
     """
     said = None if journal is None else Said(journal)
     if said is not None:
         await said.hear()
-    report = await database.read(lambda tx: recompute(tx, terms or Terms(symbols), said, wanted_head))
+
+    def job(tx: Tx) -> Report:
+        report = recompute(tx, terms or Terms(symbols), said, wanted_head)
+        if archives is not None:
+            archive_audit.check(tx, report, archives, terms or Terms(symbols), said)
+        return report
+
+    report = await database.read(job)
     if said is not None:
         await said.hear()
         said.close(report)
@@ -114,16 +131,17 @@ async def audit(
 
 
 def recompute(tx: Tx, terms: Terms, said: Said | None = None, wanted_head: str = "") -> Report:
-    """The reading of everything, on one snapshot; who brings what the journal has `said` closes it."""
-    reading = Reading(Report(), terms, {})
+    """The reading of everything that is in no archive, on one snapshot; who brings what the journal has `said` closes it."""
+    reading = Reading(Report(), terms, archive.heads(tx), archive.totals(tx))
     report, kept = reading.report, Checkpoint.load(tx)
     witness = chain.Witness(kept.heads)
     for link in reading.links(tx):
         witness.see(link)
-    reading.check_orders(tx, facts.ids_of(tx, "orders"))
-    reading.check_attempts(tx, facts.ids_of(tx, "attempt"))
+    reading.check_orders(tx, facts.ids_of(tx, "orders", "archive IS NULL"))
+    reading.check_attempts(tx, facts.ids_of(tx, "attempt", "archive IS NULL"))
     _check_strays(tx, reading)
     report.head = chain.check(tx, report, wanted_head)
+    archive.check(tx, report)
     kept.compare(tx, report, reading.moved, witness.later, terms)
     house = {key: units for key, units in reading.moved.items() if not ledger.is_stored(key[0])}
     rules.check_balances(report, balances(tx), dict(reading.moved), terms)

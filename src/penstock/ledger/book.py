@@ -210,7 +210,14 @@ async def totals(database: Database, prefix: str) -> dict[tuple[str, str], int]:
     """Sums of house accounts whose name begins so, by (account, coin id)."""
     # House accounts have no stored balance; sums are taken outside of SQL, where no amount is too large.
     rows = await database.read(
-        lambda tx: tx.all("SELECT account, coin_id, amount FROM posting WHERE account LIKE :pattern", pattern=prefix + "%")
+        lambda tx: tx.all(
+            # What is archived counts with its sums, also where rows of it are still here.
+            "SELECT posting.account, posting.coin_id, posting.amount FROM posting JOIN entry ON entry.id = posting.entry_id "
+            "JOIN batch ON batch.id = entry.batch_id WHERE posting.account LIKE :pattern AND NOT EXISTS (SELECT 1 FROM archive_head "
+            "WHERE archive_head.committer = batch.committer AND archive_head.number >= batch.number) "
+            "UNION ALL SELECT account, coin_id, amount FROM archive_total WHERE account LIKE :pattern",
+            pattern=prefix + "%",
+        )
     )
     return ledger.sums((row["account"], row["coin_id"], row["amount"]) for row in rows)
 

@@ -45,6 +45,10 @@ def check(tx: Tx, report: Report, wanted_head: str = "") -> str:
     """
     number, previous, found, after = 0, GENESIS, wanted_head == "", 0
     tied: dict[str, Head] = {}
+    # Batches below these are in files, and compared with their checkpoints there.
+    archived = {
+        row["committer"]: row["number"] for row in tx.all("SELECT committer, MAX(number) AS number FROM archive_head GROUP BY committer")
+    }
     while page := tx.all("SELECT * FROM audit_checkpoint WHERE number > :after ORDER BY number LIMIT 1000", after=after):
         seen = _batches_named(tx, page)
         for row in page:
@@ -54,7 +58,7 @@ def check(tx: Tx, report: Report, wanted_head: str = "") -> str:
             elif row["hash"] != checkpoint_hash(row["number"], row["at_ms"], row["heads"], previous):
                 report.add("I15", f"{name} is not what it was when it was written")
             else:
-                _check_heads(report, name, row["heads"], seen, tied)
+                _check_heads(report, name, row["heads"], seen, tied, archived)
             number, previous = row["number"], row["hash"]
             found = found or row["hash"] == wanted_head
         after = page[-1]["number"]
@@ -78,14 +82,21 @@ def _batches_named(tx: Tx, checkpoints: Sequence[Row]) -> dict[tuple[str, int], 
         "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
         k=keys,
     )
-    return {(row["committer"], row["number"]): row["hash"] for row in rows}
+    archived = tx.all(
+        "SELECT committer, number, hash FROM archive_head WHERE (committer, number) IN "
+        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
+        k=keys,
+    )
+    return {(row["committer"], row["number"]): row["hash"] for row in (*rows, *archived)}
 
 
-def _check_heads(report: Report, name: str, text: str, seen: Mapping[tuple[str, int], str], tied: dict[str, Head]) -> None:
+def _check_heads(
+    report: Report, name: str, text: str, seen: Mapping[tuple[str, int], str], tied: dict[str, Head], archived: Mapping[str, int]
+) -> None:
     heads = json.loads(text)
     for committer, (number, link) in heads["batches"].items():
         tied[committer] = Head(number, link)
-        if seen.get((committer, number)) != link:
+        if seen.get((committer, number)) != link and (number > archived.get(committer, 0) or (committer, number) in seen):
             report.add("I15", f"{name} has seen another batch {number} of {committer}")
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from penstock.db import Row, Tx
+from penstock.ledger.book import GENESIS
 
 T = TypeVar("T")
 
@@ -28,6 +29,10 @@ class Head(NamedTuple):
 
     number: int
     hash: str
+
+
+FIRST: Final = Head(0, GENESIS)
+"""Before the first batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def links(tx: Tx, committer: str, after: int) -> Iterator[Link]:
     """A committer's batches with a number above `after`, in order."""
     while True:
         batches = tx.all(
-            "SELECT id, committer, number, previous_hash, hash FROM batch WHERE committer = :committer AND number > :after "
+            "SELECT id, committer, number, previous_hash, hash, at_ms FROM batch WHERE committer = :committer AND number > :after "
             "ORDER BY number LIMIT :limit",
             committer=committer,
             after=after,
@@ -118,6 +123,13 @@ def _groups(tx: Tx, batches: Sequence[Row]) -> Iterator[list[Row]]:
         size += count
     if group:
         yield group
+
+
+def entries_of(tx: Tx, batch_ids: Sequence[int]) -> list[Row]:
+    """The entries of these batches, each with its `lines` in order."""
+    entries = tx.all("SELECT * FROM entry WHERE batch_id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=_ids(batch_ids))
+    lines = _lines(tx, entries)
+    return [{**entry, "lines": sorted(lines[entry["id"]], key=lambda line: line["line"])} for entry in entries]
 
 
 def _filled(tx: Tx, batches: Sequence[Row]) -> Iterator[Link]:

@@ -16,21 +16,21 @@ from penstock.sql import refusals
 TRIGGERS: Final = "append-only"
 """The mark of the finding about them."""
 _PRESENT: Final[Mapping[str, str]] = {
-    "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'",
-    "postgresql": "SELECT tgname AS name, pg_get_triggerdef(pg_trigger.oid, true) AS sql FROM pg_trigger "
-    "JOIN pg_proc ON pg_proc.oid = tgfoid WHERE tgenabled IN ('O', 'A') AND prosrc LIKE 'BEGIN RAISE EXCEPTION%'",
+    "sqlite": "SELECT name, sql, '' AS source FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname AS name, pg_get_triggerdef(pg_trigger.oid, true) AS sql, prosrc AS source FROM pg_trigger "
+    "JOIN pg_proc ON pg_proc.oid = tgfoid WHERE tgenabled IN ('O', 'A')",
 }
-"""Those that act, as they were made: one that is disabled or whose function does nothing any more is as good as gone."""
+"""Those that act, as they were made: one that is disabled or whose function says something else is as good as gone."""
 
 
 def check(tx: Tx, report: Report) -> None:
     """Name what is gone or was exchanged."""
-    present = {row["name"]: row["sql"] for row in tx.all(_PRESENT[tx.dialect])}
-    gone = sorted(name for name, sql in refusals(tx.dialect).items() if present.get(name) != sql)
+    present = {row["name"]: (row["sql"], row["source"]) for row in tx.all(_PRESENT[tx.dialect])}
+    gone = sorted(name for name, made in refusals(tx.dialect).items() if present.get(name) != made)
     if gone:
         report.add(
             "I15",
-            f"nothing keeps rows from being edited where these triggers of migration 0007 were: {', '.join(gone)}; find out who took them "
+            f"nothing keeps rows from being edited where these triggers of migrations 0007 and 0010 were: {', '.join(gone)}; find out who took them "
             "away, read everything with --verify-chain, and make them again",
             mark=TRIGGERS,
         )

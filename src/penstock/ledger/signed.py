@@ -41,9 +41,9 @@ class Said:
         """Both ways, in pages. What the tables have and the journal has not said yet is kept until `close`."""
         for keys in pages(self._signed):
             attempt_ids = {attempt_id for attempt_id, _ in keys}
-            stored, held = _versions(tx, attempt_ids), _strays(tx, attempt_ids)
+            stored, held, archived = _versions(tx, attempt_ids), _strays(tx, attempt_ids), _archived(tx, attempt_ids)
             for key in keys:
-                if key in stored or key not in held:
+                if key in stored or (key not in held and key[0] not in archived):
                     self._check(report, key, stored.get(key))
         self._unheard = {
             key: row["chain"]
@@ -53,6 +53,13 @@ class Said:
         }
         dead = chained.from_iterable(_dead(tx, ids) for ids in pages(ids_of(tx, "attempt", "state = 'dead'")))
         self._unproved = {row["id"]: row["chain"] for row in dead if row["id"] not in self._dead}
+
+    def compare_archived(self, report: Report, versions: Iterable[Row], chain: str) -> None:
+        """Versions out of an archive. A journal that began anew after them does not know them any more."""
+        for version in versions:
+            key = version["attempt_id"], version["number"]
+            if key in self._signed:
+                self._check(report, key, {**version, "chain": chain})
 
     def _check(self, report: Report, key: tuple[int, int], row: Row | None) -> None:
         what, (txid, digest) = f"version {key[1]} of attempt {key[0]}", self._signed[key]
@@ -91,6 +98,14 @@ def _strays(tx: Tx, attempt_ids: Iterable[int]) -> set[tuple[int, int]]:
         k=[{"id": attempt_id} for attempt_id in attempt_ids],
     )
     return {(row["attempt_id"], row["version"]) for row in rows}
+
+
+def _archived(tx: Tx, attempt_ids: Iterable[int]) -> set[int]:
+    rows = tx.all(
+        "SELECT id FROM attempt WHERE archive IS NOT NULL AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        k=[{"id": attempt_id} for attempt_id in attempt_ids],
+    )
+    return {row["id"] for row in rows}
 
 
 def _dead(tx: Tx, attempt_ids: Iterable[int]) -> list[Row]:

@@ -60,7 +60,10 @@ def compare(tx: Tx, page: Sequence[JournalEntry], *, now_ms: int) -> None:
     stored = _stored(tx, [intent.attempt_id for _, intent in signs])
     agreed: list[dict[str, Any]] = []
     strays: list[dict[str, Any]] = []
+    archived = _archived(tx, [intent.attempt_id for _, intent in signs])
     for entry, intent in signs:
+        if intent.attempt_id in archived:
+            continue  # over long ago; `penstock audit --archives` compares it
         row = stored.get((intent.attempt_id, intent.version))
         if row is not None and row["txid"] in (None, entry.txid) and Intent.from_json(row["intent"]) == intent:
             agreed.append({"id": row["id"]})
@@ -96,6 +99,14 @@ def _stored(tx: Tx, attempt_ids: Sequence[int]) -> dict[tuple[int, int], Row]:
         k=[{"id": attempt_id} for attempt_id in set(attempt_ids)],
     )
     return {(row["attempt_id"], row["number"]): row for row in rows}
+
+
+def _archived(tx: Tx, attempt_ids: Sequence[int]) -> set[int]:
+    rows = tx.all(
+        "SELECT id FROM attempt WHERE archive IS NOT NULL AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        k=[{"id": attempt_id} for attempt_id in set(attempt_ids)],
+    )
+    return {row["id"] for row in rows}
 
 
 def strays(tx: Tx, limit: int) -> list[Stray]:

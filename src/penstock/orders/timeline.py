@@ -87,6 +87,10 @@ class Timelines:
         """The order by either id."""
         return await self._database.read(lambda tx: _find(tx, text))
 
+    async def archived(self, order_id: int) -> str:
+        """The file that has the rest of an order; "" where it is all in the tables."""
+        return await self._database.read(lambda tx: _archived(tx, order_id))
+
     def _of(self, tx: Tx, text: str) -> dict[str, Any] | None:
         order = _find(tx, text)
         if order is None:
@@ -98,8 +102,12 @@ class Timelines:
             id=order.id,
         )
         shown = summary(order)
-        shown["states"] = [{"at_ms": moment_ms(order.id), "state": _first_state(order, history), "reason": "the request was accepted"}]
+        shown["states"] = [{"at_ms": moment_ms(order.id), "state": _first_state(order), "reason": "the request was accepted"}]
         shown["states"] += [{"at_ms": h["at_ms"], "state": h["after"], "reason": h["reason"]} for h in history]
+        if file := _archived(tx, order.id):
+            shown["archived"] = file
+            told = "what happened on the way is archived"
+            shown["states"] += [{"at_ms": order.decided_at_ms, "state": order.state.value, "reason": told}] if not order.is_internal else []
         shown["attempts"] = [self._attempt(tx, order, row) for row in attempts]
         shown["webhook"] = _webhook(tx, order.id)
         shown["waits_for"], shown["next"] = _outlook(order, history, attempts)
@@ -133,6 +141,8 @@ class Timelines:
                 for v in versions
             ],
         }
+        if row["archive"] is not None:
+            return shown  # how its cost was shared is in the file
         weight, whole, count = _part(tx, order.id, row)
         if count > 1:
             shown["shared_by"] = count
@@ -211,8 +221,13 @@ def _find(tx: Tx, text: str) -> Order | None:
     return store.order_of(row) if row is not None else None
 
 
-def _first_state(order: Order, history: list[Row]) -> str:
-    return str(history[0]["before"]) if history else order.state.value
+def _archived(tx: Tx, order_id: int) -> str:
+    row = tx.one("SELECT archive.file FROM orders JOIN archive ON archive.number = orders.archive WHERE orders.id = :id", id=order_id)
+    return str(row["file"]) if row is not None else ""
+
+
+def _first_state(order: Order) -> str:
+    return (OrderState.SUCCEEDED if order.is_internal else OrderState.ACCEPTED).value
 
 
 def _webhook(tx: Tx, order_id: int) -> dict[str, Any] | None:

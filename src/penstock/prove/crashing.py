@@ -1,5 +1,5 @@
 """The real `serve` on a machine that kills it: `python -m penstock.prove.crashing --at bind:after:3 serve`. With --signer-at it is the
-signer's process that dies, life after life, each time at that visit.
+signer's process that dies, life after life, each time at that visit. `archive` runs that command instead.
 
 The product has no switch for this. It runs here as it does under `penstock serve`, given a machine whose crash points are SIGKILL to its own
 process and whose clock is off by as many milliseconds as a file says.
@@ -22,8 +22,9 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from penstock import logs
+from penstock.commands import Commands
 from penstock.config import load
-from penstock.process import serve
+from penstock.process import opened, serve
 from penstock.runtime import SystemRuntime
 from penstock.signer import __main__ as signer
 from penstock.signer.child import WORDS
@@ -89,7 +90,8 @@ def main() -> None:
     parser.add_argument("--clock", type=Path, help="a file with the milliseconds by which the wall clock is off")
     parser.add_argument("--asleep", action="store_true", help="do not die, but stop until somebody says SIGCONT")
     parser.add_argument("--signer-at", default="", metavar="LABEL:N", help="its signer dies at the n-th visit of this label")
-    parser.add_argument("what", choices=["serve", "signer"])
+    parser.add_argument("what", choices=["serve", "signer", "archive"])
+    parser.add_argument("--before", type=int, default=0, metavar="MS", help="for archive")
     parser.add_argument("--role", default="all", choices=["all", "api", "worker"])
     given = parser.parse_args()
     label, _, visit = given.at.rpartition(":")
@@ -98,9 +100,17 @@ def main() -> None:
         sys.exit(signer.main(machine))
     os.umask(0o077)
     logs.configure(logging.INFO)
+    if given.what == "archive":
+        asyncio.run(_archive(machine, given.before))
+        return
     words = ("-m", "penstock.prove.crashing", "--at", given.signer_at, "signer") if given.signer_at else WORDS
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(load(), given.role, machine, words))
+
+
+async def _archive(machine: Mortal, before_ms: int) -> None:
+    async with opened(load(), signing=False, machine=machine) as product:
+        await Commands(product).archive(before_ms, None)
 
 
 if __name__ == "__main__":

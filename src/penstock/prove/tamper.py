@@ -1,7 +1,8 @@
 """Whoever holds the database changes its past, one row at a time: does the audit find it?
 
 A house lives in virtual time; then what keeps rows from being edited is taken away, piece by piece, and random rows are changed, deleted,
-doubled, exchanged or cut off, each in a transaction that is rolled back after everything was recomputed. What changes what somebody owns, or what was decided, has to be found; the table of the report says
+doubled, exchanged or cut off, the files of what was archived too, each in a transaction that is rolled back after everything was recomputed.
+What changes what somebody owns, or what was decided, has to be found; the table of the report says
 of every column how often it was.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from penstock.core.order import Order
 from penstock.db import Conflict, DatabaseUnavailable, Row, Tx
+from penstock.ledger import archive_audit
 from penstock.ledger.audit import recompute
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.tampered_house import TamperedHouse
@@ -32,7 +34,7 @@ GUARDS_LEAST: Final = 4
 """Of what the database itself refuses by, so many are taken away however little time there is."""
 
 _ALL: Final = frozenset({"*"})
-_ORDER: Final = frozenset(field.name for field in fields(Order)) - {"hold_reason"}
+_ORDER: Final = frozenset({"archive", *(field.name for field in fields(Order))}) - {"hold_reason"}
 """All but why it waits and who works on it."""
 
 GUARDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -45,7 +47,7 @@ GUARDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "orders": _ORDER,
         "order_history": _ALL,
         "attempt": frozenset(
-            {"id", "lane_id", "slot", "token_id", "state", "outflow", "fee_cap", "gas_paid", "native_rate", "block", "txid"}
+            {"id", "lane_id", "slot", "token_id", "state", "outflow", "fee_cap", "gas_paid", "native_rate", "block", "txid", "archive"}
         ),
         "attempt_order": _ALL,
         "version": frozenset({"id", "attempt_id", "number", "kind", "intent", "txid"}),
@@ -56,6 +58,9 @@ GUARDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "audit_head": _ALL,
         "audit_balance": _ALL,
         "audit_total": _ALL,
+        "archive": _ALL,
+        "archive_head": _ALL,
+        "archive_total": _ALL,
     }
 )
 """By table, the columns that say what somebody owns or what was decided. The others are tried too, and only counted."""
@@ -113,6 +118,7 @@ class Tamperer:
         def job(tx: Tx) -> None:
             tamper(tx)
             report = recompute(tx, self._house.terms, self._house.said)
+            archive_audit.check(tx, report, self._house.archives, self._house.terms, self._house.said)
             self._house.said.close(report)
             raise _Undo({(f.invariant, f.text) for f in report.findings})
 

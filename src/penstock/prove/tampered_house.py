@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.catalog import Catalog
 from penstock.commands import Commands
 from penstock.config import NetworkSettings, Settings
+from penstock.core.money import CoinAmount
+from penstock.core.order import holder_of_merchant
 from penstock.core.seal import KEY_BYTES, OrderSeal
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.db import Database, open_database
@@ -19,8 +22,10 @@ from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
 from penstock.ids import IdSource
 from penstock.ledger.audit import Terms
+from penstock.ledger.book import Book, credit
 from penstock.ledger.signed import Said
 from penstock.orders import attempts
+from penstock.orders.archiver import AGE_MIN_MS, Archiver
 from penstock.prove.house import MemoryJournal
 from penstock.prove.reach import BoxPost
 from penstock.prove.virtual import START_MS, Journal, VirtualLoop, VirtualRuntime
@@ -57,6 +62,7 @@ class TamperedHouse:
         self.database: Database = open_database(self._runtime, url)
         self.terms = Terms({})
         self.said: Said
+        self.archives = folder / "archive"
         self._signed = MemoryJournal()
 
     def live(self) -> None:
@@ -91,7 +97,9 @@ class TamperedHouse:
         await product.start()
         payer = await product.directory.by_app_id(merchant["app_id"])
         assert payer is not None  # noqa: S101  it was added above
+        until_ms = 0
         for number in range(PAYOUTS):
+            until_ms = self._runtime.now_ms() if number == PAYOUTS // 2 else until_ms
             inside = number % 4 == 0
             address = str(person["c_id"]) if inside else f"0x{number + 1:040x}"
             request = WithdrawRequest(f"w{number}", address, token.id, str(10 + number), "", number % 2 == 0, False)
@@ -111,6 +119,36 @@ class TamperedHouse:
         self.said = Said(product.signer.entries)
         await self.said.hear()
         await product.stop()
+        await self._archive(product, until_ms, merchant["app_id"])
+
+    async def _archive(self, product: Product, before_ms: int, app_id: str) -> None:
+        """A month later the first half of it is moved into a file, and a pass of the audit sees that."""
+        drawn = iter(product.ids.next(20))  # before their lease runs out
+        payer, coin = await product.directory.by_app_id(app_id), product.catalog.coin_by_symbol("USDT")
+        assert payer is not None and coin is not None  # noqa: S101,PT018  the house has lived with both
+
+        def draw(count: int) -> list[int]:
+            return list(islice(drawn, count))
+
+        await asyncio.sleep(AGE_MIN_MS / 1000)
+        await Archiver(
+            runtime=self._runtime,
+            database=self.database,
+            next_ids=draw,
+            terms=lambda: self.terms,
+            folder=self.archives,
+        ).run(before_ms)
+        later = Book(draw, lambda: "later")
+        await credit(
+            self.database,
+            later,
+            next(drawn),
+            holder_of_merchant(payer.id),
+            CoinAmount(coin, 1),
+            reason="later",
+            at_ms=self._runtime.now_ms(),
+        )
+        await product.auditor.turn()
 
     async def _product(self) -> tuple[Product, EvmChain]:
         spec = next(spec for spec in specs(Catalog.load()) if spec.name == CHAIN)

@@ -201,6 +201,7 @@ class Outbox:
             raise Refused(Problem.INVALID_ARGUMENT, f"transaction_type is one of {', '.join(TYPES)}.")
         if end_ms - start_ms > HOUR_MS:
             raise Refused(Problem.QUERY_DURATION_TOO_MAX, "The span from start_timestamp to end_timestamp is longer than one hour.")
+        await self._refuse_archived(start_ms)
         call_id, now_ms = self._next_ids(1)[0], self._runtime.now_ms()
         await self._database.write("outbox.call", lambda tx: _count_call(tx, merchant_id, call_id, now_ms))
         if transaction_type not in ("All Type", "API Withdrawal"):
@@ -223,6 +224,15 @@ class Outbox:
                 break
             after = max(ids)
         return total
+
+    async def _refuse_archived(self, start_ms: int) -> None:
+        """A span that begins before the last archive's end may have lost events to it: no count is better than one that says nothing of them."""
+        row = await self._database.read(lambda tx: tx.one("SELECT MAX(before_ms) AS before_ms FROM archive"))
+        if row is not None and start_ms < (row["before_ms"] or 0):
+            raise Refused(
+                Problem.NOT_FOUND,
+                f"Events from before timestamp {row['before_ms'] // 1000} are archived and cannot be sent again; bill/info answers as ever.",
+            )
 
 
 def _again(tx: Tx, *, merchant_id: int, start_ms: int, end_ms: int, delivered_too: bool, after: int, now_ms: int) -> list[int]:
