@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.prove.planted.archive import ARCHIVE
 from penstock.prove.planted.bitcoin import BITCOIN
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.door import DOOR
@@ -13,7 +14,7 @@ from penstock.prove.planted.rooms import ROOMS
 from penstock.prove.planted.tron import TRON
 from penstock.prove.planted.xrp import XRP
 
-ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING)
+ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING, *ARCHIVE)
 
 BUGS: Final = tuple(bug for bug in ALL if bug.seed)
 """Those that the simulation sees."""
