@@ -114,7 +114,7 @@ def lines_of(path: Path, sha256: str) -> Iterator[dict[str, Any]]:
             raise ArchiveDamaged(f"{path} is not the file that was written: its SHA-256 is another")
         yield from _lines(path)
     except FileNotFoundError as error:
-        raise ArchiveDamaged(f"{path} is not there") from error
+        raise ArchiveDamaged(f"{path} is not there; name the folder that has it") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise ArchiveDamaged(f"{path} cannot be read: {error}") from error
 
