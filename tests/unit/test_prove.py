@@ -94,3 +94,12 @@ def test_a_lane_that_finds_nothing_left_of_the_time_still_does_its_least(monkeyp
     monkeypatch.setattr("penstock.prove.run.time", lanes.CLOCK)
     proof, _ = proof_of(races="endless", planted="punctual")
     assert proof.values["lanes"][1]["had_s"] == LEAST_S
+
+
+def test_what_was_not_measured_is_in_no_picture_and_what_was_not_looked_for_is_not_called_none_of_none():
+    proof, _ = proof_of(crash="born")
+    page = report.page(proof)
+    assert "bind:after (sqlite)" in page
+    assert "migrate:0001:after (sqlite)" not in page
+    assert "none looked for" in page
+    assert "none looked for" in read(proof)

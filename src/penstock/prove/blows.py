@@ -385,7 +385,7 @@ class EmptyWallet(Blow):
 class LoseJournal(Blow):
     """The signer's journal is gone for good, a person says so, and the start that teaches it again dies in the middle, twice."""
 
-    name: str = "signer's journal lost, relearning killed"
+    name: str = "signer's journal lost"
 
     async def fall(self, scene: Scene) -> bool:
         """Before and after the tables forget what the journal knew."""

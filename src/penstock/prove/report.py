@@ -34,9 +34,13 @@ def on_terminal(proof: Proof) -> RenderableType:
     sums = Table(show_header=False, box=None, pad_edge=False)
     for name in SUMS.values():
         sums.add_row(name.replace("_", " "), Text(str(values[name]), style="bold red" if values[name] else "green"))
-    sums.add_row("planted bugs caught", f"{values['planted_bugs_caught']} of {values['planted_bugs']}")
+    sums.add_row("planted bugs caught", _caught(values))
     found = [_breach(lane["lane"], one) for lane in values["lanes"] for one in lane["found"]]
     return Group(lanes, sums, *found, verdict(proof))
+
+
+def _caught(values: Mapping[str, Any]) -> str:
+    return f"{values['planted_bugs_caught']} of {values['planted_bugs']}" if values["planted_bugs"] else "none looked for"
 
 
 def _breach(lane: str, one: Mapping[str, str]) -> Text:
@@ -61,6 +65,7 @@ def page(proof: Proof) -> str:
         values=values,
         holds=proof.holds,
         verdict=verdict(proof).plain.strip(),
+        caught=_caught(values),
         sums=[(name.replace("_", " "), values[name]) for name in SUMS.values()],
         charts=[chart for chart in (_planted(lanes), _recoveries(lanes)) if chart is not None],
         tables=[_table(lane) for lane in values["lanes"] if lane["table"]],
@@ -83,7 +88,7 @@ def _planted(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _recoveries(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    rows = [row for row in lanes.get("crash", {}).get("table", []) if row.get("fell")]
+    rows = [row for row in lanes.get("crash", {}).get("table", []) if row.get("answers_again_s")]  # nothing answers before the first start
     if not rows:
         return None
     return {

@@ -94,8 +94,7 @@ class Stage:
         if self.dice.random() < 0.5:
             await self.place.start(f"{self.dice.choice(DEATHS)}:{self.dice.randint(1, 8)}")
             self.counts["kills"] += await self.place.dead_within(8)
-        if not self.place.is_running:
-            await self.place.start()
+        await self.place.start()  # a life that has not come by its label yet would die of it some other time
 
     def lie(self) -> None:
         """The first node of each network gets another habit, or none."""

@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
@@ -74,12 +74,14 @@ def _looks(bugs: list[Bug], budget: Budget, until: float) -> Iterator[tuple[Catc
             yield look(bug, _known_seeds(bug))
         return
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        source = random.Random(budget.seed)
-        tasks = [pool.submit(_look_within, bug, source.randrange(2**31), until) for bug in bugs]
-        for task in tasks:
-            done = task.result()
-            if done is not None:
-                yield done
+        source, left = random.Random(budget.seed), list(bugs)
+        running: set[Future[tuple[Catch, Found | None] | None]] = set()
+        while running or (left and time.monotonic() < until):
+            # No more than are looked for at once: a process that only finds that there is no time left takes seconds to begin.
+            while left and len(running) < (os.cpu_count() or 1) and time.monotonic() < until:
+                running.add(pool.submit(_look_within, left.pop(0), source.randrange(2**31), until))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (found for task in done if (found := task.result()) is not None)
 
 
 def _look_within(bug: Bug, seed: int, until: float) -> tuple[Catch, Found | None] | None:
