@@ -340,6 +340,33 @@ def test_after_the_clock_was_set_back_a_look_waits_for_what_bears_a_later_time(m
     scenario(migrated_url, Batching, body)
 
 
+def test_what_ended_while_a_node_with_a_clock_alone_was_looked_at_is_no_outflow_though_the_clock_was_set_back(migrated_url):
+    """Seeds 25 and 59: when it ended was told by the wall clock, which said that it was before the look."""
+
+    async def body(r, road):
+        road.rail.clocked = True
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        holdings, road.rail.answer = road.rail.holdings, lambda versions: replace(final(versions), block=102)
+
+        async def slow(address, tokens):
+            road.rail.funds["USDT"] -= 9 * 10**6
+            road.rail.funds["ETH"] -= 21_000 * 10**9
+            road.rail.final = 101
+            held = await holdings(address, tokens)
+            await road.follow()
+            await r.database.write("test", lambda tx: tx.run("UPDATE attempt SET seen_at_ms = seen_at_ms - :step", step=HOUR_MS))
+            return held
+
+        road.rail.holdings = slow
+        await road.treasury.refresh()
+        assert (await road.order("a"))["state"] == "succeeded"
+        (lane,) = await rows_of(r, "SELECT halted FROM lane")
+        assert lane["halted"] == ""
+
+    scenario(migrated_url, Batching, body)
+
+
 def test_orders_accepted_while_the_clock_was_ahead_do_not_gather_until_it_gets_there(migrated_url):
     async def body(r, road):
         road.rail.window_ms = 60_000
