@@ -42,7 +42,7 @@ LIGHTNING: Final = (
                 "            return Pending()",
             ),
         ),
-        seed=4,
+        seed=9,
     ),
     Bug(
         name="failure-believed-at-once",

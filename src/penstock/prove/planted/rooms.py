@@ -38,7 +38,7 @@ ROOMS: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        seed=3,
+        seed=4,
     ),
     Bug(
         name="pool-miss-is-failure",
@@ -53,7 +53,7 @@ ROOMS: Final = (
                 "        seen = FailedOnChain(attempt.signed[-1].txid, 0, 0, 'not in any pool')\n    decision = advance(",
             ),
         ),
-        seed=3,
+        seed=4,
     ),
     Bug(
         name="balance-kept-in-memory",
@@ -112,7 +112,7 @@ ROOMS: Final = (
             ),
             without(",\n    UNIQUE (lane_id, slot)"),
         ),
-        seed=3,
+        seed=4,
     ),
     Bug(
         name="gap-in-the-nonces",
@@ -127,7 +127,7 @@ ROOMS: Final = (
             ),
             Edit("penstock.orders.attempts:_take_slots", "for slot in range(lane.next_slot, end)]", "for slot in ()]"),
         ),
-        seed=5,
+        seed=14,
     ),
     Bug(
         name="unrecorded-send-is-repeated",
@@ -168,7 +168,7 @@ ROOMS: Final = (
         room="core",
         history="Once in a block, always in a block: when a fork threw the payment out, nobody sent it again.",
         edits=(Edit("penstock.core.attempt:_not_in_a_block", "Decision(A.SENT, Outcome.UNDO)", "Decision(A.INCLUDED, Outcome.WAIT)"),),
-        seed=2,
+        seed=12,
     ),
     Bug(
         name="duplicates-known-in-memory-alone",
@@ -250,7 +250,7 @@ ROOMS: Final = (
             ),
             Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
         ),
-        seed=2,
+        seed=3,
     ),
     Bug(
         name="value-paid-instead-of-net",
@@ -285,7 +285,7 @@ ROOMS: Final = (
                 "        version = None",
             ),
         ),
-        seed=9,
+        seed=16,
     ),
     Bug(
         name="sent-before-it-is-stored",
@@ -344,7 +344,7 @@ ROOMS: Final = (
                 "            return [Refused(Problem.DISABLED_WITHDRAW, 'rolled back') for _ in batch]",
             ),
         ),
-        seed=16,
+        test="tests/integration/test_db.py::test_after_a_commit_lost_on_the_wire_the_intake_finds_its_own_orders[answer]",
     ),
     Bug(
         name="lease-without-a-fence",

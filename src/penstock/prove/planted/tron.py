@@ -26,7 +26,7 @@ TRON: Final = (
                 "    return seen",
             ),
         ),
-        seed=80,
+        seed=6,
     ),
     Bug(
         name="absent-by-one-node",
