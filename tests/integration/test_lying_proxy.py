@@ -48,7 +48,7 @@ async def rail_behind(liar_name, family):
             urls = tuple(form.format(url=url) for url in (proxy.url, box.url(scene.chain, 1)))
             net, native = catalog.network(scene.chain), catalog.native(scene.chain)
             own = settings.get("node_id") or OWN[family]
-            rails = [RAILS[family](Site(net, some, post, runtime, own, (), None)) for some in (urls, urls[:1])]
+            rails = [RAILS[family](Site(net, some, post, runtime, (own,), (), None)) for some in (urls, urls[:1])]
             try:
                 yield rails, native, proxy
             finally:

@@ -104,7 +104,9 @@ class House:
             order = store.lock(tx, [order_id])[order_id]
             for state in states:
                 more = {"decided_at_ms": 1 if state in TERMINAL else None, "hold_reason": "policy" if state is OrderState.HELD else ""}
-                (order,) = store.move(tx, [Move(order, state, "test", at_ms=1, **changes, **more)], next_ids=self.rooms.next_ids())
+                step = Move(order, state, "test", at_ms=1, **changes, **more)
+                store.move(tx, [step], next_ids=self.rooms.next_ids())
+                order = step.moved()
 
         await self.rooms.database.write("test", job)
 
