@@ -95,7 +95,8 @@ def test_what_anvil_took_and_a_broken_line_hid_is_paid_once(anvil, tmp_path, lie
             house.rail = rail
             version = await house.signed(await house.bound(NATIVE, 5))
             assert (await rail.submit(version.raw)).verdict is Verdict.UNKNOWN
-            assert (await rail.submit(version.raw)).verdict is Verdict.UNKNOWN
+            # A node that has it in its pool still may say so by now.
+            assert (await rail.submit(version.raw)).verdict in (Verdict.UNKNOWN, Verdict.ACCEPTED)
             await house.until(Included, version)
             await house.rpc("anvil_mine", "0x1")
             await house.until(Final, version)
