@@ -148,6 +148,18 @@ def test_full_blocks_raise_the_base_fee_and_empty_ones_lower_it_to_its_floor():
     assert chain.next_base_fee() == GWEI
 
 
+def test_however_many_spikes_come_the_fee_stays_a_number_that_falls_again():
+    """Seeds 961476727 and 2025020344: a stormy day multiplied it past 256 bits, and no good weather brought it down."""
+    chain = chain_with(base_fee=GWEI)
+    for _ in range(300):
+        chain.spike(8)
+        chain.mine()
+    assert chain.next_base_fee() == 10_000 * GWEI * 7 // 8
+    for _ in range(100):
+        chain.mine()
+    assert chain.next_base_fee() == GWEI
+
+
 def test_blocks_come_with_the_clock_and_looking_often_changes_nothing():
     chains = []
     for step in (100, 5_000):

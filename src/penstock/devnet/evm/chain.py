@@ -29,6 +29,8 @@ CATCH_UP_MAX: Final = 10_000
 """Blocks made at one look after a long silence; beyond, the network counts as having stood still."""
 
 FAUCET_WEI: Final = 10**27
+DEAREST: Final = 10_000
+"""Times where the base fee starts: spikes in a row multiply, and past some hundred of them no hexadecimal number of 256 bits would hold it."""
 COINBASE: Final = b"penstock-devnet-mine"
 L1_FEE_VAULT: Final = bytes.fromhex("420000000000000000000000000000000000001A")
 
@@ -138,7 +140,7 @@ class EvmChain:
         """The base fee of the block to come (on a legacy network the least price that it takes), in wei."""
         head = self.head
         fee = chainlib.next_base_fee(head.floor, head.header.gas_used, head.header.gas_limit)
-        return max(fee, self.spec.base_fee) * self._spike
+        return min(max(fee, self.spec.base_fee) * self._spike, self.spec.base_fee * DEAREST)
 
     def pending_nonce(self, address: bytes) -> int:
         """The nonce after everything that waits without a gap."""
