@@ -228,6 +228,25 @@ def test_bytes_that_are_given_for_a_time_are_known_to_be_given_before_they_are(m
     scenario(migrated_url, Limited, body)
 
 
+def test_a_hold_that_ends_while_bytes_are_on_the_way_lets_none_out_that_are_not_written_down(migrated_url):
+    """Seen as held when it was to be written, and as free when it was to be given: it went out as what nobody has."""
+
+    async def body(r, road):
+        road.rail.table, road.rail.answer, road.rail.over = r, Absent(), "the node does not answer"
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        (attempt,) = await r.database.read(loaded)
+        road.rail.over, looks = "", iter(["the start has not compared everything yet"])
+        road.sender._held = lambda _: next(looks, "")
+        await road.sender.submit([attempt.newest])
+        assert road.rail.sent == []
+        with pytest.raises(ConnectionError):
+            await road.sender.submit([attempt.newest])
+        assert len(road.rail.sent) == 1
+
+    scenario(migrated_url, Limited, body)
+
+
 def test_what_ended_while_its_bytes_were_on_the_way_to_be_given_is_given_to_nobody(migrated_url):
     async def body(r, road):
         road.rail.table, road.rail.answer, road.rail.over = r, Absent(), "its time is over"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.core import covers
+from penstock.core.canonical import canonical, canonical_sorted
 from penstock.db import Row, Tx
 from penstock.ledger import chain
 from penstock.ledger.book import GENESIS
@@ -23,6 +24,7 @@ Totals = dict[tuple[str, str], int]
 
 _BEGIN: Final = "archive"
 _END: Final = "archive removed"
+_SWEEP: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def record(
     )
     last = tx.one("SELECT hash FROM archive WHERE number = :number", number=number - 1)
     told = {"counts": dict(counts), "heads": {name: list(head) for name, head in heads.items()}, "totals": _hash_of(totals(tx))}
-    said = json.dumps(told, separators=(",", ":"), sort_keys=True)
+    said = canonical_sorted(told).decode()
     row = {"number": number, "at_ms": at_ms, "before_ms": before_ms, "file": file, "sha256": sha256, "said": said}
     previous = last["hash"] if last is not None else GENESIS
     tx.run(
@@ -110,6 +112,31 @@ def end(tx: Tx, archive: Archive, hashed: str, *, action_id: int, at_ms: int) ->
     """Nothing of it has to be removed any more, and what stays of its orders and attempts is for ever what was `kept`."""
     if archive.file not in _ended(tx):
         chain.record_action(tx, action_id, action=_END, subject=archive.file, reason=hashed, at_ms=at_ms)
+
+
+def delete_entries(tx: Tx, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Entries with their postings, which are in a file. The database refuses any that no recorded archive has."""
+    keys = [{"id": entry["id"]} for entry in entries]
+    tx.run("DELETE FROM posting WHERE entry_id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=keys)
+    tx.run("DELETE FROM entry WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=keys)
+
+
+def sweep(tx: Tx) -> int:
+    """Archived batches that have no entry any more, some of them. Returns how many that were."""
+    found: list[int] = []
+    for committer, head in heads(tx).items():
+        rows = tx.all(
+            "SELECT id FROM batch WHERE committer = :committer AND number <= :number "
+            "AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.batch_id = batch.id) ORDER BY number LIMIT :limit",
+            committer=committer,
+            number=head.number,
+            limit=_SWEEP - len(found),
+        )
+        found += [row["id"] for row in rows]
+        if len(found) >= _SWEEP:
+            break
+    tx.run("DELETE FROM batch WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=[{"id": batch_id} for batch_id in found])
+    return len(found)
 
 
 def _ended(tx: Tx) -> dict[str, str]:
@@ -204,4 +231,4 @@ def _link(row: Row, previous: str) -> str:
 
 
 def _line(*said: Any) -> bytes:
-    return (json.dumps(said, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    return canonical(said) + b"\n"

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.core.canonical import canonical
 from penstock.runtime import Runtime
 from penstock.sql import amount_columns as _amounts
+from penstock.vault import sync_folder
 
 FORM: Final = "penstock archive 1"
 _CHUNK: Final = 1 << 20
@@ -65,7 +67,7 @@ def write(folder: Path, number: int, lines: Iterable[Mapping[str, Any]], runtime
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    _sync(folder)
+    sync_folder(folder)
     runtime.crash_point("archive.file:named")
     read = Counter(kind_of(line) for line in lines_of(path, sha256))
     if read != counts:
@@ -88,14 +90,6 @@ def _write(part: Path, lines: Iterable[Mapping[str, Any]]) -> Counter[str]:
         raw.flush()
         os.fsync(raw.fileno())
     return counts
-
-
-def _sync(folder: Path) -> None:
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
 
 
 def digest(path: Path) -> str:
@@ -142,7 +136,7 @@ def kind_of(line: Mapping[str, Any]) -> str:
 
 def encoded(value: Mapping[str, Any]) -> bytes:
     """One line, always the same for the same value."""
-    return (json.dumps(_texts(value), separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    return canonical(_texts(value)) + b"\n"
 
 
 def _texts(value: Any) -> Any:

@@ -115,7 +115,7 @@ class Archiver:
                 counts[kind] = counts.get(kind, 0) + len(page)
                 if kind in removal.KINDS:
                     stays += await self._step("archive.remove", partial(removal.remove, kind=kind, archive=recorded.number, lines=page))
-        while await self._step("archive.sweep", removal.sweep):
+        while await self._step("archive.sweep", archive.sweep):
             pass
         kept = await self._database.read(lambda tx: archive.kept(tx, recorded.number))
         now_ms = self._runtime.now_ms()

@@ -14,7 +14,6 @@ from penstock.ledger.archive_lines import same
 KINDS: Final = ("order", "attempt", "event", "batch")
 """In the order of the lines of a file: entries of orders and attempts go with these, batches when they are empty."""
 _IDS: Final = "(SELECT k.id FROM {ROWS k(id {INT})})"
-_SWEEP: Final = 2_000
 _OF_OTHERS: Final = ("order", "decision", "attempt")
 
 Said = Mapping[str, Any]
@@ -43,7 +42,7 @@ def _orders(tx: Tx, archive: int, lines: Sequence[Said]) -> int:
     gone = _keys(line["id"] for line in go)
     tx.run(f"UPDATE orders SET archive = :archive WHERE id IN {_IDS}", k=gone, archive=archive)
     tx.run(f"DELETE FROM order_history WHERE order_id IN {_IDS}", k=gone)
-    _delete_entries(tx, (entry for line in go for entry in (*line["entries"], *line["decisions"])))
+    archives.delete_entries(tx, (entry for line in go for entry in (*line["entries"], *line["decisions"])))
     return len(here) - len(go)
 
 
@@ -69,7 +68,7 @@ def _attempts(tx: Tx, archive: int, lines: Sequence[Said]) -> int:
     tx.run(f"UPDATE attempt SET archive = :archive WHERE id IN {_IDS}", k=gone, archive=archive)
     tx.run(f"DELETE FROM version_order WHERE version_id IN {_IDS}", k=_keys(v["id"] for line in go for v in line["versions"]))
     tx.run(f"DELETE FROM version WHERE attempt_id IN {_IDS}", k=gone)
-    _delete_entries(tx, (entry for line in go for entry in line["entries"]))
+    archives.delete_entries(tx, (entry for line in go for entry in line["entries"]))
     return len(here) - len(go)
 
 
@@ -101,32 +100,8 @@ def _entries_of_batches(tx: Tx, lines: Sequence[Said]) -> int:
     for entry in have:
         if not same(told[entry["id"]], {**entry, "lines": [line for line in postings if line["entry_id"] == entry["id"]]}):
             raise InvariantBroken(f"entry {entry['id']} is not what it was when it was archived")
-    _delete_entries(tx, have)
+    archives.delete_entries(tx, have)
     return 0
-
-
-def _delete_entries(tx: Tx, entries: Iterable[Said]) -> None:
-    keys = _keys(entry["id"] for entry in entries)
-    tx.run(f"DELETE FROM posting WHERE entry_id IN {_IDS}", k=keys)
-    tx.run(f"DELETE FROM entry WHERE id IN {_IDS}", k=keys)
-
-
-def sweep(tx: Tx) -> int:
-    """Archived batches that have no entry any more, some of them. Returns how many that were."""
-    found: list[int] = []
-    for committer, head in archives.heads(tx).items():
-        rows = tx.all(
-            "SELECT id FROM batch WHERE committer = :committer AND number <= :number "
-            "AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.batch_id = batch.id) ORDER BY number LIMIT :limit",
-            committer=committer,
-            number=head.number,
-            limit=_SWEEP - len(found),
-        )
-        found += [row["id"] for row in rows]
-        if len(found) >= _SWEEP:
-            break
-    tx.run(f"DELETE FROM batch WHERE id IN {_IDS}", k=_keys(found))
-    return len(found)
 
 
 def _keys(ids: Iterable[int]) -> list[dict[str, int]]:

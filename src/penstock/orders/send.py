@@ -425,7 +425,8 @@ class Sender:
 
     async def _recorded(self, versions: Sequence[Version]) -> list[Version]:
         """Those that may be given to nodes now. Where a rail withholds bytes after a time, it is committed first that they are given: what is
-        `signed` for such a rail was given to nobody, whatever was killed when.
+        `signed` for such a rail was given to nobody, whatever was killed when. What a hold keeps from that commit goes nowhere, though the
+        hold may end before the others are given.
         """
         gate = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
@@ -433,17 +434,19 @@ class Sender:
             async with gate:
                 return version, await rail.withheld(raw)
 
-        tasks = []
+        tasks, free_of_it = [], []
         for version in versions:
             rail: object = self._board.rail(version.intent.chain)
-            if isinstance(rail, Withholds) and version.raw is not None and not version.sends and not self._held(version.intent.chain):
+            if not isinstance(rail, Withholds) or version.raw is None or version.sends:
+                free_of_it.append(version)
+            elif not self._held(version.intent.chain):
                 tasks.append(self._runtime.spawn(ask(version, rail, version.raw), name="withheld"))
         said = [await task for task in tasks]
         for reason in {reason for _, reason in said if reason}:
             await self._put_off([version for version, why in said if why == reason], reason)
-        asked, free = {version.id for version, _ in said}, [version.attempt_id for version, reason in said if not reason]
-        given = await self._database.write("give", lambda tx: attempts.record_giving(tx, free)) if free else set()
-        return [version for version in versions if version.id not in asked or version.attempt_id in given]
+        may = [version for version, reason in said if not reason]
+        given = await self._database.write("give", lambda tx: attempts.record_giving(tx, [v.attempt_id for v in may])) if may else set()
+        return free_of_it + [version for version in may if version.attempt_id in given]
 
 
 def _unsignable(orders: Sequence[Order], standing: Standing) -> dict[int, tuple[Order, HoldReason, str]]:

@@ -153,9 +153,8 @@ class Settler:
             case Dead(proof=proof):
                 self._dead(changes, attempt, orders, f"attempt proved dead: {proof}")
             case Suspicious(detail=detail, alone=alone):
-                if (
-                    attempt.seen != row["seen"] and not alone
-                ):  # the same as before has stopped the lane before, and whoever resumed it has seen it
+                # The same as before has stopped the lane before, and whoever resumed it has seen it.
+                if attempt.seen != row["seen"] and not alone:
                     changes.halts[attempt.chain] = f"{detail} (attempt {attempt.id})"
                 changes.moves += [
                     Move(o, OrderState.QUARANTINED, detail, at_ms=changes.now_ms)

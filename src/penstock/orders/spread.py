@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.core.money import CoinAmount, Token
 from penstock.core.order import Order
@@ -16,7 +17,7 @@ from penstock.orders import attempts
 from penstock.orders.attempts import Lane
 from penstock.orders.choose import Purse, purse
 
-STUCK_BLOCKS = 10
+STUCK_BLOCKS: Final = 10
 """A lane whose oldest transaction is in no block after so many, or so many times 200 ms, gets orders only when all others are full or short."""
 
 
