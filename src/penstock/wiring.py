@@ -1,4 +1,4 @@
-"""Builds database, rails, rooms and pumps from Settings; the only file that names concrete rails."""
+"""Builds rooms and pumps from Settings, starts and stops them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -26,6 +25,7 @@ from penstock.http.ports import Limits, Ports
 from penstock.ids import IdSource
 from penstock.ledger.book import Balances, Book
 from penstock.ledger.rules import Terms
+from penstock.networks import RAILS, Site
 from penstock.orders import attempts, auditor, board, clock, replica, treasury
 from penstock.orders.accept import Accept, Policy
 from penstock.orders.auditor import Auditor
@@ -39,23 +39,13 @@ from penstock.orders.replica import Replica
 from penstock.orders.seat import Seat, SeatLost
 from penstock.orders.send import Sender
 from penstock.orders.settle import Settler
+from penstock.orders.stages import Stages
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
 from penstock.orders.treasury import Treasury
 from penstock.pump import Pump, begun, every
 from penstock.rails.base import Clocked, Rail
-from penstock.rails.bitcoin.rail import BitcoinRail
-from penstock.rails.bitcoin.talk import BitcoinTalk
-from penstock.rails.evm.rail import EvmRail
-from penstock.rails.evm.talk import EthereumTalk
-from penstock.rails.lightning.rail import LightningRail
-from penstock.rails.lightning.rail import talk as lightning_talk
 from penstock.rails.post import Post
-from penstock.rails.rpc import Http, Nodes
-from penstock.rails.tron.rail import TronRail
-from penstock.rails.tron.talk import TronTalk
-from penstock.rails.xrp.rail import XrpRail
-from penstock.rails.xrp.talk import XrpTalk
 from penstock.rates import HttpSource, Prices, static_prices
 from penstock.runtime import Runtime
 from penstock.signer.families import KEYED, LANES
@@ -68,52 +58,6 @@ from penstock.webhooks.targets import check_url
 log = structlog.get_logger()
 
 PRICES_REFRESH_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What a rail is built from: the network, its nodes' addresses, our hot address there and the contracts that are no destination."""
-
-    network: Network
-    urls: tuple[str, ...]
-    post: Post
-    runtime: Runtime
-    own: tuple[str, ...]
-    contracts: tuple[str, ...]
-    fee_max: int | None
-
-
-def _evm(site: Site) -> Rail:
-    net = site.network
-    nodes = Nodes(site.urls, EthereumTalk(Http(site.post), chain_id=net.chain_id, genesis=net.genesis), site.runtime)
-    return EvmRail(net, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
-
-
-def _tron(site: Site) -> Rail:
-    net = site.network
-    nodes = Nodes(site.urls, TronTalk(Http(site.post), site.runtime, chain_id=net.chain_id, genesis=net.genesis), site.runtime)
-    return TronRail(net, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
-
-
-def _bitcoin(site: Site) -> Rail:
-    nodes = Nodes(site.urls, BitcoinTalk(Http(site.post), chain_id=site.network.chain_id), site.runtime)
-    return BitcoinRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
-
-
-def _xrp(site: Site) -> Rail:
-    nodes = Nodes(site.urls, XrpTalk(Http(site.post), site.runtime, chain_id=site.network.chain_id), site.runtime)
-    return XrpRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
-
-
-def _lightning(site: Site) -> Rail:
-    nodes = Nodes(site.urls, lightning_talk(site.post, chain_id=site.network.chain_id, own=site.own[0]), site.runtime)
-    return LightningRail(site.network, nodes, site.runtime, own=site.own, contracts=site.contracts, fee_max=site.fee_max)
-
-
-RAILS: Final[Mapping[str, Callable[[Site], Rail]]] = MappingProxyType(
-    {"evm": _evm, "tron": _tron, "xrp": _xrp, "bitcoin": _bitcoin, "lightning": _lightning}
-)
-"""How to build the rail of each family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +109,19 @@ class Product:
         self.timelines = Timelines(database, self.catalog)
         stored: dict[str, Any] = {"runtime": world.runtime, "database": database}
         common = kinds | stored
+        road: dict[str, Any] = {"board": self.board, "held": self._held}
         self.settler = Settler(**common, book=self.book("settle"), outbox=self.outbox, rate_text=self.board.rate_text)
+        self.stages = Stages(**stored, **road, signer=signer, next_ids=self._next_ids)
         self.sender = Sender(
             **common,
-            board=self.board,
+            **road,
             signer=signer,
+            stages=self.stages,
             in_flight_max=lambda chain: self._network(chain).in_flight_max,
             hot_addresses=self._hot_addresses,
-            held=self._held,
             refuse=self.settler.refuse,
         )
-        self.follower = Follower(
-            **common, board=self.board, stages=self.sender, settler=self.settler, report_depth=self._report_depth, held=self._held
-        )
+        self.follower = Follower(**common, **road, stages=self.stages, settler=self.settler, report_depth=self._report_depth)
         self.treasury = Treasury(**common, rails=self.rails, signer=signer, book=self.book("treasury"), hot_addresses=self._hot_addresses)
         self.decider = Decider(**common, board=self.board, signer=signer, settler=self.settler)
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)

@@ -220,7 +220,7 @@ def test_what_was_bound_is_not_signed_while_its_lane_stands(migrated_url):
         versions = await road.sender._bind("ETH", 0, orders)
         await auditor_.turn()
         assert len(versions) == 1
-        assert await road.sender.sign(versions) == []
+        assert await road.stages.sign(versions) == []
         assert await road.follow() == 1
         row = await r.database.read(lambda tx: tx.one(f"SELECT state, seen, due_at_ms FROM attempt WHERE id = {attempt('waiting')}"))
         assert (row["state"], row["seen"]) == ("bound", "waits to be signed until the network is resumed")

@@ -237,11 +237,11 @@ def test_a_hold_that_ends_while_bytes_are_on_the_way_lets_none_out_that_are_not_
         await road.send()
         (attempt,) = await r.database.read(loaded)
         road.rail.over, looks = "", iter(["the start has not compared everything yet"])
-        road.sender._held = lambda _: next(looks, "")
-        await road.sender.submit([attempt.newest])
+        road.stages._held = lambda _: next(looks, "")
+        await road.stages.submit([attempt.newest])
         assert road.rail.sent == []
         with pytest.raises(ConnectionError):
-            await road.sender.submit([attempt.newest])
+            await road.stages.submit([attempt.newest])
         assert len(road.rail.sent) == 1
 
     scenario(migrated_url, Limited, body)
@@ -256,7 +256,7 @@ def test_what_ended_while_its_bytes_were_on_the_way_to_be_given_is_given_to_nobo
         road.rail.over, road.rail.answer = "", lambda versions: FailedOnChain(versions[-1].txid, 101, 0, "never given")
         await road.follow()
         assert (await road.order("a"))["state"] == "failed"
-        await road.sender.submit([attempt.newest])
+        await road.stages.submit([attempt.newest])
         assert road.rail.sent == []
         assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
 

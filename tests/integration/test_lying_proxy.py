@@ -9,6 +9,7 @@ from penstock.catalog import Catalog
 from penstock.core.event import Final, Included
 from penstock.devnet.boxes import make_networks
 from penstock.devnet.server import Box
+from penstock.networks import RAILS, Site
 from penstock.prove.liar import Liar
 from penstock.prove.lies import LIES
 from penstock.prove.lines import lying_proxy
@@ -16,7 +17,6 @@ from penstock.prove.lying import SCENES
 from penstock.rails.base import NodeUnreachable, Verdict
 from penstock.rails.post import ANSWER_BYTES_MAX, HttpPost
 from penstock.runtime import SystemRuntime
-from penstock.wiring import RAILS, Site
 from tests.fixtures.scripted import nodes_of
 from tests.integration.test_rail_on_anvil import NATIVE, House, network
 

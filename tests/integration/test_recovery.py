@@ -379,7 +379,7 @@ def test_while_a_network_is_held_nothing_is_bound_signed_or_sent_and_looking_goe
             await r.credit("m:1", "100")
             await send(house, "a")
             sent, signed = len(house.road.rail.sent), len(house.signer.journal)
-            house.road.sender._held = house.road.follower._held = lambda chain: "held by the test"  # noqa: ARG005
+            house.road.sender._held = house.road.stages._held = house.road.follower._held = lambda chain: "held by the test"  # noqa: ARG005
             house.road.rail.answer = Pending(stuck=True)
             await house.road.follow()
             await send(house, "b")

@@ -366,7 +366,7 @@ def test_what_a_crash_left_between_two_steps_is_resumed_with_the_same_bytes(migr
         orders = await road.sender.claim(10)
         versions = await road.sender._bind("ETH", 0, orders)
         if step == "signed":
-            await road.sender.sign(versions)
+            await road.stages.sign(versions)
         await road.follow()
         assert (await road.order("a"))["state"] == "sending"
         assert len(road.rail.sent) == 1

@@ -111,8 +111,8 @@ def test_each_contract_names_rooms_that_a_layer_knows():
         if module.startswith("penstock.")
     }
     assert named <= rooms
-    only_wiring = next(contract for contract in contracts if contract["name"] == "Only wiring names a concrete rail")
-    assert {module.split(".")[1] for module in only_wiring["source_modules"]} == rooms - {"wiring", "rails", "signer", "devnet", "prove"}
+    only_networks = next(contract for contract in contracts if contract["name"] == "Only networks names a concrete rail")
+    assert {module.split(".")[1] for module in only_networks["source_modules"]} == rooms - {"networks", "rails", "signer", "devnet", "prove"}
     product = next(contract for contract in contracts if contract["name"].startswith("No product room"))
     assert {module.split(".")[1] for module in product["source_modules"]} == rooms - {
         "__main__",

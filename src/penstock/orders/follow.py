@@ -18,9 +18,9 @@ from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
 from penstock.orders.attempts import Attempt, Version
 from penstock.orders.board import Board
-from penstock.orders.send import Stages
 from penstock.orders.settle import Settler, Verdict
 from penstock.orders.side_by_side import SideBySide
+from penstock.orders.stages import Stages
 from penstock.orders.store import LostRace
 from penstock.rails.base import NodeUnreachable, Withholds
 from penstock.runtime import Runtime

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from penstock.catalog import Catalog
+from penstock.networks import RAILS, Site
 from penstock.prove.callers import addresses, bodies, forgery
 from penstock.prove.callers.forgery import Forged
 from penstock.prove.callers.lines import Line, Reply, as_headers, json_bytes
 from penstock.prove.callers.ring import PATHS, READ_ONLY, Ring
 from penstock.rails.base import InvalidDestination
 from penstock.runtime import SystemRuntime
-from penstock.wiring import RAILS, Site
 
 BALANCE: Final = 14000
 RESEND: Final = {"start_timestamp": 1_700_000_000}

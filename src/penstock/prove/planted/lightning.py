@@ -91,7 +91,7 @@ LIGHTNING: Final = (
         history="That an invoice is given to the node was committed afterwards only: whoever was killed between had given what nobody had.",
         edits=(
             Edit(
-                "penstock.orders.send:Sender._recorded",
+                "penstock.orders.stages:Stages._recorded",
                 "    gate = asyncio.Semaphore(SUBMITS_AT_ONCE)",
                 "    return list(versions)\n    gate = asyncio.Semaphore(SUBMITS_AT_ONCE)",
             ),

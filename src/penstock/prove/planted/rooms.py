@@ -294,7 +294,7 @@ ROOMS: Final = (
         history="The bytes went to a node first and into the database afterwards: a crash between left a payment that nobody had sent.",
         edits=(
             Edit(
-                "penstock.orders.send:Sender.sign",
+                "penstock.orders.stages:Stages.sign",
                 '    await self._database.write("sign",',
                 "    for one in signed:\n"
                 "        rail = self._board.rail(next(v.intent.chain for v in versions if v.attempt_id == one.attempt_id))\n"
