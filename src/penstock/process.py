@@ -23,7 +23,7 @@ from penstock.http.app import UVICORN
 from penstock.ids import IdSource
 from penstock.orders.replica import Replica
 from penstock.rails.post import HttpPost
-from penstock.runtime import SystemRuntime
+from penstock.runtime import SystemRuntime, rest_memory
 from penstock.signer import addresses, child
 from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import RemoteSigner
@@ -173,6 +173,7 @@ async def listen(product: Product, settings: Settings, role: str) -> None:
         server.leave()  # a loop that began before we listen can have ended before
     # Processes that only answer callers share a port on one machine: start as many as cores are free, and the system spreads the connections.
     sockets = [_shared(host, int(port), config.backlog)] if role == "api" else None
+    rest_memory()
     try:
         await server.serve(sockets)
     finally:

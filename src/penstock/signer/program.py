@@ -21,7 +21,7 @@ import structlog
 from penstock.config import Settings, SettingWrong
 from penstock.core.party import Secret
 from penstock.core.seal import OrderSeal
-from penstock.runtime import SystemRuntime
+from penstock.runtime import SystemRuntime, rest_memory
 from penstock.signer import switch
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.local import LocalSigner
@@ -79,6 +79,7 @@ async def run(
         serving = await asyncio.start_unix_server(lambda *ends: _spawned(runtime, server, *ends), sock=listener)
         stack.callback(serving.close)
         log.info("signer.started", networks=sorted(allowed), stopped=(await signer.standing()).stopped)
+        rest_memory()
         ready()
         ends = [runtime.spawn(_wait(until), name="end"), runtime.spawn(_wait(broken.wait), name="broken")]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
