@@ -29,7 +29,7 @@ from penstock.db import (
 from penstock.ledger.book import balances
 from penstock.runtime import SystemRuntime
 from penstock.sql import amount_columns, migrations, translate
-from tests.fixtures.databases import fresh_database, postgres_server
+from tests.fixtures.databases import postgres_server
 from tests.fixtures.processes import wait_until
 from tests.fixtures.proxy import proxied
 from tests.fixtures.rooms import USDT, Rooms, units
@@ -641,12 +641,6 @@ def test_a_full_disk_rolls_back_and_when_there_is_room_again_it_goes_on(sqlite_u
 
 
 # How PostgreSQL fails
-
-
-@pytest.fixture
-def postgres_migrated(postgres_url, postgres_template):
-    with fresh_database(postgres_url, postgres_template) as url:
-        yield url
 
 
 def kill_others(url):

@@ -1,8 +1,8 @@
 """The only writer of balances, entries and postings.
 
 A money transaction opens a sheet (locks the balances it will touch, in id order), posts entries to it in memory, and
-closes it: each balance is written once under its old version, each entry once under its unique key, and one batch row
-carries the hash chain on.
+closes it: each entry is written once under its unique key, one batch row carries the hash chain on, and each balance is
+written once under its old version. Where many processes wait for one balance, a sheet may look first and lock last.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ COMMIT_TRIES: Final = 5
 GENESIS: Final = "0" * 64
 """What the first batch of a committer follows."""
 
+_BALANCES: Final = (
+    # In id order, so that two transactions that lock them never wait for each other.
+    "SELECT id, holder, coin_id, available, reserved, version FROM balance "
+    "WHERE (holder, coin_id) IN (SELECT k.holder, k.coin_id FROM {ROWS k(holder TEXT, coin_id TEXT)}) ORDER BY id"
+)
+_LOCKED_BALANCES: Final = f"{_BALANCES} {{FOR_UPDATE}}"
+_NO_ROW: Final = -1
+"""The version of a balance whose row is yet to be made."""
+
 
 class Overdraft(Exception):
     """The entry would take a balance below zero. The sheet is as it was before."""
@@ -37,9 +46,13 @@ class Overdraft(Exception):
         self.missing = missing
 
 
+class Unsure(Exception):
+    """Balances that were only looked at, or that moved since, do not cover an entry. That proves nothing: lock them first and judge again."""
+
+
 @dataclass(slots=True)
 class Balance:
-    """A locked row and what becomes of it."""
+    """A row as it was read and what becomes of it."""
 
     id: int
     available: int
@@ -49,15 +62,16 @@ class Balance:
 
 
 class Sheet:
-    """Balances under lock, and the entries posted to them so far."""
+    """Balances, under lock or only looked at, and the entries posted to them so far."""
 
-    def __init__(self, balances: dict[Key, Balance]) -> None:
+    def __init__(self, balances: dict[Key, Balance], *, is_locked: bool = True) -> None:
         self.balances = balances
+        self.is_locked = is_locked
         self.entries: list[Entry] = []
         self.covers: dict[tuple[str, str, str], str] = {}
 
     def post(self, entry: Entry) -> None:
-        """Apply an entry whole or not at all. Raises Overdraft."""
+        """Apply an entry whole or not at all. Raises Overdraft, and Unsure instead where nothing is locked yet."""
         moved: list[tuple[Balance, str, int]] = []
         for posting in entry.postings:
             if not is_stored(posting.account):
@@ -68,6 +82,8 @@ class Sheet:
             if before + posting.units < 0:
                 for done, name, units in moved:
                     setattr(done, name, getattr(done, name) - units)
+                if not self.is_locked:
+                    raise Unsure
                 raise Overdraft(holder, posting.coin_id, balance.available, -(before + posting.units))
             setattr(balance, side, before + posting.units)
             moved.append((balance, side, posting.units))
@@ -89,8 +105,17 @@ class Book:
 
     def open(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
         """Lock the balances of these (holder, coin) pairs in id order; rows that do not exist are made, empty."""
+        return Sheet(self._lock(tx, sorted(set(keys))))
+
+    def look(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
+        """The same without a lock: `close` takes it, last of all, so that nobody waits while everything else is written. An entry that
+        turns out not to be covered raises Unsure, from `post` or from `close`, and the transaction begins again with `open`.
+        """
         wanted = sorted(set(keys))
-        balances = self._lock(tx, wanted)
+        return Sheet({key: Balance(0, 0, 0, _NO_ROW) for key in wanted} | self._read(tx, wanted, _BALANCES), is_locked=False)
+
+    def _lock(self, tx: Tx, wanted: list[Key]) -> dict[Key, Balance]:
+        balances = self._read(tx, wanted, _LOCKED_BALANCES)
         missing = [key for key in wanted if key not in balances]
         if missing:
             new = zip(missing, self._next_ids(len(missing)), strict=True)
@@ -102,24 +127,17 @@ class Book:
                 "FROM {ROWS r(id {INT}, holder TEXT, coin_id TEXT, available {AMOUNT})} WHERE true ON CONFLICT DO NOTHING",
                 r=rows,
             )
-            balances = self._lock(tx, wanted)
-        return Sheet(balances)
+            balances = self._read(tx, wanted, _LOCKED_BALANCES)
+        return balances
 
-    def _lock(self, tx: Tx, keys: list[Key]) -> dict[Key, Balance]:
-        # The balances of these holders, locked in id order so that two transactions never wait for each other.
-        rows = tx.all(
-            "SELECT id, holder, coin_id, available, reserved, version FROM balance "
-            "WHERE (holder, coin_id) IN (SELECT k.holder, k.coin_id FROM {ROWS k(holder TEXT, coin_id TEXT)}) "
-            "ORDER BY id {FOR_UPDATE}",
-            k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys],
-        )
+    def _read(self, tx: Tx, keys: list[Key], sql: str) -> dict[Key, Balance]:
+        rows = tx.all(sql, k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys])
         return {(r["holder"], r["coin_id"]): Balance(r["id"], r["available"], r["reserved"], r["version"]) for r in rows}
 
     def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
-        """Write what the sheet holds. Raises db.Conflict when an entry was posted before."""
+        """Write what the sheet holds. Raises db.Conflict when an entry was posted before, Unsure as `look` says."""
         if not sheet.entries:
             return
-        self._write_balances(tx, [balance for balance in sheet.balances.values() if balance.touched])
         batch_id, *entry_ids = self._next_ids(1 + len(sheet.entries))
         entries = [
             self._entry_row(e, entry_id, batch_id, at_ms, sheet.covers.get((e.ref_kind, e.ref_id, e.posting_kind), ""))
@@ -138,6 +156,25 @@ class Book:
         )
         tx.insert("posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})", postings)
         self._write_batch(tx, batch_id, entries, postings, at_ms)
+        # Last, because another process may wait for these rows, and does so until the commit.
+        self._write_balances(tx, self._touched(tx, sheet))
+
+    def _touched(self, tx: Tx, sheet: Sheet) -> list[Balance]:
+        """What the sheet makes of the balances that it touches, under lock."""
+        seen = {key: balance for key, balance in sheet.balances.items() if balance.touched}
+        if sheet.is_locked or not seen:
+            return list(seen.values())
+        balances = self._lock(tx, sorted(seen))
+        if all(balances[key].version == balance.version for key, balance in seen.items()):
+            return list(seen.values())
+        # Somebody moved them meanwhile: the same entries in the same order, on what is there now.
+        now = Sheet(balances)
+        try:
+            for entry in sheet.entries:
+                now.post(entry)
+        except Overdraft as short:
+            raise Unsure from short
+        return list(now.balances.values())
 
     def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int, covers: str) -> dict[str, Any]:
         return {

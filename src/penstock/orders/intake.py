@@ -1,7 +1,9 @@
 """Group commit: every draft that waits is applied in one transaction (architecture, section 2.3).
 
 While one batch commits the next one gathers, so there is no artificial delay and the cost of a commit is shared. The order
-of steps is fixed: keys, balances, replay in arrival order, one write per table. A stored order always wins over a refusal.
+of steps is fixed: keys, a look at the balances, replay in arrival order, one write per table, and only then the lock on the
+balances, which other processes wait for. Where they do not cover everything, the transaction begins again and locks them before
+the replay, so that a refusal is always by a balance under lock. A stored order always wins over a refusal.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order
 from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
-from penstock.ledger.book import Book, Overdraft
+from penstock.ledger.book import Book, Overdraft, Unsure
 from penstock.orders import store
 from penstock.runtime import Runtime
 
@@ -73,6 +75,7 @@ class Intake:
         self._waiting: deque[Draft] = deque()
         self._arrived = asyncio.Event()
         self._stopping = False
+        self._locks_first = False
         self.committed: Callable[[bool], None] = lambda external: None  # noqa: ARG005  told after each batch, whether workers have work
 
     async def submit(self, draft: Draft) -> Order:
@@ -114,6 +117,8 @@ class Intake:
                 return
             log.error("intake.draft.failed", error=type(error).__name__)  # noqa: TRY400  no bodies in logs
             answers = [_unstored()]
+        # Whoever was refused for want of money mostly comes again.
+        self._locks_first = any(isinstance(answer, Refused) and answer.problem is Problem.BALANCE_INSUFFICIENT for answer in answers)
         self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
         for draft, answer in zip(batch, answers, strict=True):
             if answer is not _AGAIN and not draft.answer.done():
@@ -128,6 +133,8 @@ class Intake:
         for attempt in range(1, COMMIT_TRIES + 1):
             try:
                 return await self._database.write("intake", lambda tx: self._apply(tx, batch))
+            except Unsure:
+                self._locks_first = True
             except CommitUnknown:
                 log.warning("intake.commit.unknown", attempt=attempt)
                 await self._runtime.sleep(0.05 * attempt)
@@ -143,7 +150,8 @@ class Intake:
         ours = self._take_keys(tx, firsts, now_ms)
         stored = _stored(tx, {draft.key for draft in batch} - ours)
         spent = self._take_once(tx, [firsts[key] for key in sorted(ours)])
-        sheet = self._book.open(tx, _balances_touched([firsts[key] for key in ours]))
+        read = self._book.open if self._locks_first else self._book.look
+        sheet = read(tx, _balances_touched([firsts[key] for key in ours]))
         verdicts: dict[tuple[int, str], tuple[str, Answer]] = {}
         answers: list[object] = []
         for draft in batch:

@@ -62,16 +62,24 @@ ROOMS: Final = (
         history="The balance was read once and kept: a check against what somebody else had changed meanwhile, and a write over it.",
         edits=(
             Edit(
-                "penstock.ledger.book:Book.open",
-                "    return Sheet(balances)",
-                "    kept = self.__dict__.setdefault('_kept', {})\n"
-                "    for key in wanted:\n"
-                "        balances[key] = kept.setdefault(key, balances[key])\n"
-                "    return Sheet(balances)",
+                "penstock.ledger.book:Book._read",
+                "    return {",
+                "    kept = self.__dict__.setdefault('_kept', {})\n    return {key: kept.setdefault(key, balance) for key, balance in {",
             ),
+            Edit("penstock.ledger.book:Book._read", "for r in rows}", "for r in rows}.items()}"),
             Edit("penstock.ledger.book:Book._write_balances", "AND balance.version = b.version", ""),
         ),
         seed=9,
+    ),
+    Bug(
+        name="look-taken-for-a-lock",
+        room="ledger",
+        history="What had been looked at was written as if nobody had moved it until it was locked: two processes spent the same money.",
+        edits=(
+            Edit("penstock.ledger.book:Book._touched", "balances[key].version == balance.version", "True"),
+            Edit("penstock.ledger.book:Book._write_balances", "AND balance.version = b.version", ""),
+        ),
+        test="tests/integration/test_late_lock.py::test_what_others_took_meanwhile_stays_taken[sqlite]",
     ),
     Bug(
         name="reserve-not-checked",

@@ -1,0 +1,147 @@
+"""Balances that are only looked at until everything else is written, and what others do to them meanwhile."""
+
+import asyncio
+
+import pytest
+
+from penstock.core import ledger
+from penstock.core.errors import Problem, Refused
+from penstock.core.order import Order
+from penstock.ledger.book import Unsure, balances
+from tests.fixtures.rooms import USDT, rooms, units
+
+HELD = "m:1"
+NOW_MS = 1_790_000_000_000
+
+
+def reserve(r, amount):
+    return ledger.reserve(r.next_ids()[0], HELD, USDT, units(amount))
+
+
+def credit(r, holder, amount):
+    return ledger.credit(str(r.next_ids()[0]), holder, USDT, units(amount), "test")
+
+
+async def looked(r, *holders):
+    """A sheet of balances as they are now, without a lock."""
+    return await r.database.read(lambda tx: r.book.look(tx, [(holder, USDT) for holder in holders]))
+
+
+async def closed(r, sheet):
+    await r.database.write("late", lambda tx: r.book.close(tx, sheet, NOW_MS))
+
+
+async def spend(r, amount):
+    """Somebody else's whole transaction."""
+
+    def job(tx):
+        sheet = r.book.open(tx, [(HELD, USDT)])
+        sheet.post(reserve(r, amount))
+        r.book.close(tx, sheet, NOW_MS)
+
+    await r.database.write("spend", job)
+
+
+async def entries(r):
+    rows = await r.database.read(lambda tx: tx.all("SELECT posting_kind FROM entry ORDER BY id"))
+    return [row["posting_kind"] for row in rows]
+
+
+def test_what_others_took_meanwhile_stays_taken(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit(HELD, "10")
+            sheet = await looked(r, HELD)
+            sheet.post(reserve(r, "3"))
+            await spend(r, "5")
+            await closed(r, sheet)
+            assert await balances(r.database, HELD) == {USDT: (units("2"), units("8"))}
+            assert await entries(r) == ["credit", "reserve", "reserve"]
+
+    asyncio.run(scenario())
+
+
+def test_what_others_left_too_little_of_is_not_written(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit(HELD, "10")
+            sheet = await looked(r, HELD)
+            sheet.post(reserve(r, "3"))
+            await spend(r, "8")
+            with pytest.raises(Unsure):
+                await closed(r, sheet)
+            assert await balances(r.database, HELD) == {USDT: (units("2"), units("8"))}
+            assert await entries(r) == ["credit", "reserve"]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_covered_at_the_end_but_not_in_the_order_of_arrival_is_not_written(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit(HELD, "10")
+            sheet = await looked(r, HELD)
+            sheet.post(reserve(r, "7"))
+            sheet.post(credit(r, HELD, "7"))
+            await spend(r, "4")
+            with pytest.raises(Unsure):
+                await closed(r, sheet)
+            assert await balances(r.database, HELD) == {USDT: (units("6"), units("4"))}
+
+    asyncio.run(scenario())
+
+
+def test_a_balance_that_nobody_had_is_made_at_the_end_or_is_there_by_then(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            sheet = await looked(r, "u:1000001", "u:1000002", "u:1000003")
+            for holder in ("u:1000001", "u:1000002"):
+                sheet.post(credit(r, holder, "4"))
+            await r.credit("u:1000002", "1")
+            await closed(r, sheet)
+            assert await balances(r.database, "u:1000001") == {USDT: (units("4"), 0)}
+            assert await balances(r.database, "u:1000002") == {USDT: (units("5"), 0)}
+            assert await balances(r.database, "u:1000003") == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_look_refuses_nobody(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit(HELD, "1")
+            sheet = await looked(r, HELD)
+            sheet.post(reserve(r, "1"))
+            with pytest.raises(Unsure):
+                sheet.post(reserve(r, "1"))
+            assert len(sheet.entries) == 1
+
+    asyncio.run(scenario())
+
+
+def test_orders_whose_money_goes_while_they_are_written_are_judged_again_by_what_is_there_then(postgres_migrated):
+    async def scenario():
+        async with rooms(postgres_migrated, worker=1) as one, rooms(postgres_migrated, worker=2) as two:
+            await one.credit(HELD, "10")
+            loop, close, others = asyncio.get_running_loop(), one.book.close, ["6"]
+
+            def close_later(tx, sheet, at_ms):
+                while others:
+                    asyncio.run_coroutine_threadsafe(spend(two, others.pop()), loop).result()
+                close(tx, sheet, at_ms)
+
+            one.book.close = close_later
+            answers = await one.submit_all(
+                [one.draft(name, "3", recipient=recipient) for name, recipient in (("a", ""), ("b", "u:1000001"))]
+            )
+            assert isinstance(answers[0], Order)
+            assert isinstance(answers[1], Refused)
+            assert answers[1].problem is Problem.BALANCE_INSUFFICIENT
+            assert "has 1 available" in answers[1].msg
+            assert await balances(one.database, HELD) == {USDT: (units("1"), units("9"))}
+            assert await one.database.read(lambda tx: tx.all("SELECT merchant_order_id AS name FROM order_key")) == [{"name": "a"}]
+            assert await one.database.read(lambda tx: tx.all("SELECT id FROM outbox")) == []
+            again = await one.submit_all([one.draft("b", "1", recipient="u:1000001")])
+            assert isinstance(again[0], Order)
+
+    asyncio.run(scenario())
