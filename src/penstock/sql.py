@@ -133,11 +133,10 @@ def refusals(dialect: str) -> dict[str, tuple[str, str]]:
 
 
 @lru_cache(maxsize=256)
-def sqlite_insert(into: str) -> tuple[str, list[tuple[str, bool]]]:
-    """The statement, and its columns with whether they hold amounts."""
-    names = [column.split()[0] for column in into.partition("(")[2].rstrip(")").split(",")]
-    table, amounts = into.partition("(")[0], amount_columns()
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", [(name, name in amounts) for name in names]
+def sqlite_insert(into: str) -> tuple[str, tuple[str, ...]]:
+    """The statement and its columns."""
+    names = tuple(column.split()[0] for column in into.partition("(")[2].rstrip(")").split(","))
+    return f"INSERT INTO {into.partition('(')[0]} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", names
 
 
 @lru_cache(maxsize=256)
@@ -153,18 +152,30 @@ def row_columns(sql: str) -> dict[str, tuple[str, ...]]:
     return {match[1]: tuple(column.split()[0] for column in match[2].split(",")) for match in _ROWS.finditer(sql)}
 
 
-def json_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> str:
-    """Rows as the value of a {ROWS ...} parameter: each a list in the order of the columns, or its only value. Without their names
-    both databases read them at a third to a half of the cost. Amounts are text, which both read exactly.
-    """
-    picked: list[Any] = list(map(itemgetter(*columns), rows))
+Given = Mapping[str, Any] | tuple[Any, ...]
+"""A row by the names of its columns, or its values in their order."""
+
+
+def plain_rows(rows: Sequence[Given], columns: tuple[str, ...]) -> Sequence[Any]:
+    """Rows as values in the order of two or more columns, with amounts as text, which both databases read exactly."""
+    picked: Sequence[Any] = rows if rows and isinstance(rows[0], tuple) else list(map(itemgetter(*columns), rows))
     amounts = amount_columns()
-    if len(columns) == 1:
-        picked = [str(value) if value is not None else None for value in picked] if columns[0] in amounts else picked
-    elif places := [place for place, column in enumerate(columns) if column in amounts]:
+    if places := [place for place, column in enumerate(columns) if column in amounts]:
         picked = list(map(list, picked))
         for row in picked:
             for place in places:
                 if row[place] is not None:
                     row[place] = str(row[place])
-    return msgspec.json.encode(picked).decode()
+    return picked
+
+
+def json_rows(rows: Sequence[Given], columns: tuple[str, ...]) -> str:
+    """Rows as the value of a {ROWS ...} parameter: each a list in the order of the columns, or its only value. Without their names
+    both databases read them at a third to a half of the cost.
+    """
+    if len(columns) > 1:
+        return msgspec.json.encode(plain_rows(rows, columns)).decode()
+    values = list(map(itemgetter(*columns), rows))
+    if columns[0] in amount_columns():
+        values = [str(value) if value is not None else None for value in values]
+    return msgspec.json.encode(values).decode()

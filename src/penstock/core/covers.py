@@ -7,7 +7,8 @@ begins with the number of its form: what a later version covers besides does not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from penstock.core.canonical import canonical
@@ -17,35 +18,41 @@ _ACCEPTED: Final = (
     "crypto", "chain", "contract", "merchant_pays_fee", "value", "fee", "net", "reserve", "fee_usd", "token_rate", "native_rate",
     "gas_quoted", "seal",
 )  # fmt: skip
+_FLAG: Final = _ACCEPTED.index("merchant_pays_fee")
 DECIDED: Final = ("id", "state", "wire", "fail_reason", "decided_at_ms")
-_HISTORY: Final = ("id", "at_ms", "before", "after", "reason")
-_RETIRED: Final = ("id", "lane_id", "slot", "token_id", "state", "txid", "block", "gas_paid", "native_rate")
+_accepted_of: Final = itemgetter(*_ACCEPTED)
+_decided_of: Final = itemgetter(*DECIDED)
+_step_of: Final = itemgetter("id", "at_ms", "before", "after", "reason")
+_retired_of: Final = itemgetter("id", "lane_id", "slot", "token_id", "state", "txid", "block", "gas_paid", "native_rate")
 
 
 def accepted(order: Mapping[str, Any], fingerprint: str) -> str:
     """What never changes in an order, and the mark by which its repeats are known."""
-    return _hash("accepted", [_columns(order, _ACCEPTED), fingerprint])
+    return _hash("accepted", [_accepted(order), fingerprint])
 
 
 def internal(order: Mapping[str, Any], fingerprint: str, body: str) -> str:
     """An order that is accepted and decided at once, and its event."""
-    return _hash("internal", [_columns(order, _ACCEPTED), fingerprint, _columns(order, DECIDED), body])
+    return _hash("internal", [_accepted(order), fingerprint, _decided_of(order), body])
 
 
 def decided(order: Mapping[str, Any], history: Iterable[Mapping[str, Any]], body: str) -> str:
     """How an order ended (its columns DECIDED), every step on the way there, and its event."""
-    steps = [_columns(row, _HISTORY) for row in sorted(history, key=lambda row: row["id"])]
-    return _hash("decided", [_columns(order, DECIDED), steps, body])
+    steps = sorted(map(_step_of, history), key=itemgetter(0))
+    return _hash("decided", [_decided_of(order), steps, body])
 
 
 def retired(attempt: Mapping[str, Any]) -> str:
     """Which transaction ended an attempt, where, and what it cost."""
-    return _hash("retired", _columns(attempt, _RETIRED))
+    return _hash("retired", _retired_of(attempt))
 
 
-def _columns(row: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
-    return [int(value) if isinstance(value := row[name], bool) else value for name in names]
+def _accepted(order: Mapping[str, Any]) -> list[Any]:
+    values = list(_accepted_of(order))
+    if isinstance(values[_FLAG], bool):  # of an order; its row has a number
+        values[_FLAG] = int(values[_FLAG])
+    return values
 
 
-def _hash(domain: str, said: list[Any]) -> str:
+def _hash(domain: str, said: Sequence[Any]) -> str:
     return "1:" + hashlib.sha256(canonical([domain, *said])).hexdigest()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from penstock.core.errors import InvariantBroken
 
@@ -43,8 +44,7 @@ def is_stored(account: str) -> bool:
     return account.startswith(("m:", "u:"))
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True):
     """One line of an entry, in coin units of 10^-18."""
 
     account: str
@@ -52,8 +52,7 @@ class Posting:
     units: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A balanced fact, unique by (ref_kind, ref_id, posting_kind). `chain` and `block` where it happened on chain."""
 
     ref_kind: str
@@ -73,7 +72,7 @@ class Entry:
 
 
 def _lines(coin_id: str, *lines: tuple[str, int]) -> tuple[Posting, ...]:
-    return tuple(Posting(account, coin_id, units) for account, units in lines if units)
+    return tuple([Posting(account, coin_id, units) for account, units in lines if units])
 
 
 def credit(command_id: str, holder: str, coin_id: str, units: int, reason: str) -> Entry:

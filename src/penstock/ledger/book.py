@@ -8,8 +8,9 @@ written once under its old version. Where many processes wait for one balance, a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from penstock.core import ledger
@@ -20,6 +21,7 @@ from penstock.core.money import Coin, CoinAmount
 from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Tx
 
 Key = tuple[str, str]
+_Values = tuple[Any, ...]
 
 COMMIT_TRIES: Final = 5
 GENESIS: Final = "0" * 64
@@ -31,6 +33,13 @@ _BALANCES: Final = (
     "WHERE (holder, coin_id) IN (SELECT k.holder, k.coin_id FROM {ROWS k(holder TEXT, coin_id TEXT)}) ORDER BY id"
 )
 _LOCKED_BALANCES: Final = f"{_BALANCES} {{FOR_UPDATE}}"
+_ENTRY: Final = (
+    "entry(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
+    "at_ms {INT}, covers TEXT)"
+)
+_POSTING: Final = "posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})"
+_entry_of: Final = itemgetter("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms", "covers")
+_posting_of: Final = itemgetter("entry_id", "line", "account", "coin_id", "amount")
 _NO_ROW: Final = -1
 """The version of a balance whose row is yet to be made."""
 
@@ -139,23 +148,13 @@ class Book:
         if not sheet.entries:
             return
         batch_id, *entry_ids = self._next_ids(1 + len(sheet.entries))
-        entries = [
-            self._entry_row(e, entry_id, batch_id, at_ms, sheet.covers.get((e.ref_kind, e.ref_id, e.posting_kind), ""))
-            for e, entry_id in zip(sheet.entries, entry_ids, strict=True)
-        ]
-        postings = [
-            {"entry_id": entry_id, "line": line, "account": p.account, "coin_id": p.coin_id, "amount": p.units}
-            for entry, entry_id in zip(sheet.entries, entry_ids, strict=True)
-            for line, p in enumerate(entry.postings)
-        ]
+        numbered = [(i, (e.ref_kind, e.ref_id, e.posting_kind), e) for i, e in zip(entry_ids, sheet.entries, strict=True)]
+        entries = [(i, batch_id, *key, e.chain, e.block, e.note, at_ms, sheet.covers.get(key, "")) for i, key, e in numbered]
+        postings = [(i, line, p.account, p.coin_id, p.units) for i, _, e in numbered for line, p in enumerate(e.postings)]
         # The facts of this transaction.
-        tx.insert(
-            "entry(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
-            "at_ms {INT}, covers TEXT)",
-            entries,
-        )
-        tx.insert("posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})", postings)
-        self._write_batch(tx, batch_id, entries, postings, at_ms)
+        tx.insert(_ENTRY, entries)
+        tx.insert(_POSTING, postings)
+        self._write_batch(tx, batch_id, [(entry[0], *entry[2:]) for entry in entries], postings, at_ms)
         # Last, because another process may wait for these rows, and does so until the commit.
         self._write_balances(tx, self._touched(tx, sheet))
 
@@ -176,20 +175,6 @@ class Book:
             raise Unsure from short
         return list(now.balances.values())
 
-    def _entry_row(self, entry: Entry, entry_id: int, batch_id: int, at_ms: int, covers: str) -> dict[str, Any]:
-        return {
-            "id": entry_id,
-            "batch_id": batch_id,
-            "ref_kind": entry.ref_kind,
-            "ref_id": entry.ref_id,
-            "posting_kind": entry.posting_kind,
-            "chain": entry.chain,
-            "block": entry.block,
-            "note": entry.note,
-            "at_ms": at_ms,
-            "covers": covers,
-        }
-
     def _write_balances(self, tx: Tx, touched: list[Balance]) -> None:
         if not touched:
             return
@@ -203,7 +188,7 @@ class Book:
         if written != len(touched):
             raise InvariantBroken("a locked balance changed under its lock")
 
-    def _write_batch(self, tx: Tx, batch_id: int, entries: list[dict[str, Any]], postings: list[dict[str, Any]], at_ms: int) -> None:
+    def _write_batch(self, tx: Tx, batch_id: int, entries: Sequence[_Values], postings: Sequence[_Values], at_ms: int) -> None:
         committer = self._committer()
         # The head of this committer's chain.
         head = tx.one("SELECT number, hash FROM batch WHERE committer = :committer ORDER BY number DESC LIMIT 1", committer=committer)
@@ -216,20 +201,20 @@ class Book:
             committer=committer,
             number=number,
             previous_hash=previous,
-            hash=batch_hash(previous, entries, postings),
+            hash=_link(previous, entries, postings),
             at_ms=at_ms,
         )
 
 
-def batch_hash(previous: str, entries: list[dict[str, Any]], postings: list[dict[str, Any]]) -> str:
+def batch_hash(previous: str, entries: Iterable[Mapping[str, Any]], postings: Iterable[Mapping[str, Any]]) -> str:
     """The link of a batch: over the link before it and every row it wrote, in id order. Entries of before cover nothing else."""
-    entry_columns = ("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms")
+    return _link(previous, map(_entry_of, entries), map(_posting_of, postings))
+
+
+def _link(previous: str, entries: Iterable[_Values], postings: Iterable[_Values]) -> str:
     rows = [
-        [[*(e[c] for c in entry_columns), *([e["covers"]] if e["covers"] else [])] for e in sorted(entries, key=lambda e: e["id"])],
-        [
-            [p["entry_id"], p["line"], p["account"], p["coin_id"], str(p["amount"])]
-            for p in sorted(postings, key=lambda p: (p["entry_id"], p["line"]))
-        ],
+        [entry if entry[-1] else entry[:-1] for entry in sorted(entries, key=itemgetter(0))],
+        [(*posting[:-1], str(posting[-1])) for posting in sorted(postings, key=itemgetter(0, 1))],
     ]
     return hashlib.sha256(previous.encode() + canonical(rows)).hexdigest()
 

@@ -155,19 +155,20 @@ class Intake:
         verdicts: dict[tuple[int, str], tuple[str, Answer]] = {}
         answers: list[object] = []
         for draft in batch:
-            if draft.key in stored:
-                answers.append(_repeat(draft, *stored[draft.key]))
-            elif draft.key not in ours:
+            key = draft.key
+            if key in stored:
+                answers.append(_repeat(draft, *stored[key]))
+            elif key not in ours:
                 answers.append(_unkept(draft))
-            elif draft.key not in verdicts:
-                if draft is not firsts[draft.key]:
+            elif key not in verdicts:
+                if draft is not firsts[key]:
                     answers.append(draft.wish)  # a refusal that came before the first wish of its id
                     continue
-                answer = _spent() if draft.key in spent else _post(sheet, draft)
-                verdicts[draft.key] = (draft.fingerprint, answer)
+                answer = _spent() if key in spent else _post(sheet, draft)
+                verdicts[key] = (draft.fingerprint, answer)
                 answers.append(answer)
             else:
-                answers.append(_second(draft, *verdicts[draft.key]))
+                answers.append(_second(draft, *verdicts[key]))
         accepted = [answer for _, answer in verdicts.values() if isinstance(answer, Order)]
         refused = [key for key, (_, answer) in verdicts.items() if isinstance(answer, Refused)]
         self._drop_keys(tx, refused)
@@ -219,11 +220,13 @@ class Intake:
         return {draft.key for draft in wanted if _wish(draft).id not in ours}
 
     def _give_once_back(self, tx: Tx, drafts: Sequence[Draft]) -> None:
-        # A request that was refused uses nothing up.
         names = [{"name": draft.once, "order_id": _wish(draft).id} for draft in drafts if draft.once]
-        tx.run(
-            "DELETE FROM single_use WHERE (name, order_id) IN (SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})})", k=names
-        )
+        if names:
+            # A request that was refused uses nothing up.
+            tx.run(
+                "DELETE FROM single_use WHERE (name, order_id) IN (SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})})",
+                k=names,
+            )
 
     def _drop_keys(self, tx: Tx, keys: Sequence[tuple[int, str]]) -> None:
         if keys:
