@@ -140,7 +140,7 @@ class Book:
         return balances
 
     def _read(self, tx: Tx, keys: list[Key], sql: str) -> dict[Key, Balance]:
-        rows = tx.all(sql, k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys])
+        rows = tx.all(sql, k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys]) if keys else []
         return {(r["holder"], r["coin_id"]): Balance(r["id"], r["available"], r["reserved"], r["version"]) for r in rows}
 
     def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
