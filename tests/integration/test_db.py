@@ -121,6 +121,26 @@ def test_amounts_in_a_list_of_rows_are_integers_with_their_sign_or_null(migrated
     scenario(migrated_url, body)
 
 
+def test_new_rows_by_name_and_in_the_order_of_their_columns_are_the_same_rows(migrated_url):
+    into = "probe(id {INT}, gas_paid {AMOUNT}, name TEXT)"
+    named = [
+        {"name": f'it\'s "{n}"', "id": n, "gas_paid": amount, "more": object()}
+        for n, amount in enumerate([*BIG, *(-amount for amount in BIG), None])
+    ]
+
+    async def body(database):
+        await database.write("make", lambda tx: tx.run("CREATE TABLE probe (id {INT}, gas_paid {AMOUNT}, name TEXT)"))
+        await database.write("put", lambda tx: tx.insert(into, named))
+        first = await database.read(lambda tx: tx.all("SELECT id, gas_paid, name FROM probe ORDER BY id"))
+        await database.write("empty", lambda tx: tx.run("DELETE FROM probe"))
+        await database.write("put", lambda tx: tx.insert(into, [(row["id"], row["gas_paid"], row["name"]) for row in named]))
+        await database.write("put", lambda tx: tx.insert(into, []))
+        assert await database.read(lambda tx: tx.all("SELECT id, gas_paid, name FROM probe ORDER BY id")) == first
+        assert [(row["id"], row["gas_paid"], row["name"]) for row in first] == [(row["id"], row["gas_paid"], row["name"]) for row in named]
+
+    scenario(migrated_url, body)
+
+
 def test_rows_carry_any_text_and_any_64_bit_integer(migrated_url):
     texts = [
         "",
