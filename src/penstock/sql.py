@@ -5,8 +5,8 @@ Words the text may use, replaced once per statement:
     {INT} {BYTES} {AMOUNT} {STRICT}     column types; amounts are NUMERIC(78,0), or canonical TEXT on SQLite
     {NOT_NEGATIVE column}               a CHECK expression on an amount
     {FOR_UPDATE} {SKIP_LOCKED} {FOR_KEY_SHARE}    row locks; empty on SQLite, where BEGIN IMMEDIATE holds the one write lock
-    {ROWS name(column TYPE, ...)}       the list of rows `:name` as a table called `name`: the columns that are named, of rows that may have more;
-                                        `tx.insert` is the short way for new rows
+    {ROWS name(column TYPE, ...)}       the list of rows `:name` as a table called `name`: the columns that are named, of rows that may have more,
+                                        or tuples of just these; `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
     {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
 

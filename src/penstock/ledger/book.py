@@ -127,8 +127,7 @@ class Book:
         balances = self._read(tx, wanted, _LOCKED_BALANCES)
         missing = [key for key in wanted if key not in balances]
         if missing:
-            new = zip(missing, self._next_ids(len(missing)), strict=True)
-            rows = [{"id": row_id, "holder": holder, "coin_id": coin_id, "available": 0} for (holder, coin_id), row_id in new]
+            rows = [(row_id, *key, 0) for key, row_id in zip(missing, self._next_ids(len(missing)), strict=True)]
             # Make the empty balances; somebody else may be doing the same.
             tx.run(
                 "INSERT INTO balance (id, holder, coin_id, available, reserved, version) "
@@ -140,7 +139,7 @@ class Book:
         return balances
 
     def _read(self, tx: Tx, keys: list[Key], sql: str) -> dict[Key, Balance]:
-        rows = tx.all(sql, k=[{"holder": holder, "coin_id": coin_id} for holder, coin_id in keys]) if keys else []
+        rows = tx.all(sql, k=keys) if keys else []
         return {(r["holder"], r["coin_id"]): Balance(r["id"], r["available"], r["reserved"], r["version"]) for r in rows}
 
     def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
@@ -183,7 +182,7 @@ class Book:
             "UPDATE balance SET available = b.available, reserved = b.reserved, version = balance.version + 1 "
             "FROM {ROWS b(id {INT}, available {AMOUNT}, reserved {AMOUNT}, version {INT})} "
             "WHERE balance.id = b.id AND balance.version = b.version",
-            b=[{"id": b.id, "available": b.available, "reserved": b.reserved, "version": b.version} for b in touched],
+            b=[(b.id, b.available, b.reserved, b.version) for b in touched],
         )
         if written != len(touched):
             raise InvariantBroken("a locked balance changed under its lock")

@@ -183,16 +183,7 @@ class Intake:
         return answers
 
     def _take_keys(self, tx: Tx, firsts: dict[tuple[int, str], Draft], now_ms: int) -> set[tuple[int, str]]:
-        rows = [
-            {
-                "merchant_id": key[0],
-                "merchant_order_id": key[1],
-                "fingerprint": firsts[key].fingerprint,
-                "order_id": _wish(firsts[key]).id,
-                "created_at_ms": now_ms,
-            }
-            for key in sorted(firsts)
-        ]
+        rows = [(*key, firsts[key].fingerprint, _wish(firsts[key]).id, now_ms) for key in sorted(firsts)]
         if not rows:
             return set()
         # Whoever inserts the key owns the order id, for ever. Sorted, so that two processes never wait for each other.
@@ -214,13 +205,13 @@ class Intake:
         taken = tx.all(
             "INSERT INTO single_use (name, order_id) SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})} WHERE true "
             "ON CONFLICT DO NOTHING RETURNING order_id",
-            k=[{"name": draft.once, "order_id": _wish(draft).id} for draft in sorted(wanted, key=lambda draft: draft.once)],
+            k=[(draft.once, _wish(draft).id) for draft in sorted(wanted, key=lambda draft: draft.once)],
         )
         ours = {row["order_id"] for row in taken}
         return {draft.key for draft in wanted if _wish(draft).id not in ours}
 
     def _give_once_back(self, tx: Tx, drafts: Sequence[Draft]) -> None:
-        names = [{"name": draft.once, "order_id": _wish(draft).id} for draft in drafts if draft.once]
+        names = [(draft.once, _wish(draft).id) for draft in drafts if draft.once]
         if names:
             # A request that was refused uses nothing up.
             tx.run(
@@ -234,7 +225,7 @@ class Intake:
             tx.run(
                 "DELETE FROM order_key WHERE (merchant_id, merchant_order_id) IN "
                 "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
-                k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in keys],
+                k=keys,
             )
 
     def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> dict[int, str]:
@@ -297,7 +288,7 @@ def _stored(tx: Tx, keys: set[tuple[int, str]]) -> dict[tuple[int, str], tuple[s
         f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
         "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
         "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
-        k=[{"merchant_id": merchant_id, "merchant_order_id": text} for merchant_id, text in sorted(keys)],
+        k=sorted(keys),
     )
     return {(row["merchant_id"], row["merchant_order_id"]): (row["fingerprint"], store.order_of(row)) for row in rows}
 
