@@ -1,11 +1,11 @@
 """/withdraw and /bill/info: what is understood, what is refused, and with which words (spec 4.1, 4.2, 14, 16)."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.core.errors import Refused
 from penstock.core.money import LEDGER_DECIMALS, plain

@@ -16,6 +16,9 @@ KEY_BYTES: Final = 32
 _DOMAIN: Final = "penstock order seal 1"
 """Says what the sealed text is, so that no other text under the same key can stand for it."""
 
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""Not `core.canonical`: seals of before were made over escapes of all that is not ASCII."""
+
 
 class OrderSeal:
     """Makes and checks seals under one key: HMAC-SHA256 over the canonical text of a payment and where it goes."""
@@ -30,7 +33,7 @@ class OrderSeal:
     def of(self, payment: Payment, *, chain: str, token_id: str) -> str:
         """The seal of a payment, 64 hex digits. It does not cover `weight`, which moves nothing."""
         said = [_DOMAIN, payment.order_id, payment.key, chain, token_id, payment.recipient, payment.memo, payment.units]
-        return hmac.digest(self._key, json.dumps(said, separators=(",", ":")).encode(), "sha256").hex()
+        return hmac.digest(self._key, _encode(said).encode(), "sha256").hex()
 
     def fits(self, payment: Payment, *, chain: str, token_id: str) -> bool:
         """Whether the payment carries the seal of exactly what it says."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class WithdrawRequest:
+class WithdrawRequest(msgspec.Struct, frozen=True, gc=False):
     """What `POST /withdraw` said (spec 4.1), in the form that the fingerprint covers.
 
     merchant_order_id

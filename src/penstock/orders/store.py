@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from operator import itemgetter
 from typing import Any, Final
+
+from msgspec.structs import asdict, replace
 
 from penstock.core.order import Order, OrderState, WireStatus, check_move, wire_status
 from penstock.db import Database, DatabaseUnavailable, Row, Tx
@@ -13,7 +14,7 @@ from penstock.orders.replica import Replica
 from penstock.runtime import Runtime
 from penstock.together import Together
 
-_FIELDS: Final = tuple(field.name for field in fields(Order))
+_FIELDS: Final = Order.__struct_fields__
 _VALUES: Final = itemgetter(*_FIELDS)
 _FLAG, _STATE, _WIRE = (_FIELDS.index(name) for name in ("merchant_pays_fee", "state", "wire"))
 COLUMNS: Final = ", ".join(_FIELDS)
@@ -47,7 +48,7 @@ def order_of(row: Row) -> Order:
 
 def columns_of(order: Order) -> dict[str, Any]:
     """An order's values by the names of their columns."""
-    return {name: getattr(order, name) for name in _FIELDS}
+    return asdict(order)
 
 
 def history(tx: Tx, order_ids: Sequence[int]) -> dict[int, list[Row]]:
