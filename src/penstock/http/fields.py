@@ -80,13 +80,11 @@ class Text:
 def amount(body: JsonObject, name: str, right: str) -> int:
     """A decimal above zero in 10^-18, from a string or from a number's source text (spec, section 10). Raises Refused."""
     value = body.get(name)
-    match value:
-        case None | "":
-            refuse(f"{name} is missing: {right}.")
-        case JsonNumber(text=text) | str(text):
-            pass
-        case _:
-            refuse(f"{name} must be a string, not {kind(value)}: {right}.")
+    if value is None or value == "":
+        refuse(f"{name} is missing: {right}.")
+    text = value.text if isinstance(value, JsonNumber) else value
+    if not isinstance(text, str):
+        refuse(f"{name} must be a string, not {kind(value)}: {right}.")
     try:
         units = parse_units(text, LEDGER_DECIMALS)
     except Inexact as error:
