@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeAlias
 
 import msgspec
@@ -66,7 +67,7 @@ def _plain(body: bytes) -> JsonObject | None:
     if not body.isascii() or b"\\" in body or b"\x7f" in body:
         return None
     try:
-        found = _decode_plain(body)
+        found: JsonObject = _decode_plain(body)
     except msgspec.MsgspecError:
         return None
     # Without escapes a quote only begins or ends a text. So a name that stands twice, of which one is left, shows in their number.
@@ -122,7 +123,7 @@ def _constant(text: str) -> NoReturn:
     _refuse(f"The body holds {text}, which is not JSON.")
 
 
-_decode_plain: Final = msgspec.json.Decoder(dict[str, str | bool | None]).decode
+_decode_plain: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(dict[str, str | bool | None]).decode
 _decode: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=JsonNumber, parse_int=_integer, parse_constant=_constant).decode
 
 

@@ -14,7 +14,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.intent import Payment
-from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token, TokenAmount
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Inexact, NotAnAmount, Token, TokenAmount, parse_units
 from penstock.core.order import (
     HOUSE_MERCHANT,
     Order,
@@ -87,6 +87,8 @@ class Accept:
         self._accounts = accounts
         self._intake = intake
         self._policy = policy
+        self._minimum = {symbol: parse_units(text, LEDGER_DECIMALS) for symbol, text in policy.minimum.items() if text}
+        self._maximum = {symbol: parse_units(text, LEDGER_DECIMALS) for symbol, text in policy.maximum.items() if text}
         self._next_ids = next_ids
         self._seal = seal
 
@@ -152,10 +154,10 @@ class Accept:
         if not value:
             raise Refused(Problem.INVALID_ARGUMENT, "value must be greater than zero.")
         symbol = token.coin.symbol
-        if (low := self._policy.minimum.get(symbol)) and value < CoinAmount.parse(token.coin, low):
-            raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {low} {symbol}.")
-        if (high := self._policy.maximum.get(symbol)) and CoinAmount.parse(token.coin, high) < value:
-            raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {high} {symbol}.")
+        if value.units < self._minimum.get(symbol, 0):
+            raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {self._policy.minimum[symbol]} {symbol}.")
+        if value.units > self._maximum.get(symbol, value.units):
+            raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {self._policy.maximum[symbol]} {symbol}.")
         return value
 
     async def _internal(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:

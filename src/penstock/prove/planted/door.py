@@ -50,7 +50,7 @@ DOOR: Final = (
         room="http",
         history="Bytes that are no UTF-8 were dropped: a body lengthened by SHA-256's length extension became a valid one.",
         source="https://en.wikipedia.org/wiki/Length_extension_attack",
-        edits=(Edit("penstock.http.strict_json:parse", 'body.decode("utf-8")', 'body.decode("utf-8", "ignore").replace("\\0", "")'),),
+        edits=(Edit("penstock.http.strict_json:_strict", 'body.decode("utf-8")', 'body.decode("utf-8", "ignore").replace("\\0", "")'),),
         seed=3,
     ),
     Bug(
@@ -188,8 +188,8 @@ DOOR: Final = (
         edits=(
             Edit(
                 "penstock.orders.accept:Accept._value",
-                "CoinAmount.parse(token.coin, high) < value",
-                "CoinAmount.parse(token.coin, high) < CoinAmount.zero(token.coin)",
+                "value.units > self._maximum.get(symbol, value.units)",
+                "self._maximum.get(symbol, value.units) > value.units",
             ),
         ),
         seed=3,
