@@ -42,8 +42,9 @@ class _Exchange(RequestResponseCycle):
     As ASGI has it, the same takes four messages, two writes and a fifth more of everything that an acceptance costs (docs/performance.md).
     """
 
-    tasks: set[asyncio.Task[Any]]
-    """Those under way, which it leaves by itself."""
+    task: asyncio.Task[None]
+    under_way: set[asyncio.Task[Any]]
+    """The tasks of all connections, which its own leaves by itself."""
 
     async def run_asgi(self, app: Any) -> None:
         """Answer. What is no application of ours is served by uvicorn's own rules."""
@@ -51,7 +52,7 @@ class _Exchange(RequestResponseCycle):
         try:
             await super().run_asgi(app if self._respond is None else self._at_once)
         finally:
-            self.tasks.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+            self.under_way.discard(self.task)
 
     async def _at_once(self, scope: Any, receive: Any, send: Any) -> None:
         del send
@@ -181,7 +182,7 @@ class Connection(HttpToolsProtocol):
             "headers": self.headers,
         }
         before: _Exchange | None = self.cycle  # type: ignore[assignment]
-        self.cycle = exchange = _Exchange(
+        self.cycle = _Exchange(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -194,7 +195,6 @@ class Connection(HttpToolsProtocol):
             keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        exchange.tasks = self.tasks
         app: Any = _Overloaded() if len(self.tasks) >= REQUESTS_MAX else self.config.loaded_app
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, app)
@@ -235,7 +235,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Without a callback at its end, which is a turn of the loop: the exchange itself says when it is over."""
-        self.tasks.add(self.loop.create_task(cycle.run_asgi(app)))
+        cycle.task, cycle.under_way = self.loop.create_task(cycle.run_asgi(app)), self.tasks
+        self.tasks.add(cycle.task)
 
     def _expect_a_head(self) -> None:
         if self._overdue is None:
