@@ -11,7 +11,7 @@ from penstock.core.intent import Payment
 from penstock.core.seal import OrderSeal
 
 KEY = bytes(range(32))
-TEXTS = st.text(st.characters(exclude_categories=[]), max_size=12)
+TEXTS = st.text(st.one_of(st.sampled_from('ab"\\/ ~\x1f\x7f\x80é\ud800\udfff😀'), st.characters(exclude_categories=[])), max_size=8)
 
 
 def of(recipient="0xabc", memo="", key="1/order-1", chain="ETH", token_id="usdt"):

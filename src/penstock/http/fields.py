@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 from penstock.core.errors import Problem, Refused
-from penstock.core.money import LEDGER_DECIMALS, Inexact, MoneyError, parse_units, plain
+from penstock.core.money import LEDGER_DECIMALS, Inexact, MoneyError, parse_units
 from penstock.core.party import Merchant
 from penstock.http.ports import Limits, Ports
 from penstock.http.strict_json import JsonNumber, JsonObject, JsonValue
@@ -94,11 +94,6 @@ def amount(body: JsonObject, name: str, right: str) -> int:
     if units == 0:
         refuse(f"{name} must be greater than zero: {right}.")
     return units
-
-
-def amount_text(units: int) -> str:
-    """Plain notation of an amount in 10^-18."""
-    return plain(units, LEDGER_DECIMALS)
 
 
 def seconds(body: JsonObject, name: str, right: str) -> int | None:

@@ -14,7 +14,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.intent import Payment
-from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Inexact, NotAnAmount, Token, TokenAmount, parse_units
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Inexact, Token, TokenAmount, parse_units, plain
 from penstock.core.order import (
     HOUSE_MERCHANT,
     Order,
@@ -117,7 +117,7 @@ class Accept:
         mark = fingerprint(
             address=request.address,
             token_id=request.token_id,
-            value=request.value_text,
+            value=plain(request.value, LEDGER_DECIMALS),
             memo=request.memo,
             merchant_pays_fee=request.merchant_pays_fee,
         )
@@ -130,7 +130,7 @@ class Accept:
             raise Refused(Problem.INVALID_ARGUMENT, 'memo is the number 0; send the text "0" for tag 0, or leave memo out for none.')
         if not self._policy.withdrawals:
             raise Refused(Problem.DISABLED_WITHDRAW, "Withdrawals are switched off by the operator; try again later.")
-        value = self._value(token, request.value_text)
+        value = self._value(token, request.value)
         if is_internal(request.address):
             return await self._internal(merchant_id, payer, request, token, value), ""
         return await self._outside(merchant_id, payer, request, token, value)
@@ -144,21 +144,15 @@ class Accept:
             raise Refused(Problem.INVALID_COIN, "token_id is not a token of this server; coin/all lists them all.")
         return token
 
-    def _value(self, token: Token, text: str) -> CoinAmount:
-        try:
-            value = CoinAmount.parse(token.coin, text)
-        except Inexact as error:
-            raise Refused(Problem.COIN_PRECISION_LIMIT, f"value has too many decimals; {token.coin.symbol} takes at most 18.") from error
-        except NotAnAmount as error:
-            raise Refused(Problem.INVALID_ARGUMENT, f"value is wrong: {error}.") from error
-        if not value:
+    def _value(self, token: Token, units: int) -> CoinAmount:
+        if units <= 0:
             raise Refused(Problem.INVALID_ARGUMENT, "value must be greater than zero.")
         symbol = token.coin.symbol
-        if value.units < self._minimum.get(symbol, 0):
+        if units < self._minimum.get(symbol, 0):
             raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {self._policy.minimum[symbol]} {symbol}.")
-        if value.units > self._maximum.get(symbol, value.units):
+        if units > self._maximum.get(symbol, units):
             raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {self._policy.maximum[symbol]} {symbol}.")
-        return value
+        return CoinAmount(token.coin, units)
 
     async def _internal(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:
         account = await self._accounts.find(request.address)

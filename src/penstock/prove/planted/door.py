@@ -188,8 +188,8 @@ DOOR: Final = (
         edits=(
             Edit(
                 "penstock.orders.accept:Accept._value",
-                "value.units > self._maximum.get(symbol, value.units)",
-                "self._maximum.get(symbol, value.units) > value.units",
+                "units > self._maximum.get(symbol, units)",
+                "self._maximum.get(symbol, units) > units",
             ),
         ),
         seed=3,
