@@ -148,7 +148,7 @@ class Accept:
         if units <= 0:
             raise Refused(Problem.INVALID_ARGUMENT, "value must be greater than zero.")
         symbol = token.coin.symbol
-        if units < self._minimum.get(symbol, 0):
+        if units < self._minimum.get(symbol, units):
             raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {self._policy.minimum[symbol]} {symbol}.")
         if units > self._maximum.get(symbol, units):
             raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {self._policy.maximum[symbol]} {symbol}.")

@@ -73,6 +73,7 @@ DOOR: Final = (
                 "    match = _DECIMAL",
                 '    if text.startswith("-"):\n        return -parse_units(text[1:], decimals)\n    match = _DECIMAL',
             ),
+            Edit("penstock.orders.accept:Accept._value", "if units <= 0:", "if units == 0:"),
         ),
         seed=3,
     ),
