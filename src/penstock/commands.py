@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.core.errors import Problem, Refused
 from penstock.core.intent import SignLater
-from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Network, Token, plain
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Network, Token, parse_units, plain
 from penstock.core.order import HOUSE_MERCHANT, OrderState, holder_of_account, holder_of_merchant
 from penstock.core.party import Account, Merchant
 from penstock.core.snowflake import wire_id
@@ -113,7 +113,7 @@ class Commands:
         if named.chain in self._p.rails:  # a payout inside the house needs no network; any other is refused by `accept`
             await self._p.board.refresh_network(named.chain)
         name = f"account-{wire_id(self._p.ids.next()[0])}"
-        request = WithdrawRequest(name, address.strip(), named.id, amount, memo, False, False)
+        request = WithdrawRequest(name, address.strip(), named.id, parse_units(amount, LEDGER_DECIMALS), memo, False, False)
         async with self._p.taking_orders():
             try:
                 return summary(await self._p.accept.withdraw_from_account(account, request))

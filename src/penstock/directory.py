@@ -66,7 +66,7 @@ class _Known:
 
     def at(self, now_ms: int) -> Merchant:
         """With the secrets that are valid now."""
-        if all(until is None or until > now_ms for until in self.until_ms):
+        if self.until_ms.count(None) == len(self.until_ms) or all(until is None or until > now_ms for until in self.until_ms):
             return self.merchant
         valid = (s for s, until in zip(self.merchant.secrets, self.until_ms, strict=True) if until is None or until > now_ms)
         return replace(self.merchant, secrets=tuple(valid))
@@ -102,7 +102,8 @@ class Directory:
 
     async def by_app_id(self, app_id: str) -> Merchant | None:
         """With the secrets that are valid now, newest first; None for nobody, and for the house. Raises DatabaseUnavailable."""
-        await self._be_fresh()
+        if self._is_stale():
+            await self._be_fresh()
         merchant_id = self._id_of.get(app_id)
         if merchant_id is None and app_id:
             found = await self._load("app_id = :key", app_id)
@@ -119,8 +120,11 @@ class Directory:
             await self._make_house()
         return self._known[merchant_id].at(self._runtime.now_ms())
 
+    def _is_stale(self) -> bool:
+        return self._runtime.monotonic() - self._looked_at >= STALE_S
+
     async def _be_fresh(self) -> None:
-        if self._runtime.monotonic() - self._looked_at >= STALE_S:
+        if self._is_stale():
             asked_at = self._runtime.monotonic()
             async with self._look:
                 if self._looked_at < asked_at:  # nobody looked while this one waited

@@ -86,10 +86,12 @@ class IdSource:
             if at_ms + end_ms > held.horizon_ms:
                 self._starved = True
                 raise LeaseLost("the lease of the worker number has run out")
-            ids = [compose(at_ms + i // SEQUENCES, held.worker, i % SEQUENCES) for i in range(sequence, sequence + n)]
             if n:
                 self._last_ms, self._sequence = at_ms + end_ms, end_sequence
-            return ids
+            if not end_ms:
+                first = compose(at_ms, held.worker, sequence)
+                return list(range(first, first + n))  # the sequence is the last digits of an id
+            return [compose(at_ms + i // SEQUENCES, held.worker, i % SEQUENCES) for i in range(sequence, sequence + n)]
 
     async def keep(self) -> None:
         """Renew for ever; take another number when this one was lost. Ends after `release`."""

@@ -5,6 +5,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from penstock.core.errors import Refused
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Suspicious
@@ -293,7 +294,7 @@ def test_an_invoice_is_used_once_whoever_asks_and_a_refusal_uses_nothing(migrate
     async def body(r, road):
         def invoice(name, value="10", merchant=1):
             draft = usdt(r, road, name, value)
-            draft.wish = replace(draft.wish, merchant_id=merchant, payer="m:1")
+            draft.wish = structs.replace(draft.wish, merchant_id=merchant, payer="m:1")
             draft.merchant_id, draft.once = merchant, "lightning:00ff"
             return draft
 

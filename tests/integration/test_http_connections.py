@@ -11,7 +11,7 @@ from penstock.http.app import UVICORN
 
 
 @contextlib.asynccontextmanager
-async def server(pause=None):
+async def server(pause=None, servers=None, **more):
     """Answers each request with its method, path and body; gives the port. `pause` is waited for before the answer to /wait."""
 
     async def app(scope, receive, send):
@@ -26,9 +26,11 @@ async def server(pause=None):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": said})
 
-    options = {**UVICORN, "loop": "none"}
+    options = {**UVICORN, "loop": "none", **more}
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, **options))
     running.config.load()
+    if servers is not None:
+        servers.append(running)
     running.lifespan = running.config.lifespan_class(running.config)
     await running.startup()
     try:
@@ -140,6 +142,57 @@ def test_a_request_at_work_is_not_cut_off_by_the_slow_head_of_the_next(monkeypat
             asyncio.get_running_loop().call_later(0.1, pause.set)
             assert await answer(reader) == (200, b"GET /wait ")
             assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(job())
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n"])
+def test_who_asks_nothing_for_long_is_let_go(begun):
+    """An empty line may stand before a request (RFC 9112, 2.2), and is none: uvicorn then kept the connection for ever."""
+
+    async def job():
+        async with server(timeout_keep_alive=0.05) as port:
+            reader, writer = await open_line(port)
+            for number in range(3):
+                writer.write(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+                assert await answer(reader) == (200, b"GET /%d " % number)
+            writer.write(begun)
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(job())
+
+
+def test_a_rest_begins_with_the_answer_and_not_with_the_request():
+    async def job():
+        pause = asyncio.Event()
+        async with server(pause, timeout_keep_alive=0.05) as port:
+            reader, writer = await open_line(port)
+            writer.write(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await answer(reader) == (200, b"GET /first ")
+            writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+            asyncio.get_running_loop().call_later(0.15, pause.set)
+            assert await answer(reader) == (200, b"GET /wait ")
+            writer.write(b"GET /third HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await answer(reader) == (200, b"GET /third ")
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(job())
+
+
+def test_nobody_is_left_among_those_at_work_when_all_are_answered():
+    """Their number is what new requests are refused by."""
+
+    async def job():
+        running = []
+        async with server(servers=running) as port:
+            reader, writer = await open_line(port)
+            for number in range(5):
+                writer.write(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+                assert await answer(reader) == (200, b"GET /%d " % number)
+                assert not running[0].server_state.tasks
             writer.close()
 
     asyncio.run(job())

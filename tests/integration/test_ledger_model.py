@@ -9,12 +9,12 @@ HYPOTHESIS_PROFILE=thorough makes it long (see tests/conftest.py).
 import asyncio
 import json
 from collections import defaultdict
-from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from penstock.core.errors import Problem, Refused
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Pending, Suspicious

@@ -1,9 +1,9 @@
 """Bind, sign, submit, follow, settle on both databases, with a rail that shows whatever the test wants to see."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
 from penstock.core.intent import SignLater, Standing

@@ -1,9 +1,9 @@
 """Verdicts that meet an order in an unusual place: nothing is paid twice, nothing is lost, nothing holds up the others."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.catalog import Catalog
 from penstock.core.attempt import advance

@@ -204,7 +204,7 @@ def test_the_documents_withdrawal_is_understood_and_answered_in_its_shape(api):
     assert {name: getattr(request, name) for name in ("token_id", "address", "merchant_order_id", "merchant_pays_fee", "memo")} == {
         name: value for name, value in BASE["withdraw_request"].items() if name != "value"
     }
-    assert request.value_text == "10"
+    assert request.value == units("10")
 
 
 def test_the_documents_withdrawal_as_printed_is_not_json(api):

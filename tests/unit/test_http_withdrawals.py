@@ -1,11 +1,11 @@
 """/withdraw and /bill/info: what is understood, what is refused, and with which words (spec 4.1, 4.2, 14, 16)."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.core.errors import Refused
 from penstock.core.money import LEDGER_DECIMALS, plain
@@ -20,7 +20,7 @@ PLAIN = WithdrawRequest(
     merchant_order_id="order-1",
     address="9454818",
     token_id=USDT_ETH,
-    value_text="10",
+    value=units("10"),
     memo="",
     memo_is_number_zero=False,
     merchant_pays_fee=False,
@@ -92,7 +92,7 @@ def test_sdk_quirks_mean_the_same_request(api, body):
     ],
 )
 def test_a_value_is_read_as_a_decimal_and_normalised(api, text, value):
-    assert asked(api, with_json(value=text)).value_text == value
+    assert asked(api, with_json(value=text)).value == units(value)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_every_amount_survives_decoding(amount, zeros_before, zeros_after, as_nu
     text = plain(amount, LEDGER_DECIMALS)
     whole, _, fraction = text.partition(".")
     written = text if as_number and len(whole) <= 20 else f'"{"0" * zeros_before}{whole}.{fraction or 0}{"0" * zeros_after}"'
-    assert decode_withdraw(parse(with_json(value=written))).value_text == text
+    assert decode_withdraw(parse(with_json(value=written))).value == units(text)
 
 
 some = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=70), st.lists(st.text(max_size=3), max_size=3))

@@ -140,7 +140,7 @@ async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> Non
 
 
 async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:
-    request = WithdrawRequest(f"preloaded-{number}", place.accounts[number % len(place.accounts)], place.token_id, "1", "", False, False)
+    request = WithdrawRequest(f"preloaded-{number}", place.accounts[number % len(place.accounts)], place.token_id, 10**18, "", False, False)
     await product.accept.withdraw(merchants[number % len(merchants)], request)
 
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 LEDGER_DECIMALS: Final = 18
 """Decimals of every coin in the books (architecture, section 4)."""
 
@@ -134,8 +136,7 @@ class Network:
         return dict(self.params).get(name, default)
 
 
-@dataclass(frozen=True, slots=True)
-class CoinAmount:
+class CoinAmount(msgspec.Struct, frozen=True, gc=False):
     """An amount of one coin in units of 10^-18; may be negative in a posting, never in a balance."""
 
     coin: Coin
@@ -190,8 +191,7 @@ class CoinAmount:
         return TokenAmount(token, units)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAmount:
+class TokenAmount(msgspec.Struct, frozen=True, gc=False):
     """An amount of one token in its own base units (wei, satoshi, 10^-6 USDT)."""
 
     token: Token

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from penstock.core.canonical import canonical
 from penstock.core.errors import InvariantBroken
@@ -103,8 +104,7 @@ def wire_status(state: OrderState, shown: WireStatus) -> WireStatus:
     return max(_WIRE[state], shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """One withdrawal. Amounts are coin units of 10^-18; times Unix milliseconds; `payer` and `recipient` are holders
     (`m:<merchant>` or `u:<account>`), `recipient` is "" for an outside address; `seal` is over what is paid to
     whom (core.seal), "" inside the house.

@@ -5,8 +5,9 @@ Everything here must survive JavaScript's parse and re-serialise: amounts are st
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order, WireStatus
@@ -23,11 +24,8 @@ class Height(NamedTuple):
 
 
 def compact(value: object) -> bytes:
-    """Compact JSON in raw UTF-8: the only form both Node SDKs verify (spec, section 2)."""
-    return _encode(value).encode()
-
-
-_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
+    """Compact JSON in raw UTF-8: the only form both Node SDKs verify (spec, section 2). Not for floats."""
+    return msgspec.json.encode(value)
 
 
 def amount(units: int) -> str:

@@ -163,7 +163,10 @@ class App:
         if not self._per_source.take(bucket_key(source), started):
             return answers.TOO_MANY
         try:
-            body = await self._read(receive, headers.content_length, body)
+            if body is None:
+                body = await self._read(receive, headers.content_length)
+            elif len(body) > self._limits.body_bytes_max:
+                return answers.TOO_LARGE
         except _BodyTooLarge:
             return answers.TOO_LARGE
         except TimeoutError:
@@ -205,13 +208,11 @@ class App:
         if headers.content_encoding:
             raise Refused(Problem.HEADER_INVALID, "Content-Encoding is not accepted: send the body as it is, without that header.")
 
-    async def _read(self, receive: Receive, announced: int | None, whole: bytes | None) -> bytes:
+    async def _read(self, receive: Receive, announced: int | None) -> bytes:
         """The whole body. Raises _BodyTooLarge, TimeoutError or _CallerGone."""
         limit = self._limits.body_bytes_max
-        if (announced is not None and announced > limit) or (whole is not None and len(whole) > limit):
+        if announced is not None and announced > limit:
             raise _BodyTooLarge
-        if whole is not None:
-            return whole
         async with asyncio.timeout(self._limits.body_seconds_max):
             message = await receive()
             body: bytes = message.get("body", b"")

@@ -42,10 +42,17 @@ class _Exchange(RequestResponseCycle):
     As ASGI has it, the same takes four messages, two writes and a fifth more of everything that an acceptance costs (docs/performance.md).
     """
 
+    task: asyncio.Task[None]
+    under_way: set[asyncio.Task[Any]]
+    """The tasks of all connections, which its own leaves by itself."""
+
     async def run_asgi(self, app: Any) -> None:
         """Answer. What is no application of ours is served by uvicorn's own rules."""
         self._respond = getattr(app, "respond", None)
-        await super().run_asgi(app if self._respond is None else self._at_once)
+        try:
+            await super().run_asgi(app if self._respond is None else self._at_once)
+        finally:
+            self.under_way.discard(self.task)
 
     async def _at_once(self, scope: Any, receive: Any, send: Any) -> None:
         del send
@@ -92,6 +99,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._overdue: asyncio.TimerHandle | None = None
+        self._head_is_due = True
         self._head_bytes = 0
         self._upgrades = False
         self.quiet_since = self.loop.time()
@@ -114,11 +122,11 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._head_is_here()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a caller. An offer to upgrade is passed over (RFC 9110, 7.8): the request is read again without it, and keeps its body."""
-        self._unset_keepalive_if_required()
         is_sound = True
         while data and is_sound:
             try:
@@ -129,8 +137,9 @@ class Connection(HttpToolsProtocol):
                 data, is_sound = head + data[offered.args[0] :], bool(head)
             except httptools.HttpParserError:
                 is_sound = False
-        if self._overdue is not None:
+        if self._head_is_due:
             self._head_bytes += len(data)
+            self._expect_a_head()
         if not is_sound or self._head_bytes > HEAD_BYTES_MAX:
             self.send_400_response("Invalid HTTP request received.")
 
@@ -143,9 +152,11 @@ class Connection(HttpToolsProtocol):
         return b"" if method == b"CONNECT" else b"\r\n".join([method + b" " + self.url + b" HTTP/1.1", *lines, b"\r\n"])
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        super().on_message_begin()
-        self._expect_a_head()
+        """The first byte of a request. Nearly every head is here as a whole, so only what is left of one is waited for."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._head_is_due = True
 
     def on_headers_complete(self) -> None:
         """Begin to serve it."""
@@ -156,11 +167,20 @@ class Connection(HttpToolsProtocol):
         http_version = self.parser.get_http_version()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["http_version"] = http_version
-        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-        self.scope["raw_path"] = url.path
-        self.scope["query_string"] = url.query or b""
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": http_version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+        }
         before: _Exchange | None = self.cycle  # type: ignore[assignment]
         self.cycle = _Exchange(
             scope=self.scope,
@@ -189,9 +209,34 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """It was answered."""
+        """It was answered: the next one, or a rest."""
         self.quiet_since = self.loop.time()
-        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.timeout_keep_alive_task is None:
+            self._rest(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Perhaps nobody has asked for long enough. One timer for many requests: to set and to end one for each costs more than this look."""
+        self.timeout_keep_alive_task = None
+        if self.is_at_work or self._head_is_due:
+            return  # its answer begins the next rest, or its head is waited for
+        left_s = self.quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._rest(left_s)
+        else:
+            self.transport.close()
+
+    def _rest(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Without a callback at its end, which is a turn of the loop: the exchange itself says when it is over."""
+        cycle.task, cycle.under_way = self.loop.create_task(cycle.run_asgi(app)), self.tasks
+        self.tasks.add(cycle.task)
 
     def _expect_a_head(self) -> None:
         if self._overdue is None:
@@ -199,6 +244,7 @@ class Connection(HttpToolsProtocol):
 
     def _head_is_here(self) -> None:
         self._head_bytes = 0
+        self._head_is_due = False
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None

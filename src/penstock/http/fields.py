@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 from penstock.core.errors import Problem, Refused
-from penstock.core.money import LEDGER_DECIMALS, Inexact, MoneyError, parse_units, plain
+from penstock.core.money import LEDGER_DECIMALS, Inexact, MoneyError, parse_units
 from penstock.core.party import Merchant
 from penstock.http.ports import Limits, Ports
 from penstock.http.strict_json import JsonNumber, JsonObject, JsonValue
@@ -80,13 +80,11 @@ class Text:
 def amount(body: JsonObject, name: str, right: str) -> int:
     """A decimal above zero in 10^-18, from a string or from a number's source text (spec, section 10). Raises Refused."""
     value = body.get(name)
-    match value:
-        case None | "":
-            refuse(f"{name} is missing: {right}.")
-        case JsonNumber(text=text) | str(text):
-            pass
-        case _:
-            refuse(f"{name} must be a string, not {kind(value)}: {right}.")
+    if value is None or value == "":
+        refuse(f"{name} is missing: {right}.")
+    text = value.text if isinstance(value, JsonNumber) else value
+    if not isinstance(text, str):
+        refuse(f"{name} must be a string, not {kind(value)}: {right}.")
     try:
         units = parse_units(text, LEDGER_DECIMALS)
     except Inexact as error:
@@ -96,11 +94,6 @@ def amount(body: JsonObject, name: str, right: str) -> int:
     if units == 0:
         refuse(f"{name} must be greater than zero: {right}.")
     return units
-
-
-def amount_text(units: int) -> str:
-    """Plain notation of an amount in 10^-18."""
-    return plain(units, LEDGER_DECIMALS)
 
 
 def seconds(body: JsonObject, name: str, right: str) -> int | None:

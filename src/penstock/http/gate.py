@@ -7,9 +7,11 @@ signature and a header that is missing, malformed or there twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from penstock.core.errors import Problem, Refused
 from penstock.core.party import Merchant, Secret
@@ -22,11 +24,11 @@ _APP_ID: Final = re.compile(rb"[0-9A-Za-z]{1,64}")
 _DUMMY: Final = (Secret("0" * 64),)
 """An unknown app id costs the same hash as a known one."""
 
-_ONCE: Final = frozenset({b"appid", b"timestamp", b"sign", b"content-length", b"content-encoding", b"transfer-encoding"})
+_ONCE: Final = (b"appid", b"timestamp", b"sign", b"content-length", b"content-encoding", b"transfer-encoding")
+_FORWARDED: Final = b"x-forwarded-for"
 
 
-@dataclass(slots=True)
-class RequestHeaders:
+class RequestHeaders(msgspec.Struct, frozen=True):
     """The few headers that count. `sound` is False where one stands twice, or the length is told in conflicting ways."""
 
     app_id: bytes
@@ -38,17 +40,13 @@ class RequestHeaders:
     sound: bool
 
 
-def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
+def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> RequestHeaders:
     """Pick them out of an ASGI header list (names are lower case there)."""
-    found: dict[bytes, bytes] = {}
-    forwarded: list[bytes] = []
+    found = dict(pairs)
     sound = True
-    for name, value in pairs:
-        if name in _ONCE:
-            sound = sound and name not in found
-            found[name] = value
-        elif name == b"x-forwarded-for":
-            forwarded.append(value)
+    if len(found) < len(pairs):  # some name stands more than once
+        names = Counter(name for name, _ in pairs)
+        sound = all(names[name] <= 1 for name in _ONCE)
     # Any coding but the plain one is a body that we would read as something else than who sent it.
     sound = sound and found.get(b"transfer-encoding", b"chunked").lower() == b"chunked"
     length = found.get(b"content-length")
@@ -60,13 +58,12 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
         signature=found.get(b"sign", b""),
         content_encoding=found.get(b"content-encoding", b""),
         content_length=None if length is None else int(length),
-        forwarded=forwarded,
+        forwarded=[value for name, value in pairs if name == _FORWARDED] if _FORWARDED in found else [],
         sound=sound,
     )
 
 
-@dataclass(slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A merchant who proved a secret; answers are signed with that one (two are valid during a rotation)."""
 
     merchant: Merchant

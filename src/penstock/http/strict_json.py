@@ -1,14 +1,18 @@
 """One JSON object from raw bytes, or a refusal (failure model, section 7, points 3 and 5; spec, section 2).
 
-The standard decoder does the work; its hooks and a few scans of the text make it strict. A body that was lengthened by SHA-256's
-length extension holds 0x80 and is never valid UTF-8; that is why the encoding is checked first and nothing is ever replaced.
+The standard decoder does the work; its hooks and a few scans of the text make it strict. A plain body takes a shorter way to the same
+value. A body that was lengthened by SHA-256's length extension holds 0x80 and is never valid UTF-8; that is why the encoding is checked
+first and nothing is ever replaced.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeAlias
+
+import msgspec
 
 from penstock.core.errors import Problem, Refused
 
@@ -55,6 +59,24 @@ def parse(body: bytes) -> JsonObject:
     """The object that `body` holds; an empty body is an empty object (spec 14.7). Raises Refused, 11000."""
     if not body:
         return {}
+    return _plain(body) or _strict(body)
+
+
+def _plain(body: bytes) -> JsonObject | None:
+    """What nearly every request is, at a third of the cost: texts and flags by name, in ASCII, nothing escaped. None for all else."""
+    if not body.isascii() or b"\\" in body or b"\x7f" in body:
+        return None
+    try:
+        found: JsonObject = _decode_plain(body)
+    except msgspec.MsgspecError:
+        return None
+    # Without escapes a quote only begins or ends a text. So a name that stands twice, of which one is left, shows in their number.
+    texts = len(found) + [*map(type, found.values())].count(str)
+    return found if body.count(b'"') == 2 * texts else None
+
+
+def _strict(body: bytes) -> JsonObject:
+    """Judges all there is, and says what is wrong."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -101,6 +123,7 @@ def _constant(text: str) -> NoReturn:
     _refuse(f"The body holds {text}, which is not JSON.")
 
 
+_decode_plain: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(dict[str, str | bool | None]).decode
 _decode: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=JsonNumber, parse_int=_integer, parse_constant=_constant).decode
 
 

@@ -12,7 +12,7 @@ from penstock.core.errors import Problem, Refused
 from penstock.core.order import Order
 from penstock.core.wire import bill_info, withdraw_data
 from penstock.core.withdrawal import WithdrawRequest
-from penstock.http.fields import ADDRESS, ID_CHARACTERS_MAX, TOKEN_ID, Call, Text, amount, amount_text, integer_text, kind, refuse
+from penstock.http.fields import ADDRESS, ID_CHARACTERS_MAX, TOKEN_ID, Call, Text, amount, integer_text, kind, refuse
 from penstock.http.strict_json import JsonNumber, JsonObject, JsonValue
 
 IDS_MAX: Final = 100
@@ -46,7 +46,7 @@ def decode_withdraw(body: JsonObject) -> WithdrawRequest:
         merchant_order_id=merchant_order_id,
         address=address,
         token_id=token_id,
-        value_text=amount_text(value),
+        value=value,
         memo=memo,
         memo_is_number_zero=is_number_zero,
         merchant_pays_fee=_flag(body, "merchant_pays_fee"),

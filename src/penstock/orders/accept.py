@@ -14,7 +14,7 @@ import structlog
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.intent import Payment
-from penstock.core.money import CoinAmount, Inexact, NotAnAmount, Token, TokenAmount
+from penstock.core.money import LEDGER_DECIMALS, CoinAmount, Inexact, Token, TokenAmount, parse_units, plain
 from penstock.core.order import (
     HOUSE_MERCHANT,
     Order,
@@ -87,6 +87,8 @@ class Accept:
         self._accounts = accounts
         self._intake = intake
         self._policy = policy
+        self._minimum = {symbol: parse_units(text, LEDGER_DECIMALS) for symbol, text in policy.minimum.items() if text}
+        self._maximum = {symbol: parse_units(text, LEDGER_DECIMALS) for symbol, text in policy.maximum.items() if text}
         self._next_ids = next_ids
         self._seal = seal
 
@@ -115,7 +117,7 @@ class Accept:
         mark = fingerprint(
             address=request.address,
             token_id=request.token_id,
-            value=request.value_text,
+            value=plain(request.value, LEDGER_DECIMALS),
             memo=request.memo,
             merchant_pays_fee=request.merchant_pays_fee,
         )
@@ -128,7 +130,7 @@ class Accept:
             raise Refused(Problem.INVALID_ARGUMENT, 'memo is the number 0; send the text "0" for tag 0, or leave memo out for none.')
         if not self._policy.withdrawals:
             raise Refused(Problem.DISABLED_WITHDRAW, "Withdrawals are switched off by the operator; try again later.")
-        value = self._value(token, request.value_text)
+        value = self._value(token, request.value)
         if is_internal(request.address):
             return await self._internal(merchant_id, payer, request, token, value), ""
         return await self._outside(merchant_id, payer, request, token, value)
@@ -142,21 +144,15 @@ class Accept:
             raise Refused(Problem.INVALID_COIN, "token_id is not a token of this server; coin/all lists them all.")
         return token
 
-    def _value(self, token: Token, text: str) -> CoinAmount:
-        try:
-            value = CoinAmount.parse(token.coin, text)
-        except Inexact as error:
-            raise Refused(Problem.COIN_PRECISION_LIMIT, f"value has too many decimals; {token.coin.symbol} takes at most 18.") from error
-        except NotAnAmount as error:
-            raise Refused(Problem.INVALID_ARGUMENT, f"value is wrong: {error}.") from error
-        if not value:
+    def _value(self, token: Token, units: int) -> CoinAmount:
+        if units <= 0:
             raise Refused(Problem.INVALID_ARGUMENT, "value must be greater than zero.")
         symbol = token.coin.symbol
-        if (low := self._policy.minimum.get(symbol)) and value < CoinAmount.parse(token.coin, low):
-            raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {low} {symbol}.")
-        if (high := self._policy.maximum.get(symbol)) and CoinAmount.parse(token.coin, high) < value:
-            raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {high} {symbol}.")
-        return value
+        if units < self._minimum.get(symbol, units):
+            raise Refused(Problem.VALUE_BELOW_LIMIT, f"value is below the minimum of {self._policy.minimum[symbol]} {symbol}.")
+        if units > self._maximum.get(symbol, units):
+            raise Refused(Problem.VALUE_ABOVE_LIMIT, f"value is above the maximum of {self._policy.maximum[symbol]} {symbol}.")
+        return CoinAmount(token.coin, units)
 
     async def _internal(self, merchant_id: int, payer: str, request: WithdrawRequest, token: Token, value: CoinAmount) -> Order:
         account = await self._accounts.find(request.address)

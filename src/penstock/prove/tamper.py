@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -34,7 +34,7 @@ GUARDS_LEAST: Final = 4
 """Of what the database itself refuses by, so many are taken away however little time there is."""
 
 _ALL: Final = frozenset({"*"})
-_ORDER: Final = frozenset({"archive", *(field.name for field in fields(Order))}) - {"hold_reason"}
+_ORDER: Final = frozenset({"archive", *Order.__struct_fields__}) - {"hold_reason"}
 """All but why it waits and who works on it."""
 
 GUARDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(

@@ -102,12 +102,12 @@ class TamperedHouse:
             until_ms = self._runtime.now_ms() if number == PAYOUTS // 2 else until_ms
             inside = number % 4 == 0
             address = str(person["c_id"]) if inside else f"0x{number + 1:040x}"
-            request = WithdrawRequest(f"w{number}", address, token.id, str(10 + number), "", number % 2 == 0, False)
+            request = WithdrawRequest(f"w{number}", address, token.id, (10 + number) * 10**18, "", number % 2 == 0, False)
             await self._ask(product, payer, request)
             await asyncio.sleep(15)
         await self._until(product, "SELECT COUNT(*) AS n FROM orders WHERE state NOT IN ('succeeded', 'failed')")
         for name in ("waits", "cancelled"):  # more than the treasury has left
-            await self._ask(product, payer, WithdrawRequest(name, f"0x{0xABC:040x}", token.id, "150", "", False, False))
+            await self._ask(product, payer, WithdrawRequest(name, f"0x{0xABC:040x}", token.id, 150 * 10**18, "", False, False))
         await asyncio.sleep(30)
         await commands.cancel_order("cancelled", "asked to")
         await self.database.write("halt", lambda tx: attempts.halt_lane(tx, CHAIN, "somebody wants to look"))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from penstock.core.event import Observation
 from penstock.core.intent import Intent, Payment, Resource
 from penstock.core.money import Network, Token
@@ -56,8 +58,7 @@ class NotEnough(Exception):
     """The lane has no coins free that could make this transaction; the text says what is missing. Fewer payments may fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True, gc=False):
     """A recipient in the network's canonical form.
 
     `units` is what it asks for by itself, in base units of its token (an invoice's amount), None where any amount will do.

@@ -50,7 +50,7 @@ DOOR: Final = (
         room="http",
         history="Bytes that are no UTF-8 were dropped: a body lengthened by SHA-256's length extension became a valid one.",
         source="https://en.wikipedia.org/wiki/Length_extension_attack",
-        edits=(Edit("penstock.http.strict_json:parse", 'body.decode("utf-8")', 'body.decode("utf-8", "ignore").replace("\\0", "")'),),
+        edits=(Edit("penstock.http.strict_json:_strict", 'body.decode("utf-8")', 'body.decode("utf-8", "ignore").replace("\\0", "")'),),
         seed=3,
     ),
     Bug(
@@ -73,6 +73,7 @@ DOOR: Final = (
                 "    match = _DECIMAL",
                 '    if text.startswith("-"):\n        return -parse_units(text[1:], decimals)\n    match = _DECIMAL',
             ),
+            Edit("penstock.orders.accept:Accept._value", "if units <= 0:", "if units == 0:"),
         ),
         seed=3,
     ),
@@ -188,8 +189,8 @@ DOOR: Final = (
         edits=(
             Edit(
                 "penstock.orders.accept:Accept._value",
-                "CoinAmount.parse(token.coin, high) < value",
-                "CoinAmount.parse(token.coin, high) < CoinAmount.zero(token.coin)",
+                "units > self._maximum.get(symbol, units)",
+                "self._maximum.get(symbol, units) > units",
             ),
         ),
         seed=3,
