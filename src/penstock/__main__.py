@@ -12,13 +12,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import uvloop
 
 from penstock import logs, show, workbench
-from penstock.commands import Commands
 from penstock.core.liabilities import ProofWrong
 from penstock.ledger.liabilities import verify as verify_liability
 from penstock.process import command, migrate, serve
@@ -26,6 +25,9 @@ from penstock.runtime import SystemRuntime
 from penstock.signer import switch
 from penstock.signer.place import folder_of
 from penstock.terminal import Json, emit, fail, guarded, note, settings
+
+if TYPE_CHECKING:
+    from penstock.commands import Commands
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ app.add_typer(signers, name="signer")
 
 def run(job: Callable[[Commands], Awaitable[T]]) -> T:
     """Open the product beside whatever else runs on this home, do one thing, close it."""
+    from penstock.commands import Commands  # noqa: PLC0415  all the rooms; a start of `serve` reads them while its signer starts
 
     async def body() -> T:
         async with command(configured) as product:
