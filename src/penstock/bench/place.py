@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from penstock.bench.preload import preload
+from penstock.bench.preload import preload_orders
 from penstock.bench.processes import answered, free_port, program, rss_mb, shared
 from penstock.commands import Commands
 from penstock.config import Settings, load
@@ -72,7 +72,7 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def opened_place(
-    store: str, url: str, home: Path, *, merchants: int, preloaded: int, say: Callable[[str], None]
+    store: str, url: str, home: Path, *, merchants: int, preload: int, say: Callable[[str], None]
 ) -> AsyncIterator[Place]:
     """A home with keys, merchants, money, accounts and that many settled orders, and a network of its own."""
     port = free_port()
@@ -81,13 +81,13 @@ async def opened_place(
         url_outside = f"http://127.0.0.1:{port}"
         await answered(f"{url_outside}/count", child)
         place = await _built(store, url, home, outside=(url_outside, child.pid), merchants=merchants)
-        if preloaded:
-            await _preload(place, preloaded, say)
+        if preload:
+            await _preload(place, preload, say)
         async with _house(place.settings) as product:
             # Only now: what was preloaded has no receiver, so its events are parked and nobody sends them.
             for app_id, _ in place.merchants:
                 await Commands(product).set_merchant(app_id, webhook_url=f"{url_outside}/webhook", disabled=None, ip_allow=None)
-        yield replace(place, preloaded=preloaded)
+        yield replace(place, preloaded=preload)
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +130,7 @@ async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], 
 
 async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
     async with _house(place.settings) as product:
-        await preload(product, place.accounts, place.token_id, orders, lambda line: say(f"{place.store}: {line}"))
+        await preload_orders(product, place.accounts, place.token_id, orders, lambda line: say(f"{place.store}: {line}"))
 
 
 @contextlib.asynccontextmanager

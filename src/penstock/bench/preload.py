@@ -8,10 +8,10 @@ intake, and the audit reads them like any other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from penstock.core import covers, ledger
 from penstock.core.order import Order, fingerprint, holder_of_merchant
@@ -22,6 +22,7 @@ from penstock.db import Tx
 from penstock.ledger.book import Book
 from penstock.orders import store
 from penstock.orders.intake import event_row
+from penstock.runtime import rest_memory
 from penstock.wiring import Product
 
 BATCH: Final = 2_000
@@ -30,20 +31,21 @@ TELL_EVERY: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """A settled order, and the fingerprint that its request had; copies have the same request but for the name."""
+    """The fields of a settled order, and the fingerprint that its request had; copies have the same request but for the name."""
 
-    order: Order
+    fields: Mapping[str, Any]
     mark: str
 
 
-async def preload(product: Product, accounts: Sequence[str], token_id: str, orders: int, say: Callable[[str], None]) -> None:
+async def preload_orders(product: Product, accounts: Sequence[str], token_id: str, orders: int, say: Callable[[str], None]) -> None:
     """So many settled orders, spread over merchants and accounts. A house of one writer."""
     merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
     requests = [WithdrawRequest(f"preloaded-{n}", account, token_id, "1", "", False, False) for n, account in enumerate(accounts[:orders])]
     async with product.taking_orders():
         firsts = await asyncio.gather(*(product.accept.withdraw(merchants[0], request) for request in requests))
-    patterns = [_Pattern(order, _mark(request)) for order, request in zip(firsts, requests, strict=True)]
+    patterns = [_Pattern(store.columns_of(order), _mark(request)) for order, request in zip(firsts, requests, strict=True)]
     book = product.book("preload")
+    rest_memory()
     for start in range(len(patterns), orders, BATCH):
         numbers = range(start, min(start + BATCH, orders))
         await product.database.write(
@@ -67,7 +69,7 @@ def _write(tx: Tx, *, product: Product, book: Book, merchants: Sequence[Merchant
     now_ms, ids = product.runtime.now_ms(), product.ids.next(3 * len(numbers))
     chosen = [patterns[number % len(patterns)] for number in numbers]
     made = [
-        _copy(pattern.order, merchants[number % len(merchants)], number, order_id, record_id)
+        _copy(pattern.fields, merchants[number % len(merchants)], number, order_id, record_id)
         for pattern, number, order_id, record_id in zip(chosen, numbers, ids[0::3], ids[1::3], strict=True)
     ]
     sheet = book.open(tx, {(holder, order.coin_id) for order in made for holder in (order.payer, order.recipient)})
@@ -99,13 +101,13 @@ def _write(tx: Tx, *, product: Product, book: Book, merchants: Sequence[Merchant
     book.close(tx, sheet, now_ms)
 
 
-def _copy(order: Order, merchant: Merchant, number: int, order_id: int, record_id: int) -> Order:
-    return replace(
-        order,
-        id=order_id,
-        record_id=record_id,
-        merchant_id=merchant.id,
-        merchant_order_id=f"preloaded-{number}",
-        payer=holder_of_merchant(merchant.id),
-        decided_at_ms=moment_ms(order_id),
-    )
+def _copy(fields: Mapping[str, Any], merchant: Merchant, number: int, order_id: int, record_id: int) -> Order:
+    own = {
+        "id": order_id,
+        "record_id": record_id,
+        "merchant_id": merchant.id,
+        "merchant_order_id": f"preloaded-{number}",
+        "payer": holder_of_merchant(merchant.id),
+        "decided_at_ms": moment_ms(order_id),
+    }
+    return Order(**{**fields, **own})

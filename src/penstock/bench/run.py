@@ -137,7 +137,7 @@ async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
             with ExitStack() as stack:
                 url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
                 home = state.folder / f"{store}-{preloaded}"
-                async with opened_place(store, url, home, merchants=state.size.merchants, preloaded=preloaded, say=state.say) as place:
+                async with opened_place(store, url, home, merchants=state.size.merchants, preload=preloaded, say=state.say) as place:
                     await _place(state, place, parts)
 
 
