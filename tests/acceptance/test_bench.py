@@ -83,7 +83,7 @@ def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path
     table = console.export_text()
     assert "4,321" in table and "3.5" in table and "1,946" in table and "0.8 s" in table and result.COUNTED in table
     page = result.page(values)
-    assert "accept postgresql (1 m)" in page and "query-100 sqlite (1 m, 1,000,000 before)" in page and "uPlot" in page
+    assert "accept postgresql (1 merchant)" in page and "query-100 sqlite (1 merchant, 1,000,000 before)" in page
 
 
 @pytest.mark.parametrize(

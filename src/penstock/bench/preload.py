@@ -52,7 +52,7 @@ async def preload_orders(product: Product, accounts: Sequence[str], token_id: st
             "preload", partial(_write, product=product, book=book, merchants=merchants, patterns=patterns, numbers=numbers)
         )
         if numbers.stop // TELL_EVERY > start // TELL_EVERY:
-            say(f"{numbers.stop:,} of {orders:,} orders preloaded")
+            say(f"{numbers.stop // TELL_EVERY * TELL_EVERY:,} of {orders:,} orders preloaded")
 
 
 def _mark(request: WithdrawRequest) -> str:
