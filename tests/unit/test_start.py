@@ -17,7 +17,9 @@ def modules_after(code):
 def test_serve_gives_the_signer_its_process_before_it_reads_its_own_rooms():
     read = modules_after("import penstock.__main__")
     assert "penstock.signer.child" in read
-    assert read.isdisjoint({"penstock.gateway", "penstock.wiring", "penstock.commands", "aiohttp", "uvicorn"})
+    assert read.isdisjoint(
+        {"penstock.gateway", "penstock.wiring", "penstock.commands", "penstock.db", "aiohttp", "uvicorn", "psycopg", "cryptography"}
+    )
 
 
 @pytest.mark.parametrize("process", ["penstock.gateway", "penstock.signer.program"])
