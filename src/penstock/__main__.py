@@ -12,20 +12,20 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import uvloop
 
 from penstock import logs, show, workbench
-from penstock.commands import Commands
 from penstock.core.liabilities import ProofWrong
-from penstock.ledger.liabilities import verify as verify_liability
 from penstock.process import command, migrate, serve
 from penstock.runtime import SystemRuntime
-from penstock.signer import switch
 from penstock.signer.place import folder_of
 from penstock.terminal import Json, emit, fail, guarded, note, settings
+
+if TYPE_CHECKING:
+    from penstock.commands import Commands
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ app.add_typer(signers, name="signer")
 
 def run(job: Callable[[Commands], Awaitable[T]]) -> T:
     """Open the product beside whatever else runs on this home, do one thing, close it."""
+    from penstock.commands import Commands  # noqa: PLC0415  all the rooms; a start of `serve` reads them while its signer starts
 
     async def body() -> T:
         async with command(configured) as product:
@@ -116,6 +117,8 @@ def signer_run(context: typer.Context) -> None:
 
 
 def _turn(reason: str, as_json: bool, *, stop: bool) -> None:
+    from penstock.signer import switch  # noqa: PLC0415  reads the vault's libraries
+
     configured = settings()
     try:
         turned = switch.turn(folder_of(configured), SystemRuntime(), stop=stop, reason=reason)
@@ -374,6 +377,8 @@ def archive(
 @app.command("verify-proof")
 def verify_proof(proof: Path, published: Path, as_json: Json = False) -> None:
     """Check a holder's proof against the roots that the house has published; needs neither home nor database."""
+    from penstock.ledger.liabilities import verify as verify_liability  # noqa: PLC0415  reads a database driver
+
     try:
         shown = verify_liability(json.loads(proof.read_text("utf-8")), json.loads(published.read_text("utf-8")))
     except OSError as error:

@@ -13,17 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.config import Settings, SettingWrong, load
-from penstock.core.errors import Refused
-from penstock.core.money import MoneyError
-from penstock.db import CommitUnknown, DatabaseRefused, DatabaseUnavailable
-from penstock.directory import DirectoryError
-from penstock.listing import CatalogError
-from penstock.orders.seat import SeatLost
-from penstock.rates import BadPrice
-from penstock.signer.child import SignerFailed
-from penstock.signer.journal import JournalBroken, SignerBusy
-from penstock.signer.place import NotInitialised
-from penstock.vault import VaultError
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
@@ -60,26 +49,12 @@ def guarded(work: Awaitable[T], loop_factory: Callable[[], asyncio.AbstractEvent
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(body())
-    except (
-        SettingWrong,
-        CatalogError,
-        BadPrice,
-        DatabaseRefused,
-        VaultError,
-        NotInitialised,
-        SignerBusy,
-        JournalBroken,
-        SignerFailed,
-    ) as error:
-        fail(str(error), 2)
-    except SeatLost as lost:
-        fail(str(lost))
-    except Refused as refusal:
-        fail(f"{refusal.problem.code} {refusal.problem.reason}: {refusal.msg}")
-    except CommitUnknown:
-        fail("the database went away while it stored this: it may be done or not; look before you repeat it")
-    except (DirectoryError, DatabaseUnavailable, MoneyError) as error:
-        fail(str(error))
+    except Exception as error:
+        from penstock.failures import sentence_of  # noqa: PLC0415  it knows every room, and a start of `serve` should not wait for them
+
+        if (said := sentence_of(error)) is None:
+            raise
+        fail(*said)
 
 
 def emit(value: Any, as_json: bool, table: Callable[[Any], Any]) -> None:

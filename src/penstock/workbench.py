@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from penstock import show
-from penstock.catalog import Catalog
 from penstock.runtime import SystemRuntime
 from penstock.terminal import Json, emit, fail, guarded, note, out
 
@@ -33,6 +32,7 @@ def devnet(
     as_json: Json = False,
 ) -> None:
     """Networks in a box, for demo, sandbox and tests."""
+    from penstock.catalog import Catalog  # noqa: PLC0415
     from penstock.devnet import boxes, server  # noqa: PLC0415  only this command needs an EVM
 
     def announce(box: server.Box) -> None:

@@ -1,5 +1,7 @@
 """`penstock bench`: that it measures what it says. Nothing here asks how fast anything is."""
 
+import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -8,9 +10,13 @@ import sys
 import pytest
 from rich.console import Console
 
-from penstock.bench import result, run
+from penstock.bench import place, preload, result, run
+from penstock.bench.baseline import own_database
 from penstock.bench.load import Measured
 from penstock.bench.parts import Case, Sample, _wrong
+from penstock.core.order import OrderState
+from penstock.core.withdrawal import WithdrawRequest
+from penstock.process import command
 from tests.fixtures.databases import postgres_programs
 
 CASE = Case("accept", "postgresql", 1, 0)
@@ -83,7 +89,7 @@ def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path
     table = console.export_text()
     assert "4,321" in table and "3.5" in table and "1,946" in table and "0.8 s" in table and result.COUNTED in table
     page = result.page(values)
-    assert "accept postgresql (1 m)" in page and "query-100 sqlite (1 m, 1,000,000 before)" in page and "uPlot" in page
+    assert "accept postgresql (1 merchant)" in page and "query-100 sqlite (1 merchant, 1,000,000 before)" in page
 
 
 @pytest.mark.parametrize(
@@ -103,3 +109,30 @@ def test_a_part_that_there_is_not_is_named():
     assert run.chosen([]) == ["accept", "internal", "query", "settle", "webhooks", "mixed", "sign"]
     with pytest.raises(ValueError, match="no part is called fast; there are accept, internal"):
         run.chosen(["fast"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_orders_that_were_there_before_are_settled_ones_which_the_audit_and_a_repeat_know(store, tmp_path, request, monkeypatch):
+    """More than one transaction of them, over merchants and accounts, each with its event."""
+    monkeypatch.setattr(preload, "BATCH", 150)
+    orders = 501
+
+    async def scenario(url):
+        async with place.opened_place(store, url, tmp_path / "home", merchants=3, preload=orders, say=lambda _: None) as house:
+            assert await place.counted(house) == (orders, 0)
+            assert await place.audited(house) == []
+            async with command(house.settings) as product, product.taking_orders():
+                for number in (7, orders - 1):
+                    again = WithdrawRequest(
+                        f"preloaded-{number}", house.accounts[number % place.ACCOUNTS], house.token_id, "1", "", False, False
+                    )
+                    merchant = await product.directory.by_app_id(house.merchants[number % 3 if number >= place.ACCOUNTS else 0][0])
+                    order = await product.accept.withdraw(merchant, again)
+                    (stored,) = (await product.store.find(merchant.id, [f"preloaded-{number}"])).values()
+                    assert (stored, stored.state) == (order, OrderState.SUCCEEDED)
+            assert await place.counted(house) == (orders, 0)
+
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(own_database(request.getfixturevalue("postgres_url"))) if store == "postgresql" else ""
+        asyncio.run(scenario(url))

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from penstock.signer.journal import FileJournal
+from penstock.signer.program import READ_FIRST_BYTES
 from tests.fixtures.gateway import Gateway, Make, Merchant, ready, token_id, unique
 from tests.fixtures.networks import AnvilChain, fresh_address
 
@@ -121,6 +123,19 @@ def test_after_serve_is_killed_the_next_one_has_a_signer_and_the_first_is_gone(p
     with contextlib.suppress(FileNotFoundError):
         assert Path(f"/proc/{first}/cmdline").read_bytes() == b"", "gone, or not yet buried by whoever inherited it"
     place.paid(place.pay())
+
+
+def test_a_house_answers_while_its_signer_reads_a_long_past_and_pays_when_that_is_read(place: Place) -> None:
+    place.gateway.stop()
+    journal = FileJournal(place.gateway.home / "signer")
+    assert "sign" in [entry["kind"] for entry in journal.entries()]
+    past = [{"kind": "death", "at_ms": 1, "attempt_id": number, "proof": "x" * 1_000} for number in range(1, READ_FIRST_BYTES // 1_000)]
+    journal.append(past)
+    journal.close()
+    place.gateway.start()
+    place.paid(place.pay())
+    assert not [word for word in place.warnings() if "signer" in word]
+    place.gateway.audit()
 
 
 def test_the_cap_of_a_day_holds_an_order_and_lets_the_next_coin_pass(new_gateway: Make, ethereum: AnvilChain) -> None:

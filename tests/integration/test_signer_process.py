@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import signal
 import stat
@@ -23,6 +24,7 @@ from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import SignerAway
 from penstock.signer.journal import FILE, FileJournal
 from penstock.signer.place import folder_of
+from penstock.signer.program import READ_FIRST_BYTES
 from penstock.vault import Vault
 
 WAIT_S = 60.0
@@ -132,6 +134,39 @@ def test_a_torn_line_in_its_journal_is_cut_off_and_an_altered_one_keeps_it_from_
             await SignerChild(house.runtime, house.settings.home, environment_of(house.settings.home), None).start()
 
     inside(tmp_path, scenario)
+
+
+def test_a_long_journal_is_read_beside_and_a_break_in_it_ends_the_process_with_its_sentence(tmp_path, capfd):
+    async def scenario(house):
+        signed = await house.signer.sign([intent := house.honest(house.tokens()[0])])
+        await house.child.stop()
+        folder = folder_of(house.settings)
+        journal = FileJournal(folder)
+        list(journal.entries())
+        journal.append([{"kind": "death", "at_ms": 1, "attempt_id": 10**6 + n, "proof": "x" * 500_000} for n in range(40)])
+        journal.close()
+        assert journal.bytes_before < READ_FIRST_BYTES < (folder / FILE).stat().st_size
+
+        async def answers():
+            with contextlib.suppress(SignLater):
+                return await house.signer.sign([intent]) == signed
+            return False
+
+        child = SignerChild(house.runtime, house.settings.home, environment_of(house.settings.home), None)
+        await child.start()
+        await until(answers)
+        await child.stop()
+        (folder / FILE).write_bytes((folder / FILE).read_bytes().replace(b'"attempt_id":1000039', b'"attempt_id":1000038'))
+        child = SignerChild(house.runtime, house.settings.home, environment_of(house.settings.home), None)
+        await child.start()
+        async with asyncio.timeout(WAIT_S):
+            assert await child._process.wait() == 2
+        with pytest.raises(SignLater):
+            await house.signer.sign([intent])
+        await child.stop()
+
+    inside(tmp_path, scenario)
+    assert re.search(r"line 41 does not follow.*signer\.journal\.broken", capfd.readouterr().err)
 
 
 def test_a_disk_that_is_full_ends_the_process_and_the_next_one_goes_on(tmp_path):

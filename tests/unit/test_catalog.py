@@ -397,7 +397,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path):
 
 def test_a_check_of_contracts_from_outside_sees_every_one_and_is_obeyed(shipped):
     seen = []
-    Catalog.load(check_contract=lambda family, contract: seen.append((family, contract)))
+    Catalog.load(overrides="", check_contract=lambda family, contract: seen.append((family, contract)))
     assert len(seen) == sum(not token.is_native for token in shipped.tokens())
     with pytest.raises(CatalogError, match=r"ETH\.USDT: contract 0xdAC1.*: wrong checksum"):
-        Catalog.load(check_contract=lambda _family, _contract: "wrong checksum")
+        Catalog.load(overrides="", check_contract=lambda _family, _contract: "wrong checksum")

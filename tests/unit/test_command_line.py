@@ -115,9 +115,7 @@ def test_an_account_cannot_withdraw_on_a_network_that_is_off_but_can_pay_inside_
 
 
 def test_what_serve_imports_can_neither_read_a_seed_nor_sign():
-    words = (
-        "import sys, penstock.__main__; print([name for name in sys.modules if name.startswith('penstock.signer.') or name == 'bip_utils'])"
-    )
+    words = "import sys, penstock.__main__, penstock.commands, penstock.gateway; print([name for name in sys.modules if name.startswith('penstock.signer.') or name == 'bip_utils'])"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     loaded = set(ast.literal_eval(done.stdout))
     assert "penstock.signer.client" in loaded

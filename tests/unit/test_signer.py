@@ -9,7 +9,7 @@ import pytest
 from bip_utils import Bip39MnemonicDecoder
 from eth_account import Account
 
-from penstock.core.intent import Intent, Payment, SignRefused
+from penstock.core.intent import Death, Intent, Payment, SignLater, SignRefused
 from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
 from penstock.rails.evm import codec
@@ -20,6 +20,7 @@ from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive, public_keys
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import AllowedNetwork, allow
+from penstock.signer.reading import ReadingSigner
 from penstock.signer.seed import Seed, create_seed, load_seed
 from penstock.vault import Vault, VaultError
 from tests.fixtures.nodes import MNEMONIC
@@ -440,6 +441,37 @@ def test_a_full_disk_signs_nothing_and_goes_on_after_a_restart(open_signer, monk
     with pytest.raises(JournalBroken, match="start again"):
         sign(signer, pay(attempt_id=2, slot=1))
     assert sign(open_signer(), pay())
+
+
+def test_while_its_journal_is_read_everything_is_put_off_and_after_a_break_for_ever(open_signer):
+    async def scenario():
+        reading = asyncio.get_running_loop().create_future()
+        signer = ReadingSigner(reading)
+        for asked in (signer.sign([pay()]), signer.bury([Death(1, "x")]), signer.entries(0), signer.standing()):
+            with pytest.raises(SignLater, match="still reads its journal") as later:
+                await asked
+            assert later.value.everything
+        reading.set_result(open_signer())
+        (signed,) = await signer.sign([pay()])
+        assert [entry.txid for entry in await signer.entries(0)] == [signed.txid]
+        assert (await signer.standing()).stopped == ""
+        broken = asyncio.get_running_loop().create_future()
+        broken.set_exception(JournalBroken("line 7"))
+        with pytest.raises(JournalBroken, match="line 7"):
+            await ReadingSigner(broken).sign([pay()])
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_that_is_closed_while_it_is_read_is_read_no_further(tmp_path):
+    journal = FileJournal(tmp_path)
+    list(journal.entries())
+    journal.append([{"kind": "go", "id": str(number)} for number in range(3)])
+    rest = journal.entries()
+    next(rest)
+    journal.close()
+    with pytest.raises(JournalBroken, match="closed"):
+        next(rest)
 
 
 def test_an_entry_of_a_kind_from_the_future_refuses_to_start(open_signer, seed, tmp_path):

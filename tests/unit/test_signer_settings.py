@@ -73,3 +73,9 @@ def test_a_contract_that_is_no_address_of_its_network_is_refused(settings, tmp_p
     (tmp_path / "catalog.toml").write_text('[tokens.ETH.USDT]\ncontract = "0x12"\n')
     with pytest.raises(CatalogError, match="0x12"):
         load_catalog(settings())
+
+
+def test_every_contract_that_is_shipped_is_an_address_of_its_network(settings, tmp_path):
+    """Asked here and not at each start; where the operator has a file, all are asked."""
+    (tmp_path / "catalog.toml").write_text("")
+    assert list(load_catalog(settings()).tokens()) == list(CATALOG.tokens())

@@ -7,17 +7,17 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
+from penstock.bench.preload import preload_orders
 from penstock.bench.processes import answered, free_port, program, rss_mb, shared
 from penstock.commands import Commands
 from penstock.config import Settings, load
-from penstock.core.withdrawal import WithdrawRequest
 from penstock.db import Tx, open_database
 from penstock.process import command
 from penstock.runtime import SystemRuntime
@@ -31,7 +31,6 @@ BLOCK_MS: Final = 200
 IN_FLIGHT_MAX: Final = 2_000
 ADDRESS: Final = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ACCOUNTS: Final = 200
-AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +129,8 @@ async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], 
 
 
 async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
-    """That many settled orders before the clock starts, by the product's own road without HTTP: payouts inside the house."""
-    async with _house(place.settings) as product, product.taking_orders():
-        merchants = [merchant for merchant in await product.directory.list_merchants() if merchant.app_id]
-        for start in range(0, orders, AT_ONCE):
-            await asyncio.gather(*(_one(product, place, merchants, number) for number in range(start, min(orders, start + AT_ONCE))))
-            if start % (AT_ONCE * 100) == 0:
-                say(f"{place.store}: {start:,} of {orders:,} orders preloaded")
-
-
-async def _one(product: Product, place: Place, merchants: Sequence[Any], number: int) -> None:
-    request = WithdrawRequest(f"preloaded-{number}", place.accounts[number % len(place.accounts)], place.token_id, 10**18, "", False, False)
-    await product.accept.withdraw(merchants[number % len(merchants)], request)
+    async with _house(place.settings) as product:
+        await preload_orders(product, place.accounts, place.token_id, orders, lambda line: say(f"{place.store}: {line}"))
 
 
 @contextlib.asynccontextmanager

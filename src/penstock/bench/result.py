@@ -1,4 +1,4 @@
-"""What `penstock bench` measured, for a terminal and as one page that needs nothing else (charts: uPlot, in penstock/charts)."""
+"""What `penstock bench` measured, for a terminal and as one page that needs nothing else, not even a script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-CHARTS: Final = Path(__file__).parent.parent / "charts"
 COUNTED: Final = "Every order was counted in the database, and the audit found nothing."
 Values = Mapping[str, Any]
 
@@ -36,13 +35,15 @@ COLUMNS: Final = {
     "wal_bytes": "WAL bytes",
 }
 """What a row of the table shows, under which heading."""
+TEXTS: Final = frozenset({"part", "store", "ids"})
+"""Headings over words; the others are over numbers."""
 
 
 def on_terminal(values: Values) -> RenderableType:
     """A line a case, the baselines, the starts, and the verdict."""
     table = Table(title=f"{values['machine']}, {values['at']}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in COLUMNS.values():
-        table.add_column(heading, justify="left" if heading in {"part", "store", "ids"} else "right")
+        table.add_column(heading, justify="left" if heading in TEXTS else "right")
     for row in values["results"]:
         table.add_row(*(shown(row.get(name)) for name in COLUMNS))
     lines = [f"{name}: {number}" for name, number in asides(values)]
@@ -82,11 +83,10 @@ def page(values: Values) -> str:
         values=values,
         verdict=verdict(values),
         headings=COLUMNS.values(),
-        rows=[[shown(row.get(name)) for name in COLUMNS] for row in values["results"]],
+        texts=TEXTS,
+        rows=[[(heading, shown(row.get(name))) for name, heading in COLUMNS.items()] for row in values["results"]],
         asides=asides(values),
-        charts=[chart for chart in charts(values) if chart["names"]],
-        uplot=(CHARTS / "uPlot.iife.min.js").read_text("utf-8"),
-        uplot_css=(CHARTS / "uPlot.min.css").read_text("utf-8"),
+        charts=[chart for chart in charts(values) if chart["bars"]],
     )
 
 
@@ -94,25 +94,36 @@ def charts(values: Values) -> list[dict[str, Any]]:
     """Rates beside the baselines, and how long requests take."""
     rows: Sequence[Values] = values["results"]
     names = [_name(row) for row in rows]
-    bases = [(f"pgbench {b['clients']} clients, {b['accounts']} accounts", b["per_second"]) for b in values["baselines"]]
+    bases = [(f"pgbench, {b['clients']} clients, {_many(b['accounts'], 'account')}", b["per_second"]) for b in values["baselines"]]
     slow = [(name, row["p99_ms"]) for name, row in zip(names, rows, strict=True) if row["p99_ms"] is not None]
     ratios = [(name, row["ratio"]) for name, row in zip(names, rows, strict=True) if row["ratio"] is not None]
     return [
-        _chart("A second", "a second", [*zip(names, (row["per_second"] for row in rows), strict=True), *bases]),
+        _chart("How many a second", "", [*zip(names, (row["per_second"] for row in rows), strict=True)], bases),
         _chart("Times the baseline of the same run", "times", ratios),
         _chart("99 of 100 take no longer than", "ms", slow),
     ]
 
 
-def _chart(title: str, unit: str, bars: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    return {"title": title, "unit": unit, "names": [name for name, _ in bars], "values": [value for _, value in bars]}
+def _chart(title: str, unit: str, ours: Sequence[tuple[str, float]], beside: Sequence[tuple[str, float]] = ()) -> dict[str, Any]:
+    """Horizontal bars; those `beside` are not ours."""
+    most = max((value for _, value in (*ours, *beside)), default=0) or 1
+    bars = [(name, value, False) for name, value in ours] + [(name, value, True) for name, value in beside]
+    return {
+        "title": title,
+        "unit": unit,
+        "bars": [{"name": n, "value": shown(v), "percent": round(100 * v / most, 1), "beside": other} for n, v, other in bars],
+    }
 
 
 def _name(row: Values) -> str:
     more = [
-        f"{row['merchants']:,} m",
+        _many(row["merchants"], "merchant"),
         *([f"{row['preloaded']:,} before"] if row["preloaded"] else []),
-        *([row["ids"]] if row["ids"] != "random" else []),
+        *([f"{row['ids']} ids"] if row["ids"] != "random" else []),
         *([f"{row['processes']} processes"] if row["processes"] > 1 else []),
     ]
     return f"{row['part']} {row['store']} ({', '.join(more)})"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -68,6 +68,17 @@ def is_internal(address: str) -> bool:
     return "@" in address or (address.isascii() and address.isdigit())
 
 
+def mark_of(request: WithdrawRequest) -> str:
+    """By what a repeat of this request is known."""
+    return fingerprint(
+        address=request.address,
+        token_id=request.token_id,
+        value=plain(request.value, LEDGER_DECIMALS),
+        memo=request.memo,
+        merchant_pays_fee=request.merchant_pays_fee,
+    )
+
+
 class Accept:
     """Turns requests into drafts and hands them to the intake, each with its quote or its refusal."""
 
@@ -114,14 +125,7 @@ class Accept:
             wish, once = await self._wish(merchant_id, payer, request)
         except Refused as refusal:
             wish = refusal
-        mark = fingerprint(
-            address=request.address,
-            token_id=request.token_id,
-            value=plain(request.value, LEDGER_DECIMALS),
-            memo=request.memo,
-            merchant_pays_fee=request.merchant_pays_fee,
-        )
-        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark, wish, once))
+        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark_of(request), wish, once))
 
     async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> tuple[Order, str]:
         """The order that this request would be, and what it would use up for ever. Raises Refused."""

@@ -46,6 +46,11 @@ class SignerChild:
 
     async def start(self) -> None:
         """Start it and wait until it listens. Raises SignerFailed."""
+        await self.begin()
+        await self.up()
+
+    async def begin(self) -> None:
+        """Start it, and give it what it needs to come up while we do something else. Raises SignerFailed."""
         words = (sys.executable, *self._words)
         process = self._process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, env=self._environment)
         if process.stdin is None or process.stdout is None:
@@ -56,7 +61,12 @@ class SignerChild:
         with contextlib.suppress(ConnectionError):
             process.stdin.write(json.dumps(first).encode() + b"\n")
             await process.stdin.drain()
-        said = b""
+
+    async def up(self) -> None:
+        """Wait until it listens. Raises SignerFailed."""
+        process, said = self._process, b""
+        if process is None or process.stdout is None:
+            raise SignerFailed("the signer was not started")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 said = await process.stdout.readline()

@@ -27,6 +27,9 @@ _LINE_BYTES_MAX: Final = 1024 * 1024
 PAGE_ENTRIES: Final = 500
 _PAGE_BYTES: Final = 1024 * 1024
 """A page of the journal ends behind either, so that it goes into one frame of the signer's socket."""
+_BEFORE: Final = b'{"entry":'
+_AFTER_BYTES: Final = len(b',"hash":""}\n') + 64
+"""What a line has before and behind its entry, whose very bytes are hashed: nothing is encoded again to be compared."""
 _MARK_EVERY: Final = 256
 """So many entries lie between two places of the file that are kept in memory: a page is found without reading what is before it."""
 
@@ -92,6 +95,7 @@ class FileJournal:
             mode = stat.S_IMODE(os.fstat(self._handle).st_mode)
             self.close()
             raise JournalBroken(f"{FILE} can be read by others (mode {mode:04o}); run chmod 600 {FILE}")
+        self.bytes_before = os.fstat(self._handle).st_size
         folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
         os.close(folder)
@@ -102,6 +106,8 @@ class FileJournal:
         with self._path.open("rb") as file:
             number = 0
             while line := file.readline(_LINE_BYTES_MAX + 1):
+                if self._broken:
+                    raise JournalBroken(self._broken)  # closed meanwhile
                 if not line.endswith(b"\n"):
                     if b"\n" in file.read():
                         raise JournalBroken(f"{FILE} line {number + 1} is longer than any entry")
@@ -195,15 +201,17 @@ def take_lock(path: Path) -> int:
 
 def _read(line: bytes, last: str, number: int) -> tuple[Mapping[str, Any], str]:
     """An entry and its hash. Raises JournalBroken unless the line follows from the one before."""
+    text = line[len(_BEFORE) : -_AFTER_BYTES]
+    link = _link(last, text)
+    if line != _line(text, link):
+        raise JournalBroken(
+            f"{FILE} line {number} does not follow from the line before it: the file was altered, or the disk lost a part of it"
+        )
     try:
-        said = json.loads(line)
-        entry, claimed = said["entry"], said["hash"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise JournalBroken(f"{FILE} line {number} is not an entry; the file was altered or the disk lost a part of it") from error
-    text = _canonical(entry)
-    if claimed != _link(last, text) or line != _line(text, claimed):
-        raise JournalBroken(f"{FILE} line {number} does not follow from the line before it: the file was altered")
-    return entry, str(claimed)
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JournalBroken(f"{FILE} line {number} is not an entry") from error
+    return entry, link
 
 
 def _link(last: str, text: bytes) -> str:
@@ -216,4 +224,4 @@ def _canonical(value: Mapping[str, Any]) -> bytes:
 
 def _line(text: bytes, link: str) -> bytes:
     """In canonical JSON as well: `entry` stands before `hash`."""
-    return b'{"entry":%s,"hash":"%s"}\n' % (text, link.encode())
+    return b'%s%s,"hash":"%s"}\n' % (_BEFORE, text, link.encode())

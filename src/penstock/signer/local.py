@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from penstock.core.canonical import canonical_sorted
 from penstock.core.intent import Death, Intent, JournalEntry, Payment, Signed, SignLater, SignRefused, Standing
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
@@ -30,6 +32,7 @@ from penstock.signer.seed import Seed
 from penstock.signer.switch import Turn
 
 _MAY_DIFFER: Final = ("version", "kind", "terms")
+_THE_SAME: Final = tuple(one.name for one in fields(Intent) if one.name not in _MAY_DIFFER)
 _SWITCHED: Final = ("stop", "go")
 _NO_CAPS: Final = Caps()
 _INTENT_BYTES_MAX: Final = 512 * 1024
@@ -43,9 +46,9 @@ _OPENS_A_DAY: Final = 5
 class _Attempt:
     """What the journal knows of an attempt: what never changes, each version's digest and transaction id, and when all have expired."""
 
-    base: str
+    base: bytes
     expires_ms: int | None
-    versions: dict[int, tuple[str, str]] = field(default_factory=dict)
+    versions: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class _Noted:
     intent: Intent
     txid: str
     at_ms: int
-    digest: str
-    base: str
+    digest: bytes
+    base: bytes
 
     @classmethod
     def of(cls, intent: Intent, txid: str, at_ms: int) -> _Noted:
@@ -289,7 +292,7 @@ class LocalSigner(PublicAddresses):
                 raise SignRefused(f"attempt {holder} was signed for this order, and its death is not proved")
 
     @staticmethod
-    def _versions(memory: _Memory, intent: Intent) -> dict[int, tuple[str, str]]:
+    def _versions(memory: _Memory, intent: Intent) -> dict[int, tuple[bytes, str]]:
         attempt = memory.attempts.get(intent.attempt_id)
         if attempt is None:
             return {}
@@ -358,14 +361,13 @@ def _told(number: int, link: str, entry: Mapping[str, Any]) -> JournalEntry:
     return JournalEntry(number, link, kind, at_ms, int(entry.get("attempt_id", 0)), text=text)
 
 
-def _digest(intent: Intent) -> str:
-    return hashlib.sha256(intent.to_json().encode()).hexdigest()
+def _digest(intent: Intent) -> bytes:
+    return hashlib.sha256(canonical_sorted(intent)).digest()
 
 
-def _base(intent: Intent) -> str:
+def _base(intent: Intent) -> bytes:
     """A digest over all that must be the same in every version of an attempt."""
-    fields = {name: value for name, value in intent.record().items() if name not in _MAY_DIFFER}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(canonical_sorted({name: getattr(intent, name) for name in _THE_SAME})).digest()
 
 
 def _counted(caps: Caps, intent: Intent) -> tuple[str, int]:
@@ -380,5 +382,5 @@ def _names(payment: Payment) -> list[int | str]:
 
 def _owned(intent: Intent) -> list[tuple[str, int, str, str]]:
     """The slot and the resources of an intent, each under its sender."""
-    where = intent.family, intent.chain_id, intent.sender
+    where = sys.intern(intent.family), intent.chain_id, sys.intern(intent.sender)  # kept for ever, and each line of the journal has its own
     return [(*where, f"slot {intent.slot}"), *((*where, resource.name) for resource in intent.resources)]

@@ -27,6 +27,7 @@ from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.local import LocalSigner
 from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, folder_of, refuse_old_home, socket_of
 from penstock.signer.policy import allowed_networks, caps_of, load_catalog
+from penstock.signer.reading import ReadingSigner
 from penstock.signer.seed import load_seed
 from penstock.signer.server import SignerServer, listening
 from penstock.vault import Vault
@@ -35,6 +36,11 @@ log = structlog.get_logger()
 
 BUSY_S: Final = 3.0
 """How long a new child waits for the one before it, whose parent was killed a moment ago, to end."""
+
+READ_FIRST_BYTES: Final = 16 * 1024 * 1024
+"""A journal up to that, some 18,000 payments, is read before we are ready: a break in it keeps us from starting. A longer one is read beside,
+with nothing signed meanwhile: that takes 26 s for a million payments, and a gateway can take orders without us.
+"""
 
 _PR_SET_DUMPABLE: Final = 4
 
@@ -69,23 +75,39 @@ async def run(
         journal = await _journal(folder, runtime)
         stack.callback(journal.close)
         allowed, caps = allowed_networks(settings, catalog), caps_of(settings, catalog)
-        signer = LocalSigner(seed, journal, runtime, allowed, seal, caps=caps, switch=lambda: switch.read(folder))
         broken = asyncio.Event()
-        server = SignerServer(signer, frozenset({os.geteuid(), *settings.signer.uids}), broken=broken.set)
+
+        async def read() -> LocalSigner:
+            signer = await runtime.in_thread(
+                "signer", lambda: LocalSigner(seed, journal, runtime, allowed, seal, caps=caps, switch=lambda: switch.read(folder))
+            )
+            rest_memory()  # now with what the journal has left in it
+            log.info("signer.journal.read", stopped=(await signer.standing()).stopped)
+            return signer
+
+        rest_memory()
+        reading = asyncio.ensure_future(read())  # noqa: TID251  its failure is ours, and looked at: the runtime need not report it
+        stack.callback(reading.cancel)
+        if journal.bytes_before <= READ_FIRST_BYTES:
+            await reading
+        reading.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None else broken.set())
+        server = SignerServer(ReadingSigner(reading), frozenset({os.geteuid(), *settings.signer.uids}), broken=broken.set)
         try:
             listener = listening(socket_of(settings), for_others=bool(settings.signer.uids))
         except OSError as error:
             raise SettingWrong(f"signer.socket: cannot listen there: {error.strerror}") from error
         serving = await asyncio.start_unix_server(lambda *ends: _spawned(runtime, server, *ends), sock=listener)
         stack.callback(serving.close)
-        log.info("signer.started", networks=sorted(allowed), stopped=(await signer.standing()).stopped)
-        rest_memory()
+        log.info("signer.started", networks=sorted(allowed), journal_bytes=journal.bytes_before)
         ready()
         ends = [runtime.spawn(_wait(until), name="end"), runtime.spawn(_wait(broken.wait), name="broken")]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in ends:
             task.cancel()
         if broken.is_set():
+            if reading.done() and (unread := reading.exception()) is not None:
+                log.error("signer.journal.broken", detail=str(unread))
+                raise unread
             raise JournalBroken("the journal cannot be written any more; it is read anew at the next start")
         log.info("signer.stopped")
 

@@ -17,7 +17,7 @@ import structlog
 from penstock.core.intent import SignLater, SignRefused
 from penstock.signer import wire
 from penstock.signer.journal import JournalBroken
-from penstock.signer.local import LocalSigner
+from penstock.signer.reading import ReadingSigner
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 class SignerServer:
     """Answers requests of the users that may ask."""
 
-    def __init__(self, signer: LocalSigner, uids: frozenset[int], *, broken: Callable[[], None]) -> None:
+    def __init__(self, signer: ReadingSigner, uids: frozenset[int], *, broken: Callable[[], None]) -> None:
         self._signer = signer
         self._uids = uids
         self._broken = broken

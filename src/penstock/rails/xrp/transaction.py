@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import coincurve
 from coincurve.ecdsa import cdata_to_der, deserialize_compact
-from xrpl.core import binarycodec
 
 from penstock.core.intent import Intent, Key, Signed
 from penstock.core.money import MoneyError, parse_units, plain
@@ -166,6 +165,8 @@ def sign(intent: Intent, key: Key) -> Signed:
     """Build and sign; the same intent gives the same bytes. Raises ValueError when the intent cannot be this family's, or the key not
     the sender's.
     """
+    from xrpl.core import binarycodec
+
     if account_of_public_key(key.public_key) != intent.sender:
         raise ValueError("the key is not the sender's")
     fields = build(intent)
@@ -177,6 +178,8 @@ def sign(intent: Intent, key: Key) -> Signed:
 
 
 def _digest(fields: Mapping[str, Any]) -> bytes:
+    from xrpl.core import binarycodec
+
     return half_sha512(bytes.fromhex(binarycodec.encode_for_signing(dict(fields))))
 
 
@@ -185,6 +188,8 @@ def _digest(fields: Mapping[str, Any]) -> bytes:
 
 def decode_signed(raw: bytes) -> Decoded:
     """A transaction of our kinds signed by one secp256k1 key, in the only bytes that it has. Raises InvalidTransaction."""
+    from xrpl.core import binarycodec
+
     if not 0 < len(raw) <= RAW_BYTES_MAX:
         raise InvalidTransaction(f"a transaction has 1 to {RAW_BYTES_MAX} bytes here")
     try:
