@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from penstock.core.nesting import is_deeper
 from penstock.rails.base import NodeUnreachable, PostFailed, WrongNetwork
 from penstock.rails.post import Post
 from penstock.runtime import Runtime
@@ -36,8 +37,6 @@ DEPTH_MAX: Final = 64
 """Nesting of an answer; a block with receipts has some ten."""
 
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET: Final = re.compile(r"[\[\]{}]")
 _HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 
 
@@ -352,19 +351,10 @@ def reached_by(heights: Iterable[int], needed: int) -> int | None:
 
 
 def _parsed(content: bytes) -> Any:
-    """JSON of bounded depth. Raises ValueError.
-
-    RecursionError is no bound: a package that raises the interpreter's limit (py_ecc: 100,000) turns deep nesting into a crash of the
-    process.
-    """
-    text = content.decode()
-    if text.count("[") + text.count("{") > DEPTH_MAX:
-        depth = 0
-        for mark in _BRACKET.finditer(_STRING.sub("", text)):
-            depth += 1 if mark[0] in "[{" else -1
-            if depth > DEPTH_MAX:
-                raise BadAnswer("JSON that is nested too deeply")
-    return json.loads(text)
+    """JSON of bounded depth. Raises ValueError."""
+    if is_deeper(content, DEPTH_MAX):
+        raise BadAnswer("JSON that is nested too deeply")
+    return json.loads(content.decode())
 
 
 def _request(call: Call, number: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 
+from penstock.core.canonical import canonical
 from penstock.core.intent import Death, Intent, JournalEntry, Kind, Payment, Resource, Signed
+from penstock.core.nesting import is_deeper
 from penstock.runtime import Runtime
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -33,9 +34,10 @@ _HEADER: Final = struct.Struct(">I")
 _PATH_BYTES_MAX: Final = 100
 _DIGITS_MAX: Final = 78
 _DEPTH_MAX: Final = 8
-_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-"""A bracket, or a whole text, whose brackets count for nothing."""
-_FIELDS: Final[Mapping[type, frozenset[str]]] = {cls: frozenset(f.name for f in fields(cls)) for cls in (Intent, Payment, Resource, Death)}
+_FIELDS: Final[Mapping[type, Mapping[str, type]]] = {
+    cls: {field.name: str if field.type == "str" else int for field in fields(cls)} for cls in (Intent, Payment, Resource, Death)
+}
+"""Of each record the fields; of those that hold texts and whole numbers alone, which is which."""
 
 
 class Malformed(ValueError):
@@ -44,7 +46,7 @@ class Malformed(ValueError):
 
 def framed(value: Mapping[str, Any]) -> bytes:
     """One frame. Raises Malformed when it would be too long."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    body = canonical(value)
     if len(body) > FRAME_BYTES_MAX:
         raise Malformed(f"a frame has at most {FRAME_BYTES_MAX} bytes")
     return _HEADER.pack(len(body)) + body
@@ -72,9 +74,10 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
 
 def decoded(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
+    if is_deeper(body, _DEPTH_MAX):
+        raise Malformed(f"the frame is nested deeper than {_DEPTH_MAX} levels")
     try:
         text = body.decode()
-        _check_depth(text)
         value = json.loads(text, object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number)
         if "\\u" in text:  # only escaped can there be half a surrogate pair, and a text with one has no bytes
             json.dumps(value, ensure_ascii=False).encode()
@@ -85,15 +88,6 @@ def decoded(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Malformed("the frame is not one JSON object")
     return value
-
-
-def _check_depth(text: str) -> None:
-    """Python's decoder goes down on the stack of the machine: deep enough, it ends the process without a word."""
-    depth = 0
-    for token in _BRACKET.finditer(text):
-        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
-        if depth > _DEPTH_MAX:
-            raise Malformed(f"the frame is nested deeper than {_DEPTH_MAX} levels")
 
 
 def intents_of(value: object) -> list[Intent]:
@@ -137,7 +131,7 @@ def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[s
     size = 0
     for item in records:
         record = item.record() if isinstance(item, Intent) else asdict(item)
-        length = len(json.dumps(record))
+        length = len(canonical(record))
         if batch and (size + length > BATCH_BYTES_MAX or len(batch) == RECORDS_MAX):
             yield batch
             batch, size = [], 0
@@ -208,14 +202,14 @@ def _intent(value: object) -> Intent:
 def _made(cls: Any, value: object) -> Any:
     """A record of texts and whole numbers alone."""
     said = _known(cls, value)
-    for field in fields(cls):
-        if not (isinstance(said[field.name], str) if field.type == "str" else _is_int(said[field.name])):
-            raise Malformed(f"{field.name} must be a {'text' if field.type == 'str' else 'whole number'}")
+    for name, kind in _FIELDS[cls].items():
+        if type(said[name]) is not kind:
+            raise Malformed(f"{name} must be a {'text' if kind is str else 'whole number'}")
     return cls(**said)
 
 
 def _known(cls: type, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != _FIELDS[cls]:
+    if not isinstance(value, dict) or value.keys() != _FIELDS[cls].keys():
         raise Malformed(f"{cls.__name__.lower()} must have exactly the fields {', '.join(sorted(_FIELDS[cls]))}")
     return dict(value)
 
@@ -227,7 +221,7 @@ def _list(value: object, most: int, name: str) -> list[object]:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
