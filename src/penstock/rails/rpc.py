@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from penstock.core.nesting import is_deeper
 from penstock.rails.base import NodeUnreachable, PostFailed, WrongNetwork
 from penstock.rails.post import Post
@@ -354,7 +356,7 @@ def _parsed(content: bytes) -> Any:
     """JSON of bounded depth. Raises ValueError."""
     if is_deeper(content, DEPTH_MAX):
         raise BadAnswer("JSON that is nested too deeply")
-    return json.loads(content.decode())
+    return msgspec.json.decode(content)
 
 
 def _request(call: Call, number: int) -> dict[str, Any]:
