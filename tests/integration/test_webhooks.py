@@ -212,6 +212,26 @@ def test_an_event_is_claimed_once_and_again_when_the_lease_is_over(migrated_url)
     scenario(migrated_url, body)
 
 
+def test_each_merchant_gives_its_oldest_up_to_its_share_in_the_order_of_the_shares(migrated_url):
+    async def body(w):
+        now_ms = w.runtime.now_ms()
+        made = {}
+        for number in (1, 2, 3, 4):
+            await w.add_merchant(number)
+            made[number] = [(await w.enqueue(number, at_ms=now_ms - age))[0]["id"] for age in (2, 9, 0, 5, -1)]
+        events = await w.database.write(
+            "claim", lambda tx: statements.claim(tx, [(3, 2), (1, 9), (2, 1), (77, 4)], lease="a", now_ms=now_ms)
+        )
+        assert [(event.merchant_id, event.id) for event in events] == [
+            *((3, made[3][place]) for place in (1, 3)),
+            *((1, made[1][place]) for place in (0, 1, 2, 3)),
+            (2, made[2][1]),
+        ]
+        assert await w.database.write("claim", lambda tx: statements.claim(tx, [], lease="a", now_ms=now_ms)) == []
+
+    scenario(migrated_url, body)
+
+
 def test_after_a_takeover_the_first_holder_changes_and_logs_nothing(migrated_url):
     async def body(w):
         await w.add_merchant(1)

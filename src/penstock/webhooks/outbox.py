@@ -74,23 +74,27 @@ def due_merchants(tx: Tx, *, now_ms: int) -> list[int]:
     return [row["merchant_id"] for row in rows]
 
 
+_OLDEST: Final = "SELECT id FROM outbox WHERE merchant_id = {} AND due_at_ms IS NOT NULL AND due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT {} {{SKIP_LOCKED}}"
+_TAKE: Final = "UPDATE outbox SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms"
+_TAKEN: Final = "RETURNING outbox.id, merchant_id, body, sends, tries"
+_TAKE_EACH: Final = f"{_TAKE} WHERE id IN ({_OLDEST.format(':merchant_id', ':count')}) {_TAKEN}"
+_TAKE_ALL: Final = (
+    "WITH oldest AS (SELECT due.id FROM {ROWS k(merchant_id {INT}, count {INT})} "
+    f"CROSS JOIN LATERAL ({_OLDEST.format('k.merchant_id', 'k.count')}) AS due LIMIT :most) {_TAKE} FROM oldest WHERE outbox.id = oldest.id {_TAKEN}"
+)
+
+
 def claim(tx: Tx, shares: Sequence[tuple[int, int]], *, lease: str, now_ms: int) -> list[Event]:
     """For each merchant at most so many of its due events, oldest due first, leased to the caller."""
-    events = []
-    for merchant_id, count in shares:
-        # Others skip what we hold.
-        rows = tx.all(
-            "UPDATE outbox SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-            "(SELECT id FROM outbox WHERE merchant_id = :merchant_id AND due_at_ms IS NOT NULL AND due_at_ms <= :now_ms "
-            "ORDER BY due_at_ms, id LIMIT :count {SKIP_LOCKED}) RETURNING id, merchant_id, body, sends, tries",
-            lease=lease,
-            until_ms=now_ms + LEASE_MS,
-            merchant_id=merchant_id,
-            now_ms=now_ms,
-            count=count,
-        )
-        events += [Event(**row, lease=lease) for row in sorted(rows, key=lambda row: row["id"])]
-    return events
+    wanted = [{"merchant_id": merchant_id, "count": count} for merchant_id, count in shares]
+    times = {"lease": lease, "until_ms": now_ms + LEASE_MS, "now_ms": now_ms}
+    # Others skip what we hold. SQLite has no LATERAL, and no round trip that it would save.
+    if tx.dialect == "sqlite":
+        rows = [row for share in wanted for row in tx.all(_TAKE_EACH, **times, **share)]
+    else:
+        rows = tx.all(_TAKE_ALL, **times, k=wanted, most=sum(count for _, count in shares))
+    place = {merchant_id: number for number, (merchant_id, _) in enumerate(shares)}
+    return [Event(**row, lease=lease) for row in sorted(rows, key=lambda row: (place[row["merchant_id"]], row["id"]))]
 
 
 def record(tx: Tx, outcomes: Sequence[Outcome], *, now_ms: int) -> int:
