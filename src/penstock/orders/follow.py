@@ -61,7 +61,10 @@ class Follower:
     async def claim(self, limit: int) -> list[Attempt]:
         """Attempts that are due, leased to us. Raises what an earlier batch failed with."""
         self.under_way.raise_failure()
-        now_ms, lease, busy = self._runtime.now_ms(), self._runtime.random_bytes(8).hex(), self.under_way.busy
+        busy = self.under_way.busy
+        if self._board.rails and self._board.rails.keys() <= set(busy):
+            return []  # whoever is done wakes the pump
+        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
         return await self._database.write(
             "follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease, passing_over=busy)
         )

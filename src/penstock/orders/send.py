@@ -77,6 +77,9 @@ class Sender:
     async def claim(self, limit: int) -> list[Order]:
         """Orders that are due, leased to us. Raises what an earlier batch failed with."""
         self.under_way.raise_failure()
+        busy = self.under_way.busy
+        if self._board.rails and self._board.rails.keys() <= set(busy):
+            return []  # without a walk past all that waits: whoever is done wakes the pump
         now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
         full = [chain for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
         full += [chain for chain in self._board.rails if self._held(chain)]
@@ -92,7 +95,7 @@ class Sender:
                 until_ms=now_ms + LEASE_MS,
                 now_ms=now_ms,
                 limit=limit,
-                k=[{"chain": chain} for chain in (*full, *self.under_way.busy)],
+                k=[{"chain": chain} for chain in (*full, *busy)],
             )
             return sorted((store.order_of(row) for row in rows), key=lambda order: order.id)
 

@@ -124,10 +124,11 @@ class Settler:
         attempt, seen, decision = verdict.attempt, verdict.seen, verdict.decision
         if decision.state is not attempt.state:
             check_move(attempt.state, decision.state)
+        said = self._describe(verdict)
         row: dict[str, Any] = {
             "id": attempt.id,
             "state": decision.state.value,
-            "seen": self._describe(verdict)[:200],
+            "seen": said[:200],
             "seen_at_ms": changes.now_ms,
             "seen_block": getattr(seen, "through", None),
             "due_at_ms": verdict.due_at_ms,
@@ -141,11 +142,11 @@ class Settler:
         match seen:
             case Included(txid=txid, block=block):
                 row["txid"], row["block"] = txid, block
-                self._included(changes, verdict, orders, txid)
+                self._included(changes, decision, orders, txid, said)
             case Final(txid=txid, block=block, fee=fee):
                 row["txid"], row["block"] = txid, block
                 self._gas(changes, row, attempt, fee)
-                self._final(changes, verdict, orders, txid, block)
+                self._final(changes, attempt, orders, row, said)
             case FailedOnChain(txid=txid, block=block, fee=fee, detail=detail):
                 row["txid"], row["block"], row["failed"] = txid, block, 1
                 self._gas(changes, row, attempt, fee)
@@ -170,14 +171,14 @@ class Settler:
         counted = network is not None and (network.is_test or network.param("reports_at_depth", default=False))
         return describe(verdict.seen, self._catalog.native(verdict.attempt.chain), network.confirmations if network and counted else None)
 
-    def _included(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str) -> None:
+    def _included(self, changes: _Changes, decision: Decision, orders: Sequence[Order], txid: str, said: str) -> None:
         for order in orders:
             if order.state in TERMINAL:
                 continue
-            if verdict.decision.outcome is Outcome.REPORT:
-                self._succeed(changes, order, txid, self._describe(verdict))
+            if decision.outcome is Outcome.REPORT:
+                self._succeed(changes, order, txid, said)
             elif order.state is OrderState.SENDING:
-                changes.moves.append(Move(order, OrderState.CONFIRMING, self._describe(verdict), at_ms=changes.now_ms, txid=txid))
+                changes.moves.append(Move(order, OrderState.CONFIRMING, said, at_ms=changes.now_ms, txid=txid))
 
     def _undone(self, changes: _Changes, orders: Sequence[Order]) -> None:
         changes.moves += [
@@ -190,17 +191,17 @@ class Settler:
         changes.sheet.post(ledger.settle(order.id, order.payer, order.token_id, order.coin_id, net=order.net, fee=order.fee))
         changes.moves.append(Move(order, OrderState.SUCCEEDED, reason, at_ms=changes.now_ms, txid=txid, decided_at_ms=changes.now_ms))
 
-    def _final(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order], txid: str, block: int) -> None:
-        attempt = verdict.attempt
+    def _final(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], row: Mapping[str, Any], said: str) -> None:
+        txid = row["txid"]
         for order in orders:
             if order.state is OrderState.FAILED:
                 raise InvariantBroken(f"order {order.id} failed and its attempt {attempt.id} paid")
             if order.state is not OrderState.SUCCEEDED:
-                self._succeed(changes, order, txid, self._describe(verdict))
+                self._succeed(changes, order, txid, said)
             elif order.txid != txid:
                 changes.paid_by.append({"id": order.id, "txid": txid})
         if attempt.newest.intent.payments:  # none where the house only opened a token
-            self._paid(changes, attempt, orders, block)
+            self._paid(changes, attempt, orders, row["block"])
         changes.retired.append(attempt.id)
 
     def _paid(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], block: int) -> None:
