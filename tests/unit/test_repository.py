@@ -112,7 +112,13 @@ def test_each_contract_names_rooms_that_a_layer_knows():
     }
     assert named <= rooms
     only_networks = next(contract for contract in contracts if contract["name"] == "Only networks names a concrete rail")
-    assert {module.split(".")[1] for module in only_networks["source_modules"]} == rooms - {"networks", "rails", "signer", "devnet", "prove"}
+    assert {module.split(".")[1] for module in only_networks["source_modules"]} == rooms - {
+        "networks",
+        "rails",
+        "signer",
+        "devnet",
+        "prove",
+    }
     product = next(contract for contract in contracts if contract["name"].startswith("No product room"))
     assert {module.split(".")[1] for module in product["source_modules"]} == rooms - {
         "__main__",
