@@ -253,8 +253,8 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.webhooks.outbox:claim",
-                "lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE",
-                "lease_until_ms = :until_ms, due_at_ms = :until_ms + 1000000000 WHERE",
+                "tx.all(_TAKE_EACH,",
+                "tx.all(_TAKE_EACH.replace('due_at_ms = :until_ms', 'due_at_ms = :until_ms + 1000000000'),",
             ),
             Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
         ),
