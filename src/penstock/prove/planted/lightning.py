@@ -42,7 +42,7 @@ LIGHTNING: Final = (
                 "            return Pending()",
             ),
         ),
-        seed=9,
+        seed=29,
     ),
     Bug(
         name="failure-believed-at-once",
