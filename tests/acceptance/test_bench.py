@@ -125,7 +125,7 @@ def test_orders_that_were_there_before_are_settled_ones_which_the_audit_and_a_re
             async with command(house.settings) as product, product.taking_orders():
                 for number in (7, orders - 1):
                     again = WithdrawRequest(
-                        f"preloaded-{number}", house.accounts[number % place.ACCOUNTS], house.token_id, "1", "", False, False
+                        f"preloaded-{number}", house.accounts[number % place.ACCOUNTS], house.token_id, 10**18, "", False, False
                     )
                     merchant = await product.directory.by_app_id(house.merchants[number % 3 if number >= place.ACCOUNTS else 0][0])
                     order = await product.accept.withdraw(merchant, again)

@@ -355,7 +355,7 @@ def reached_by(heights: Iterable[int], needed: int) -> int | None:
 def _parsed(content: bytes) -> Any:
     """JSON of bounded depth. Raises ValueError."""
     if is_deeper(content, DEPTH_MAX):
-        raise BadAnswer("JSON that is nested too deeply")
+        raise BadAnswer(f"no JSON of at most {DEPTH_MAX} levels")
     return msgspec.json.decode(content)
 
 

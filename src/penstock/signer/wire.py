@@ -75,7 +75,7 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
 def decoded(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
     if is_deeper(body, _DEPTH_MAX):
-        raise Malformed(f"the frame is nested deeper than {_DEPTH_MAX} levels")
+        raise Malformed(f"the frame is not one JSON object of at most {_DEPTH_MAX} levels")
     try:
         text = body.decode()
         value = json.loads(text, object_pairs_hook=_object, parse_float=_no_number, parse_constant=_no_number, parse_int=_whole_number)
