@@ -117,6 +117,7 @@ class Round:
         if case.part == "mixed":
             async with gateway(self._place, "all") as gate:
                 self.starts_s.append(gate.start_s)
+                await self._released()
                 meter = self._meter(gate)
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
                 await self._arrived(before + self._lives)
@@ -133,6 +134,15 @@ class Round:
                 await self._arrived(before + self._lives)
                 more = {**meter.read(), "rss_mb": gate.memory_mb()}
         return await self._lived(case, seen, before, began_ms, more)
+
+    async def _released(self) -> None:
+        """Until no network is held: a start sends nothing before it has audited what the round before left. Raises TimeoutError."""
+        async with asyncio.timeout(STALLED_S):
+            while True:
+                told = await answered(f"http://127.0.0.1:{self._place.port}/readyz")
+                if not any("recovery hold" in warning for warning in told["warnings"]):
+                    return
+                await asyncio.sleep(LOOK_S)
 
     async def _arrived(self, wanted: int) -> None:
         """Until so many events have come. Raises TimeoutError when none comes any more."""
