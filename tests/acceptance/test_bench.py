@@ -115,7 +115,7 @@ def test_a_part_that_there_is_not_is_named():
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_orders_that_were_there_before_are_settled_ones_which_the_audit_and_a_repeat_know(store, tmp_path, request, monkeypatch):
     """More than one transaction of them, over merchants and accounts, each with its event."""
-    monkeypatch.setattr(preload, "BATCH", 150)
+    monkeypatch.setattr(preload, "BATCH_MAX", 150)
     orders = 501
 
     async def scenario(url):

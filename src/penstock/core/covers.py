@@ -18,7 +18,6 @@ _ACCEPTED: Final = (
     "crypto", "chain", "contract", "merchant_pays_fee", "value", "fee", "net", "reserve", "fee_usd", "token_rate", "native_rate",
     "gas_quoted", "seal",
 )  # fmt: skip
-_FLAG: Final = _ACCEPTED.index("merchant_pays_fee")
 DECIDED: Final = ("id", "state", "wire", "fail_reason", "decided_at_ms")
 _accepted_of: Final = itemgetter(*_ACCEPTED)
 _decided_of: Final = itemgetter(*DECIDED)
@@ -28,12 +27,12 @@ _retired_of: Final = itemgetter("id", "lane_id", "slot", "token_id", "state", "t
 
 def accepted(order: Mapping[str, Any], fingerprint: str) -> str:
     """What never changes in an order, and the mark by which its repeats are known."""
-    return _hash("accepted", [_accepted(order), fingerprint])
+    return _hash("accepted", [_accepted_of(order), fingerprint])
 
 
 def internal(order: Mapping[str, Any], fingerprint: str, body: str) -> str:
     """An order that is accepted and decided at once, and its event."""
-    return _hash("internal", [_accepted(order), fingerprint, _decided_of(order), body])
+    return _hash("internal", [_accepted_of(order), fingerprint, _decided_of(order), body])
 
 
 def decided(order: Mapping[str, Any], history: Iterable[Mapping[str, Any]], body: str) -> str:
@@ -45,13 +44,6 @@ def decided(order: Mapping[str, Any], history: Iterable[Mapping[str, Any]], body
 def retired(attempt: Mapping[str, Any]) -> str:
     """Which transaction ended an attempt, where, and what it cost."""
     return _hash("retired", _retired_of(attempt))
-
-
-def _accepted(order: Mapping[str, Any]) -> list[Any]:
-    values = list(_accepted_of(order))
-    if isinstance(values[_FLAG], bool):  # of an order; its row has a number
-        values[_FLAG] = int(values[_FLAG])
-    return values
 
 
 def _hash(domain: str, said: Sequence[Any]) -> str:

@@ -20,7 +20,7 @@ from penstock.core import covers, ledger, wire
 from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.core.money import LEDGER_DECIMALS, plain
 from penstock.core.order import Order
-from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
+from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Row, Tx
 from penstock.ledger.book import Book, Overdraft, Unsure
 from penstock.orders import store
 from penstock.runtime import Runtime
@@ -174,11 +174,11 @@ class Intake:
         self._drop_keys(tx, refused)
         self._give_once_back(tx, [firsts[key] for key in refused if key not in spent])
         if accepted:
-            store.insert(tx, accepted, due_at_ms=now_ms)
+            rows = store.insert(tx, accepted, due_at_ms=now_ms)
             self._runtime.crash_point("intake:unreserved")
             events = self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
             marks = {order.id: mark for mark, order in verdicts.values() if isinstance(order, Order)}
-            sheet.cover(dict(_cover(order, marks[order.id], events.get(order.id, "")) for order in accepted))
+            sheet.cover(dict(_cover(row, marks[row["id"]], events.get(row["id"], "")) for row in rows))
             self._book.close(tx, sheet, now_ms)
         return answers
 
@@ -244,12 +244,11 @@ def event_row(order: Order, event_id: int, now_ms: int) -> dict[str, Any]:
     return {"id": event_id, "order_id": order.id, "merchant_id": order.merchant_id, "body": body, "created_at_ms": now_ms}
 
 
-def _cover(order: Order, mark: str, body: str) -> tuple[tuple[str, str, str], str]:
-    """What the entry of an accepted order decides besides amounts."""
-    columns = store.columns_of(order)
-    if order.is_internal:
-        return ("order", str(order.id), "internal"), covers.internal(columns, mark, body)
-    return ("order", str(order.id), "reserve"), covers.accepted(columns, mark)
+def _cover(order: Row, mark: str, body: str) -> tuple[tuple[str, str, str], str]:
+    """What the entry of an accepted order decides besides amounts; `body` is the event of one that stays in the house."""
+    if body:
+        return ("order", str(order["id"]), "internal"), covers.internal(order, mark, body)
+    return ("order", str(order["id"]), "reserve"), covers.accepted(order, mark)
 
 
 def _spent() -> Refused:

@@ -46,7 +46,7 @@ def order_of(row: Row) -> Order:
     return Order(*values)
 
 
-def columns_of(order: Order) -> dict[str, Any]:
+def _columns_of(order: Order) -> Row:
     """What an order's columns hold, by their names: plain values, because a driver looks long for a way to store anything else."""
     row = asdict(order)
     row["merchant_pays_fee"], row["state"], row["wire"] = int(order.merchant_pays_fee), str(order.state), int(order.wire)
@@ -64,15 +64,16 @@ def history(tx: Tx, order_ids: Sequence[int]) -> dict[int, list[Row]]:
     return found
 
 
-def insert(tx: Tx, orders: Sequence[Order], *, due_at_ms: int) -> None:
-    """New orders; those that are not decided yet are due at once."""
-    rows: list[dict[str, Any]] = []
+def insert(tx: Tx, orders: Sequence[Order], *, due_at_ms: int) -> list[Row]:
+    """New orders; those that are not decided yet are due at once. Returns their rows."""
+    rows: list[Row] = []
     for order in orders:
-        row = columns_of(order)
+        row = _columns_of(order)
         row["due_at_ms"] = None if order.decided_at_ms is not None else due_at_ms
         row["lease"], row["lease_until_ms"] = "", 0
         rows.append(row)
     tx.insert(_ROW, rows)
+    return rows
 
 
 def lock(tx: Tx, order_ids: Iterable[int]) -> dict[int, Order]:
