@@ -22,6 +22,7 @@ from penstock.core.party import Secret
 
 _PREFIX: Final = "PENSTOCK_"
 _POSTGRESQL: Final = ("postgresql://", "postgres://")
+_PROCESSES_MAX: Final = 64
 _NOT_SETTINGS: Final = frozenset({"PENSTOCK_HOME", "PENSTOCK_PASSPHRASE", "PENSTOCK_TEST_POSTGRES"})
 
 
@@ -35,6 +36,8 @@ class Server:
 
     listen: str = "127.0.0.1:8080"
     """Address and port; put a TLS proxy in front for anything but this machine."""
+    processes: int = 1
+    """How many processes answer callers there, on either database: `serve` (role all or api) starts the others and keeps them. No more than cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +177,16 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
     for name, value in overrides.items():
         if value is not None:
             _put(tree, name.split("__"), value, name)
+    return made_of(tree, home=home, passphrase=env.get("PENSTOCK_PASSPHRASE"))
+
+
+def made_of(tree: Mapping[str, Any], *, home: Path, passphrase: str | None) -> Settings:
+    """Settings from what was read, or from what `spelled` made of others. Raises SettingWrong."""
     sections = {f.name: f for f in dataclasses.fields(Settings)}
     hints = typing.get_type_hints(Settings)
     values: dict[str, Any] = {"home": home.absolute()}
-    if env.get("PENSTOCK_PASSPHRASE"):
-        values["passphrase"] = Secret(env["PENSTOCK_PASSPHRASE"])
+    if passphrase:
+        values["passphrase"] = Secret(passphrase)
     for section, content in tree.items():
         if section not in sections or section in ("home", "passphrase"):
             raise SettingWrong(f"there is no section [{section}]; there are {', '.join(sorted(set(sections) - {'home', 'passphrase'}))}")
@@ -187,6 +195,19 @@ def load(home: Path | None = None, environment: Mapping[str, str] | None = None,
         else:
             values[section] = _section(hints[section], content, section)
     return _checked(Settings(**values))
+
+
+def spelled(settings: Settings) -> dict[str, Any]:
+    """All but home and passphrase as JSON can say it: a child has the settings of its parent, whatever the file says by now."""
+    return {f.name: _spelled(getattr(settings, f.name)) for f in dataclasses.fields(settings) if f.name not in ("home", "passphrase")}
+
+
+def _spelled(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _spelled(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _spelled(one) for key, one in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def child_environment() -> dict[str, str]:
@@ -303,6 +324,8 @@ def _checked(settings: Settings) -> Settings:
     host, _, port = settings.server.listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
         raise SettingWrong("server.listen must be address:port, such as 127.0.0.1:8080")
+    if not 1 <= settings.server.processes <= _PROCESSES_MAX:
+        raise SettingWrong(f"server.processes is {settings.server.processes}, and must be 1 to {_PROCESSES_MAX}")
     if settings.database.replica_url and not all(
         url.startswith(_POSTGRESQL) for url in (settings.database.replica_url, settings.database_url)
     ):

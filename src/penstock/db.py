@@ -10,6 +10,7 @@ A job may run more than once, so it touches nothing but its transaction.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import re
@@ -227,7 +228,9 @@ def _sqlite_rows() -> Callable[[sqlite3.Cursor, tuple[Any, ...]], Row]:
 
 
 class SqliteDatabase(Database):
-    """SQLite: WAL, synchronous=FULL, one writer connection, readers beside it."""
+    """SQLite: WAL, synchronous=FULL, one writer connection, readers beside it. Writers of several processes take turns at a lock of the kernel:
+    SQLite's own way to wait is to sleep up to 100 ms and try again, which idles, and is unfair.
+    """
 
     dialect = "sqlite"
     _width = 1
@@ -237,6 +240,7 @@ class SqliteDatabase(Database):
         self._lane = f"sqlite-{id(self):x}"
         self._path = path
         self._writer = self._connect()
+        self._turn = _turn_of(path)
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     def _connect(self) -> sqlite3.Connection:
@@ -283,6 +287,15 @@ class SqliteDatabase(Database):
         return "still locked by another process"
 
     def _write(self, label: str, job: Callable[[Tx], T]) -> T:
+        fcntl.flock(self._turn, fcntl.LOCK_EX)  # a process that is killed lets it go
+        try:
+            result = self._write_once(label, job)
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._runtime.crash_point(f"{label}:after")
+        return result
+
+    def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._writer
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -300,7 +313,6 @@ class SqliteDatabase(Database):
             if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error) and "syntax" not in str(error):
                 raise DatabaseUnavailable(str(error)) from error
             raise
-        self._runtime.crash_point(f"{label}:after")
         return result
 
     def _read(self, job: Callable[[Tx], T]) -> T:
@@ -321,6 +333,22 @@ class SqliteDatabase(Database):
         while not self._readers.empty():
             self._readers.get().close()
         self._writer.close()
+        os.close(self._turn)
+
+
+def _turn_of(path: Path) -> int:
+    """The file at which writers take turns. It belongs to whoever owns the database, as SQLite's own files beside it do. Raises
+    DatabaseRefused.
+    """
+    beside = path.with_name(f"{path.name}-turn")
+    try:
+        owner = path.stat()
+        turn = os.open(beside, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, owner.st_mode & 0o666)
+        if os.geteuid() == 0:
+            os.fchown(turn, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise DatabaseRefused(f"{beside}: {error.strerror}") from error
+    return turn
 
 
 class _IntegerLoader(NumericLoader):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -25,7 +26,7 @@ from penstock.http.app import UVICORN
 from penstock.ids import IdSource
 from penstock.orders.replica import Replica
 from penstock.rails.post import HttpPost
-from penstock.runtime import SystemRuntime, rest_memory
+from penstock.runtime import Runtime, SystemRuntime, rest_memory
 from penstock.signer import addresses
 from penstock.signer.client import RemoteSigner
 from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, NotInitialised, socket_of
@@ -35,6 +36,9 @@ from penstock.webhooks.targets import HttpTargets
 from penstock.wiring import Product, World
 
 log = structlog.get_logger()
+
+BUSY_S: Final = 3.0
+"""How long a start waits for the processes of one that was killed to leave the port."""
 
 
 @contextlib.asynccontextmanager
@@ -91,19 +95,36 @@ async def fetch(url: str, *, bytes_max: int, timeout_s: int) -> bytes:
         return body
 
 
-async def listen(product: Product, settings: Settings, role: str) -> None:
-    """Answer callers until SIGTERM or until a loop of the product ends; then close the rooms. Raises what that loop ended with."""
+async def listen(
+    product: Product,
+    settings: Settings,
+    role: str,
+    *,
+    number: int = 0,
+    up: Callable[[], object] = lambda: None,
+    leaving: Callable[[], Awaitable[None]] | None = None,
+    until: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Answer callers until SIGTERM, or `until` that returns, or until a loop of the product ends; then close the rooms. Raises what that loop
+    ended with.
+
+    Where several processes share the port, `number` tells them apart; `up` is called once it is open, `leaving` awaited while callers hear the
+    last answers.
+    """
     host, _, port = settings.server.listen.rpartition(":")
     options: dict[str, Any] = {**UVICORN, "loop": "none"}
-    config = uvicorn.Config(product.app(calls=role != "worker"), host=host, port=int(port), log_config=None, **options)
-    server = _Server(config, role)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, server.leave)
+    app = product.app(calls=role != "worker", process=number if settings.server.processes > 1 else None)
+    config = uvicorn.Config(app, host=host, port=int(port), log_config=None, **options)
+    server = _Server(config, role, up, leaving)
+    if until is None:
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, server.leave)
+    else:
+        product.runtime.spawn(_leave(server, until), name="end")
     product.on_broken = server.leave
     if product.broken is not None:
         server.leave()  # a loop that began before we listen can have ended before
-    # Processes that only answer callers share a port on one machine: start as many as cores are free, and the system spreads the connections.
-    sockets = [_shared(host, int(port), config.backlog)] if role == "api" else None
+    sockets = [await _listening(product.runtime, role, host, int(port), config.backlog)] if _is_shared(settings, role) else None
     rest_memory()
     try:
         await server.serve(sockets)
@@ -114,22 +135,42 @@ async def listen(product: Product, settings: Settings, role: str) -> None:
         raise product.broken
 
 
-def _shared(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket that other processes of the same user may open as well. Raises SettingWrong."""
-    try:
-        return socket.create_server(
-            (host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=backlog, reuse_port=True
-        )
-    except (OSError, ValueError) as error:
-        raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}") from error
+async def _leave(server: _Server, until: Callable[[], Awaitable[None]]) -> None:
+    await until()
+    server.leave()
+
+
+def _is_shared(settings: Settings, role: str) -> bool:
+    """Processes that only answer callers share a port on one machine, and the system spreads the connections."""
+    return role == "api" or (role == "all" and settings.server.processes > 1)
+
+
+async def _listening(runtime: Runtime, role: str, host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket that other processes of the same user may open as well. Raises SettingWrong, and for the role that does everything
+    also where somebody has the port: two houses on one port would each answer half of the callers.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address, deadline = (host.strip("[]"), port), runtime.monotonic() + BUSY_S
+    while True:
+        try:
+            if role == "all":
+                socket.create_server(address, family=family).close()
+            return socket.create_server(address, family=family, backlog=backlog, reuse_port=True)
+        except (OSError, ValueError) as error:
+            is_busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            if role != "all" or not is_busy or runtime.monotonic() > deadline:
+                raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}") from error
+        await runtime.sleep(0.05)
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling, which would end the process before the rooms are closed."""
 
-    def __init__(self, config: uvicorn.Config, role: str) -> None:
+    def __init__(self, config: uvicorn.Config, role: str, up: Callable[[], object], leaving: Callable[[], Awaitable[None]] | None) -> None:
         super().__init__(config)
         self._role = role
+        self._up = up
+        self._leaving = leaving
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so only then; where it cannot, one sentence and the exit code of a wrong setting."""
@@ -139,6 +180,14 @@ class _Server(uvicorn.Server):
         except SystemExit as error:
             raise SettingWrong(f"server.listen: cannot listen on {listen}, see the line above") from error
         log.info("serve.started", listen=listen, role=self._role)
+        self._up()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was asked, here and in the processes beside us."""
+        others = asyncio.ensure_future(self._leaving()) if self._leaving is not None else None  # noqa: TID251  awaited below
+        await super().shutdown(sockets)
+        if others is not None:
+            await others
 
     def leave(self) -> None:
         """Stop listening and finish what is under way."""

@@ -12,7 +12,8 @@ import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from penstock.config import Settings, SettingWrong, child_environment
+from penstock.child import Child
+from penstock.config import Settings, SettingWrong, child_environment, spelled
 from penstock.runtime import SystemRuntime
 from penstock.signer import child
 from penstock.signer.child import SignerChild, SignerFailed
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 FILES_WANTED: Final = 16_384
 """Callers, nodes and up to 2,000 webhooks at once each hold a descriptor; the usual soft limit is 1,024."""
 LOCK: Final = "serve.lock"
-"""One process works on a home: SQLite, and the leases that a start takes over, rely on it."""
+"""One `serve` works on a home: the leases that a start takes over rely on it. Those that it starts to answer callers hold none."""
+ANSWERER: Final = ("-m", "penstock.answerer")
+ANSWERER_END_S: Final = 40.0
+"""More than callers are given to hear the end of what they asked."""
+OUTSIDE: Final = b"o"
+"""What such a process says when it has committed something that leaves the house."""
 
 
 async def migrate(settings: Settings) -> list[str]:
@@ -102,11 +108,43 @@ async def command(settings: Settings) -> AsyncIterator[Product]:
 async def serve(settings: Settings, role: str, machine: SystemRuntime | None = None, signer: Sequence[str] = child.WORDS) -> None:
     """Run until SIGTERM: stop listening, answer what was accepted, then stop. `machine` and `signer` as for `opened`."""
     if role != "all" and settings.database_url.startswith("sqlite"):
-        raise SettingWrong(f"--role {role} needs PostgreSQL: SQLite serves one process; set database.url")
+        raise SettingWrong(
+            f"--role {role} needs PostgreSQL: on SQLite one `serve` does everything, with server.processes in several processes"
+        )
+    async with opened(settings, signing=role != "api", machine=machine, signer=signer) as product:
+        await product.start(role)
+        await answered(product, settings, role)
+
+
+async def answered(product: Product, settings: Settings, role: str) -> None:
+    """Answer callers of a started product until SIGTERM, in as many processes as the settings say. Raises what ends one of them."""
+    from penstock import gateway  # noqa: PLC0415  see above
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_WANTED)), hard))
-    async with opened(settings, signing=role != "api", machine=machine, signer=signer) as product:
-        from penstock import gateway  # noqa: PLC0415  see above
+    beside = [] if role == "worker" else [_answerer(product, settings, number, role) for number in range(1, settings.server.processes)]
 
-        await product.start(role)
-        await gateway.listen(product, settings, role)
+    async def keep() -> None:
+        await asyncio.gather(*(one.start() for one in beside))
+        await asyncio.gather(*(one.keep() for one in beside))
+
+    async def stop() -> None:
+        await asyncio.gather(*(one.stop() for one in beside))
+
+    try:
+        await gateway.listen(product, settings, role, up=lambda: product.keep_beside(keep), leaving=stop)
+    finally:
+        await stop()
+
+
+def _answerer(product: Product, settings: Settings, number: int, role: str) -> Child:
+    """One more process that answers callers. Of its commits our workers hear at once."""
+    first = {
+        "home": str(settings.home),
+        "settings": spelled(settings),
+        "passphrase": None if settings.passphrase is None else settings.passphrase.reveal(),
+        "number": number,
+        "signs": role != "api",
+    }
+    heard: Callable[[bytes], None] = lambda data: product.intake.committed(OUTSIDE in data)  # noqa: E731
+    return Child(product.runtime, f"answerer {number}", ANSWERER, child_environment(), first, heard=heard, end_s=ANSWERER_END_S)

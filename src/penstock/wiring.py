@@ -140,6 +140,7 @@ class Product:
         self._pumps = [self._deliver]
         self._tasks: list[asyncio.Task[Any]] = []
         self._waiting: asyncio.Task[Any] | None = None
+        self._beside: asyncio.Task[Any] | None = None
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None
@@ -200,8 +201,8 @@ class Product:
             raise SettingWrong(f"{name} is {wanted}, and this home has {len(own)}: `penstock init` makes what is missing")
         return tuple(own)
 
-    def app(self, *, calls: bool = True) -> App:
-        """The merchant API of this process, or only its health and metrics."""
+    def app(self, *, calls: bool = True, process: int | None = None) -> App:
+        """The merchant API of this process, or only its health and metrics; `process`: which one of those on this port it is."""
         ports = Ports(
             merchants=self.directory,
             accounts=self.directory,
@@ -219,7 +220,7 @@ class Product:
             trusted_proxies=self.settings.limits.trusted_proxies,
             minimum=self._minimum,
         )
-        return build_app(ports, limits, self.runtime, calls=calls)
+        return build_app(ports, limits, self.runtime, calls=calls, process=process)
 
     async def start(self, role: str = "all") -> None:
         """Look once at the networks, then start the tasks and pumps of a role. A worker that finds the seat taken delivers what others
@@ -343,8 +344,12 @@ class Product:
         self._tasks.append(task)
         return task
 
+    def keep_beside(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What may end by itself, and ends the product where it fails."""
+        self._beside = self._keep(work)
+
     def _loop_ended(self, task: asyncio.Task[Any]) -> None:
-        has_worked = task is self._waiting and not task.cancelled() and task.exception() is None
+        has_worked = task in (self._waiting, self._beside) and not task.cancelled() and task.exception() is None
         if not self._stopping and not task.cancelled() and not has_worked:
             self.broken = task.exception() or RuntimeError("a loop ended by itself")
             log.error("loop.ended", loop=task.get_name(), error=type(self.broken).__name__, detail=str(self.broken)[:200])

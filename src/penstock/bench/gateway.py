@@ -12,7 +12,7 @@ import uvloop
 
 from penstock import logs
 from penstock.config import load
-from penstock.process import opened, serve
+from penstock.process import answered, opened, serve
 
 
 async def main(role: str) -> None:
@@ -20,10 +20,8 @@ async def main(role: str) -> None:
     settings = load()
     if role == "api" and settings.database_url.startswith("sqlite"):
         async with opened(settings, signing=False) as product:
-            from penstock.gateway import listen  # noqa: PLC0415  late, as `serve` does it
-
             await product.start(role)
-            await listen(product, settings, role)
+            await answered(product, settings, role)
     else:
         await serve(settings, role)
 

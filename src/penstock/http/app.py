@@ -97,18 +97,27 @@ def handlers() -> dict[str, Handler]:
     }
 
 
-def build_app(ports: Ports, limits: Limits, runtime: Runtime, *, registry: CollectorRegistry | None = None, calls: bool = True) -> App:
+def build_app(
+    ports: Ports,
+    limits: Limits,
+    runtime: Runtime,
+    *,
+    registry: CollectorRegistry | None = None,
+    calls: bool = True,
+    process: int | None = None,
+) -> App:
     """The application. `registry` is where its metrics go, and what /metrics prints; without `calls` only the operator's pages answer.
+    `process` tells its numbers from those of others on the same port.
 
     Raises ValueError for a bad trusted proxy.
     """
-    return App(ports, limits, runtime, registry or CollectorRegistry(), calls=calls)
+    return App(ports, limits, runtime, Metrics(registry or CollectorRegistry(), process), calls=calls)
 
 
 class App:
     """One process's API."""
 
-    def __init__(self, ports: Ports, limits: Limits, runtime: Runtime, registry: CollectorRegistry, *, calls: bool) -> None:
+    def __init__(self, ports: Ports, limits: Limits, runtime: Runtime, metrics: Metrics, *, calls: bool) -> None:
         self._ports = ports
         self._limits = limits
         self._runtime = runtime
@@ -116,7 +125,7 @@ class App:
         self._sources = Sources(limits.trusted_proxies)
         self._per_source = TokenBuckets(limits.requests_per_second, keys_max=limits.callers_max)
         self._per_merchant = TokenBuckets(limits.requests_per_second, keys_max=limits.callers_max)
-        self._metrics = Metrics(registry)
+        self._metrics = metrics
         self._operations = Operations(ports.readiness, self._metrics)
         # Both forms of each path, so that no client is ever redirected (spec, section 1).
         self._routes: dict[str, tuple[str, Handler]] = {

@@ -29,10 +29,14 @@ PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 
 
 class Metrics:
-    """Requests by path and code, and how long they took. Labels are bounded: only paths and codes of our own."""
+    """Requests by path and code, and how long they took. Labels are bounded: only paths and codes of our own.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Where several processes answer on one port, whoever is asked tells its own numbers, under its own label: they add up.
+    """
+
+    def __init__(self, registry: CollectorRegistry, process: int | None = None) -> None:
         self.registry: Final = registry
+        self._own: dict[str, str] = {} if process is None else {"process": str(process)}
         self._answers: Counter[tuple[str, int]] = Counter()
         self._slots: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(_BUCKETS) + 1))
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -49,14 +53,16 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks of a collector."""
-        requests = CounterMetricFamily("penstock_http_requests", "Answers of the merchant API", labels=("path", "code"))
+        requests = CounterMetricFamily("penstock_http_requests", "Answers of the merchant API", labels=("path", "code", *self._own))
         for (path, code), count in self._answers.items():
-            requests.add_metric((path, str(code)), count)
+            requests.add_metric((path, str(code), *self._own.values()), count)
         yield requests
-        took = HistogramMetricFamily("penstock_http_request_seconds", "From the first byte seen to the answer", labels=("path",))
+        took = HistogramMetricFamily(
+            "penstock_http_request_seconds", "From the first byte seen to the answer", labels=("path", *self._own)
+        )
         for path, slots in self._slots.items():
             bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
-            took.add_metric((path,), [*zip(bounds, accumulate(slots), strict=True)], self._seconds[path])
+            took.add_metric((path, *self._own.values()), [*zip(bounds, accumulate(slots), strict=True)], self._seconds[path])
         yield took
 
     def waiting(self, rows: Sequence[tuple[str, str, int]]) -> None:

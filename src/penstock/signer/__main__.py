@@ -34,7 +34,7 @@ def main(machine: SystemRuntime | None = None) -> int:
 def _passphrase() -> Secret | None:
     try:
         text = child.told()["passphrase"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise VaultError("the signer's parent did not give it the passphrase") from None
     return Secret(str(text)) if text is not None else None
 
