@@ -34,7 +34,11 @@ _PIECE_BYTES: Final = 64 * 1024
 
 
 class ChildFailed(Exception):
-    """The process cannot start; the text is its own sentence."""
+    """The process did not start; the text is its own sentence, `code` what it ended with: 2 where the settings are wrong, as for a command."""
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Child:
@@ -78,7 +82,7 @@ class Child:
             raise self.failed(f"the {self._name} has no pipes")
         if self._stopping:
             process.stdin.close()  # we were told to end while it came up
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's word for a pipe whose other end was killed already
             process.stdin.write(self._first)
             await process.stdin.drain()
 
@@ -92,7 +96,8 @@ class Child:
                 said = await process.stdout.readline()
         if said != READY and not self._stopping:
             await self._end(process)
-            raise self.failed(said.decode(errors="replace").strip() or f"the {self._name}'s process did not start; its log may say more")
+            text = said.decode(errors="replace").strip() or f"the {self._name}'s process did not start; its log may say more"
+            raise self.failed(text, process.returncode)
 
     async def keep(self) -> None:
         """Hear it out, and start it again whenever it ends, until `stop`."""
@@ -162,8 +167,8 @@ def told() -> dict[str, Any]:
 
 def say(line: str) -> None:
     """In the child: "ready" when it is up, or one sentence why it cannot be."""
-    sys.stdout.write(line.replace("\n", " ") + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # nobody is there any more: so says the end of the other pipe
+        os.write(sys.stdout.fileno(), (line.replace("\n", " ") + "\n").encode())
 
 
 async def until_end() -> None:

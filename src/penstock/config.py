@@ -199,15 +199,20 @@ def made_of(tree: Mapping[str, Any], *, home: Path, passphrase: str | None) -> S
 
 def spelled(settings: Settings) -> dict[str, Any]:
     """All but home and passphrase as JSON can say it: a child has the settings of its parent, whatever the file says by now."""
-    return {f.name: _spelled(getattr(settings, f.name)) for f in dataclasses.fields(settings) if f.name not in ("home", "passphrase")}
+    sections = (f.name for f in dataclasses.fields(settings) if f.name not in ("home", "passphrase", "networks"))
+    networks = {chain: _spelled(network) for chain, network in settings.networks.items()}
+    return {section: _spelled(getattr(settings, section)) for section in sections} | {"networks": networks}
 
 
-def _spelled(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name: _spelled(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _spelled(one) for key, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def _spelled(section: Any) -> dict[str, Any]:
+    """Without what is as it is when nobody says anything."""
+    unsaid = type(section)()
+    values = {f.name: getattr(section, f.name) for f in dataclasses.fields(section)}
+    return {
+        key: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value != getattr(unsaid, key)
+    }
 
 
 def child_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.child import ChildFailed
 from penstock.config import SettingWrong
 from penstock.core.errors import Refused
 from penstock.core.money import MoneyError
@@ -10,7 +11,6 @@ from penstock.directory import DirectoryError
 from penstock.listing import CatalogError
 from penstock.orders.seat import SeatLost
 from penstock.rates import BadPrice
-from penstock.signer.child import SignerFailed
 from penstock.signer.journal import JournalBroken, SignerBusy
 from penstock.signer.place import NotInitialised
 from penstock.vault import VaultError
@@ -28,7 +28,7 @@ def sentence_of(error: Exception) -> tuple[str, int] | None:
             | NotInitialised()
             | SignerBusy()
             | JournalBroken()
-            | SignerFailed()
+            | ChildFailed()
         ):
             return str(error), 2
         case Refused():

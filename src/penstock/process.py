@@ -12,7 +12,7 @@ import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from penstock.child import Child
+from penstock.child import Child, ChildFailed
 from penstock.config import Settings, SettingWrong, child_environment, spelled
 from penstock.runtime import SystemRuntime
 from penstock.signer import child
@@ -30,6 +30,8 @@ LOCK: Final = "serve.lock"
 ANSWERER: Final = ("-m", "penstock.answerer")
 ANSWERER_END_S: Final = 40.0
 """More than callers are given to hear the end of what they asked."""
+SETTINGS_WRONG: Final = 2
+"""The exit code that says so (`__main__`)."""
 OUTSIDE: Final = b"o"
 """What such a process says when it has committed something that leaves the house."""
 
@@ -125,8 +127,7 @@ async def answered(product: Product, settings: Settings, role: str) -> None:
     beside = [] if role == "worker" else [_answerer(product, settings, number, role) for number in range(1, settings.server.processes)]
 
     async def keep() -> None:
-        await asyncio.gather(*(one.start() for one in beside))
-        await asyncio.gather(*(one.keep() for one in beside))
+        await asyncio.gather(*(_keep(one) for one in beside))
 
     async def stop() -> None:
         await asyncio.gather(*(one.stop() for one in beside))
@@ -135,6 +136,16 @@ async def answered(product: Product, settings: Settings, role: str) -> None:
         await gateway.listen(product, settings, role, up=lambda: product.keep_beside(keep), leaving=stop)
     finally:
         await stop()
+
+
+async def _keep(answerer: Child) -> None:
+    """From its first start on. Raises ChildFailed where the settings are wrong for it: no other start would help."""
+    try:
+        await answerer.start()
+    except ChildFailed as error:
+        if error.code == SETTINGS_WRONG:
+            raise
+    await answerer.keep()
 
 
 def _answerer(product: Product, settings: Settings, number: int, role: str) -> Child:

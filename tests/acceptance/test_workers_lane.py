@@ -1,4 +1,4 @@
-"""The lane of several processes on one PostgreSQL as `penstock prove` runs it, at its shortest."""
+"""The lane of several processes on one database as `penstock prove` runs it, at its shortest."""
 
 import asyncio
 
@@ -12,3 +12,4 @@ def test_workers_asleep_past_their_lease_and_processes_killed_at_random_pay_ever
     assert tried.found == (), "\n".join(f"{found.breach}: {found.text} ({found.replay})" for found in tried.found)
     assert tried.counts["rounds"] == tried.counts["woken_and_ended"] == 1 and tried.counts["orders"] > 10, tried
     assert tried.counts["workers_killed"] and tried.counts["apis_killed"], tried
+    assert tried.counts["answerer_killed"] >= 2 and tried.counts["everybody_killed"] >= 2, tried

@@ -57,9 +57,7 @@ class Metrics:
         for (path, code), count in self._answers.items():
             requests.add_metric((path, str(code), *self._own.values()), count)
         yield requests
-        took = HistogramMetricFamily(
-            "penstock_http_request_seconds", "From the first byte seen to the answer", labels=("path", *self._own)
-        )
+        took = HistogramMetricFamily("penstock_http_request_seconds", "From the first byte seen to the answer", labels=("path", *self._own))
         for path, slots in self._slots.items():
             bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
             took.add_metric((path, *self._own.values()), [*zip(bounds, accumulate(slots), strict=True)], self._seconds[path])

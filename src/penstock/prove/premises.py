@@ -85,14 +85,21 @@ class Premises(Installation):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def signers(self) -> list[int]:
-        """The process that holds the keys now: the program's only child."""
+        """The process that holds the keys now: the program's only child but those that answer callers."""
+        return [pid for pid, is_answerer in self._children() if not is_answerer]
+
+    def answerers(self) -> list[int]:
+        """Processes that answer callers beside the program."""
+        return [pid for pid, is_answerer in self._children() if is_answerer]
+
+    def _children(self) -> list[tuple[int, bool]]:
         if self.process is None or self.process.returncode is not None:
             return []
         try:
-            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii")
+            pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
+            return [(int(pid), b"penstock.answerer" in Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in pids]
         except OSError:
-            return []
-        return [int(pid) for pid in text.split()]
+            return []  # gone a moment ago
 
     async def dead_within(self, seconds: float) -> bool:
         """Wait for its end; False when it is still there, or has ended in another way than by SIGKILL."""

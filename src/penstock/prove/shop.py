@@ -156,6 +156,10 @@ class Shop:
         """No wish is made any more; those that there are still come true."""
         self._is_open = False
 
+    async def ask_again(self) -> None:
+        """Every id once more, as merchants do who are not sure: each is answered with the order that it was answered with before."""
+        await asyncio.gather(*(self._asked(wish) for wish in self.wishes.values()))
+
     def unfinished(self) -> list[Wish]:
         """Wishes without an answer or an event."""
         return [wish for wish in self.wishes.values() if wish.answer is None or not wish.events]
@@ -189,14 +193,17 @@ class Shop:
     async def _client(self, wish: Wish) -> None:
         """Ask until there is an answer, and sometimes again: as if it had been lost."""
         for _ in range(2 if self.dice.random() < 0.2 else 1):
-            while True:
-                answer = await self._ask(wish)
-                if answer is not None:
-                    break
-                await asyncio.sleep(0.05 + 0.1 * self.dice.random())
-            if wish.answer is not None and wish.answer["order_id"] != answer["order_id"]:
-                self._tell("double_payment", f"{wish.name} was answered with two order ids")
-            wish.answer = answer
+            await self._asked(wish)
+
+    async def _asked(self, wish: Wish) -> None:
+        while True:
+            answer = await self._ask(wish)
+            if answer is not None:
+                break
+            await asyncio.sleep(0.05 + 0.1 * self.dice.random())
+        if wish.answer is not None and wish.answer["order_id"] != answer["order_id"]:
+            self._tell("double_payment", f"{wish.name} was answered with two order ids")
+        wish.answer = answer
 
     async def _ask(self, wish: Wish) -> dict[str, Any] | None:
         body = compact(wish.fields)

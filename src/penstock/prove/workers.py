@@ -2,7 +2,7 @@
 
 First the worker that works falls asleep past its lease, the other takes over, and the sleeper wakes. It stops in the middle of a step: with a
 slot bound, with a signature in its hands, with bytes on their way. Awake again it goes on as if nothing had been, and must not get far. Then
-all four are killed and started again at random.
+all four are killed and started again at random. One `serve` that answers in several processes has a story of its own (`family`), on SQLite too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.db import Tx
+from penstock.prove import family
 from penstock.prove.crash import FINISH_S, SCHEDULE
 from penstock.prove.installation import ProgramFailed, answers, child, free_port, own_database
 from penstock.prove.lane import Budget, Found, Tried
@@ -195,10 +196,23 @@ class _House:
 
 
 async def run(budget: Budget) -> Tried:
-    """On PostgreSQL; without one nothing is tried. Size 1: one sleep, and six seconds of kills."""
+    """A house of each kind, and on PostgreSQL that of two workers. Size 1: one sleep, and a storm of seconds for each."""
     started = time.monotonic()
-    if not budget.postgresql:
-        return Tried(LANE, {"rounds": 0})
+    databases = ["sqlite", *(["postgresql"] if budget.postgresql else [])]
+    share = budget.seconds / (len(databases) + bool(budget.postgresql))
+    families = [await family.tell(budget, database, started + share * turn) for turn, database in enumerate(databases, start=1)]
+    two = await _two_workers(budget, started + budget.seconds) if budget.postgresql else Tried(LANE, {"rounds": 0})
+    kills = sum((one.kills for one in families), Counter[str]())
+    counts = {
+        **two.counts,
+        "orders": two.counts.get("orders", 0) + sum(one.orders for one in families),
+        **{f"{who}_killed": kills[who] for who in ("answerer", "parent", "everybody")},
+    }
+    found = (*two.found, *(one for told in families for one in told.found))
+    return Tried(LANE, counts, found, two.table, time.monotonic() - started)
+
+
+async def _two_workers(budget: Budget, deadline: float) -> Tried:
     with own_database(budget.postgresql, f"penstock_workers_{budget.seed}_{time.time_ns() % 10**9}") as url:
         socket = budget.folder / "s"
         settings = {"PENSTOCK_WEBHOOKS__SCHEDULE": SCHEDULE, "PENSTOCK_SIGNER__SOCKET": str(socket), **SEVERAL}
@@ -210,7 +224,7 @@ async def run(budget: Budget) -> Tried:
             shop = Shop(place, budget.seed)
             shop.urls = tuple(api.url for api in apis)
             try:
-                finished = await _tell(house, shop, budget, started + budget.seconds)
+                finished = await _tell(house, shop, budget, deadline)
             except ProgramFailed as failed:
                 finished = False
                 house.found.append(Found("other", f"the program did not go on: {failed}"))
@@ -229,7 +243,7 @@ async def run(budget: Budget) -> Tried:
                 "slowest_takeover_ms": max(house.takeovers_ms, default=0),
             }
             table = tuple({"asleep_at": step, "times": times} for step, times in sorted(house.steps.items()))
-            return Tried(LANE, counts, tuple(found), table, time.monotonic() - started)
+            return Tried(LANE, counts, tuple(found), table)
 
 
 async def _tell(house: _House, shop: Shop, budget: Budget, deadline: float) -> bool:
