@@ -73,6 +73,8 @@ class World:
 class Product:
     """The wired rooms of one process."""
 
+    _beside: asyncio.Task[Any] | None = None
+
     def __init__(
         self,
         settings: Settings,
@@ -140,7 +142,6 @@ class Product:
         self._pumps = [self._deliver]
         self._tasks: list[asyncio.Task[Any]] = []
         self._waiting: asyncio.Task[Any] | None = None
-        self._beside: asyncio.Task[Any] | None = None
         self._stopping = False
         self.broken: BaseException | None = None
         self.on_broken: Callable[[], None] = lambda: None

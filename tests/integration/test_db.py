@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import sqlite3
@@ -639,6 +640,57 @@ def test_a_lock_that_somebody_holds_too_long_is_unavailable_and_changes_nothing(
         assert await stored(database) == {1: 0}
 
     scenario(sqlite_url, body)
+
+
+HOLDER = """
+import asyncio, sys
+from penstock.db import open_database
+from penstock.runtime import SystemRuntime
+
+def job(tx):
+    tx.run("UPDATE balance SET available = '7' WHERE id = 1")
+    print("inside", flush=True)
+    sys.stdin.read()
+
+asyncio.run(open_database(SystemRuntime(), sys.argv[1]).write("hold", job))
+"""
+
+
+def test_writers_of_several_processes_take_turns_and_one_that_is_killed_in_its_own_leaves_the_next_one_well(sqlite_url):
+    turn = os.open(f"{sqlite_url.removeprefix('sqlite:///')}-turn", os.O_RDONLY | os.O_CREAT)
+
+    def is_taken():
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        return False
+
+    async def body(database):
+        database._writer.execute("PRAGMA busy_timeout = 0")  # SQLite itself does not wait
+        await database.write("put", lambda tx: put(tx, 1))
+        assert not is_taken()
+        environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-c", HOLDER, sqlite_url]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
+            assert await asyncio.to_thread(holder.stdout.readline) == b"inside\n"
+            assert is_taken()
+            waiting = asyncio.create_task(database.write("next", lambda tx: put(tx, 2)))
+            assert await stored(database) == {1: 0}, "who reads waits for nobody"
+            assert not waiting.done()
+            holder.kill()
+            async with asyncio.timeout(20):
+                await waiting
+        assert await stored(database) == {1: 0, 2: 0}
+        with pytest.raises(Conflict):
+            await database.write("put", lambda tx: put(tx, 2))
+        assert not is_taken(), "a transaction that fails gives its turn back"
+
+    try:
+        scenario(sqlite_url, body)
+    finally:
+        os.close(turn)
 
 
 def test_a_full_disk_rolls_back_and_when_there_is_room_again_it_goes_on(sqlite_url):

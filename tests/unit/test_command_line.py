@@ -45,7 +45,7 @@ def test_what_a_command_writes_is_for_its_owner_alone(penstock, tmp_path):
     home = tmp_path / "home"
     assert {str(path.relative_to(home)): stat.S_IMODE(path.stat().st_mode) & 0o077 for path in home.rglob("*")} == dict.fromkeys(
         [
-            *("penstock.db", "penstock.toml", "public.json", "seal.json", "vault.json", "vault.key", "signer"),
+            *("penstock.db", "penstock.db-turn", "penstock.toml", "public.json", "seal.json", "vault.json", "vault.key", "signer"),
             *(f"signer/{name}" for name in ("seal.json", "seed.json", "vault.json", "vault.key")),
         ],
         0,

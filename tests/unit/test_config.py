@@ -1,11 +1,12 @@
 """Settings: file, environment, command line, in that order; whatever is wrong is named with what would be right."""
 
 import dataclasses
+import json
 import tomllib
 
 import pytest
 
-from penstock.config import NetworkSettings, Settings, SettingWrong, load
+from penstock.config import NetworkSettings, Settings, SettingWrong, load, made_of, spelled
 from penstock.core.party import Secret
 
 
@@ -77,6 +78,27 @@ def test_every_section_can_be_given_in_the_file_in_its_own_types(home):
     assert settings.networks["POLYGON"].chain_id == 4137
 
 
+def test_a_child_is_told_the_settings_of_its_parent_and_needs_neither_file_nor_environment(home):
+    write(home, '[server]\nprocesses = 3\n[policy]\nminimum = { USDT = "1.5" }\nwithdrawals = false\n[networks.TRX]\nbatch_window_s = 0')
+    node = "02" + "ab" * 32
+    env = {
+        "PENSTOCK_PASSPHRASE": SECRET,
+        "PENSTOCK_NETWORKS__ETH__RPC_URLS": "http://a,https://b",
+        "PENSTOCK_NETWORKS__LIGHTNING__NODE_ID": node,
+        "PENSTOCK_WEBHOOKS__SCHEDULE": "0,5",
+        "PENSTOCK_DATABASE__URL": f"postgresql://u:{SECRET}@db/penstock",
+        "PENSTOCK_LIMITS__TRUSTED_PROXIES": "10.0.0.0/8",
+        "PENSTOCK_SIGNER__DAY_MAX__USDT": "7",
+    }
+    settings = load(home, env)
+    told = json.dumps(spelled(settings))
+    write(home, "[server]\nprocesses = 9")
+    again = made_of(json.loads(told), home=settings.home, passphrase=SECRET)
+    assert again.passphrase.reveal() == SECRET
+    assert dataclasses.replace(again, passphrase=None) == dataclasses.replace(settings, passphrase=None)
+    assert (again.server.processes, again.networks["TRX"].batch_window_s, again.networks["ETH"].batch_window_s) == (3, 0, -1)
+
+
 def test_the_environment_can_set_a_network_with_a_list(home):
     env = {"PENSTOCK_NETWORKS__ETH__RPC_URLS": "http://a, https://b,", "PENSTOCK_NETWORKS__ETH__CHAIN_ID": "31337"}
     assert dict(load(home, env).networks) == {"ETH": NetworkSettings(rpc_urls=("http://a", "https://b"), chain_id=31337)}
@@ -126,7 +148,9 @@ WRONG_FILES = [
     ('[server]\nlisten = "127.0.0.1:\\u00b2"', "server.listen must be address:port, such as 127.0.0.1:8080"),
     ('[database]\nurl = "postgresql://a/b"\nreplica_url = "sqlite:///c"', "database.replica_url must be postgresql://"),
     ('[database]\nreplica_url = "postgresql://a/b"', "a standby of database.url, which must be PostgreSQL too"),
-    ("[server]\nport = 1", "server.port is not a setting; [server] has listen"),
+    ("[server]\nport = 1", "server.port is not a setting; [server] has listen, processes"),
+    ("[server]\nprocesses = 0", "server.processes is 0, and must be 1 to 64"),
+    ("[server]\nprocesses = 65", "server.processes is 65, and must be 1 to 64"),
     (
         "[servers]\nport = 1",
         "there is no section [servers]; there are database, limits, networks, policy, prices, server, signer, webhooks",

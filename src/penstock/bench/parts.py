@@ -75,9 +75,14 @@ class Round:
             return await self._query(gate, case)
         before, wal, meter = await counted(self._place), wal_bytes(self._place), self._meter(gate)
         seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants)
-        cores, wal = meter.read(seen.cpu_s), wal_bytes(self._place) - wal
+        cores, used_us, wal = meter.read(seen.cpu_s), meter.each_us("gateway", self._requests), wal_bytes(self._place) - wal
         stored = (await counted(self._place))[0] - before[0]
-        more = {**cores, "rss_mb": gate.memory_mb(), **({"wal_bytes": round(wal / stored)} if wal and stored else {})}
+        more = {
+            **cores,
+            "gateway_us": used_us,
+            "rss_mb": gate.memory_mb(),
+            **({"wal_bytes": round(wal / stored)} if wal and stored else {}),
+        }
         return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, stored, self._requests))
 
     async def _query(self, gate: Gateway, case: Case) -> Sample:
@@ -106,7 +111,7 @@ class Round:
         return Measured(**found)
 
     def _meter(self, gate: Gateway) -> Meter:
-        return Meter(gateway=gate.pids, outside=(self._place.outside_pid,))
+        return Meter(gateway=(gate.pid,), outside=(self._place.outside_pid,))
 
     # ---------------------------------------------------------------------------------------------------- lives
 

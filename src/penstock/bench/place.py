@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from penstock.bench.preload import preload_orders
-from penstock.bench.processes import answered, free_port, program, rss_mb, shared
+from penstock.bench.processes import answered, family, free_port, program, rss_mb, shared
 from penstock.commands import Commands
 from penstock.config import Settings, load
 from penstock.db import Tx, open_database
@@ -60,14 +60,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A running gateway: its processes, and how long the first of them took from its start to its first answer."""
+    """A running gateway: the process that was started, and how long it took to its first answer."""
 
-    pids: tuple[int, ...]
+    pid: int
     start_s: float
 
     def memory_mb(self) -> int:
-        """The most that the largest of them has held."""
-        return max(rss_mb(pid) for pid in self.pids)
+        """The most that the largest of its processes has held."""
+        return max(rss_mb(pid) for pid in family(self.pid))
 
 
 @contextlib.asynccontextmanager
@@ -135,21 +135,17 @@ async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> Non
 
 @contextlib.asynccontextmanager
 async def gateway(place: Place, role: str, processes: int = 1) -> AsyncIterator[Gateway]:
-    """The product over a place; several processes share its port."""
+    """The product over a place, in so many processes by its own setting."""
     began = time.monotonic()
     url = f"http://127.0.0.1:{place.port}/readyz"
-    async with contextlib.AsyncExitStack() as stack:
-        first = await stack.enter_async_context(program(place.environment, place.log, "penstock.bench.gateway", role))
-        await answered(url, first)
+    environment = place.environment | {"PENSTOCK_SERVER__PROCESSES": str(processes)}
+    async with program(environment, place.log, "penstock.bench.gateway", role) as child:
+        await answered(url, child)
         start_s = round(time.monotonic() - began, 2)
-        others = [
-            await stack.enter_async_context(program(place.environment, place.log, "penstock.bench.gateway", role))
-            for _ in range(processes - 1)
-        ]
         await shared(place.port, processes)
         for _ in range(20 * (processes - 1)):
             await answered(url)  # each on a connection of its own, so that every process is asked
-        yield Gateway((first.pid, *(other.pid for other in others)), start_s)
+        yield Gateway(child.pid, start_s)
 
 
 async def counted(place: Place) -> tuple[int, int]:

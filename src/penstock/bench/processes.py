@@ -92,7 +92,7 @@ def _listening(port: int) -> int:
 
 def cpu_s(pid: int) -> float:
     """Seconds of CPU that a process and its children have used (proc(5), stat: utime and stime)."""
-    return sum(_of_stat(Path(f"/proc/{one}/stat")) for one in _family(pid))
+    return sum(_of_stat(Path(f"/proc/{one}/stat")) for one in family(pid))
 
 
 def machine_cpu_s() -> float:
@@ -123,10 +123,11 @@ def _of_stat(file: Path) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process and its children, and theirs."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        return [pid, *(one for child in children for one in _family(int(child)))]
+        return [pid, *(one for child in children for one in family(int(child)))]
     return [pid]
 
 
@@ -141,6 +142,10 @@ class Meter:
 
     def _used(self) -> dict[str, float]:
         return {name: sum(cpu_s(pid) for pid in pids) for name, pids in self._pids.items()}
+
+    def each_us(self, name: str, count: int) -> float:
+        """Microseconds of CPU that these processes have used for each of so many."""
+        return round((self._used()[name] - self._before[name]) * 1_000_000 / max(1, count), 1)
 
     def read(self, load_cpu_s: float = 0.0) -> dict[str, float]:
         """Cores each of them kept busy, on average. `load_cpu_s` is what a generator that has ended says of itself."""

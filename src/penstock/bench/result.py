@@ -28,6 +28,7 @@ COLUMNS: Final = {
     "baseline_per_second": "pgbench",
     "ratio": "ratio",
     "gateway_cores": "gateway cores",
+    "gateway_us": "us each",
     "load_cores": "load",
     "outside_cores": "outside",
     "others_cores": "others",

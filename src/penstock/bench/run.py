@@ -172,19 +172,20 @@ async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
 
 def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
     cases: list[Case] = []
+    both = sorted({1, os.cpu_count() or 1})  # processes that answer: one, and one for each core
     for part in parts:
         if part == "query":
-            cases += [Case(name, place.store, 1, place.preloaded) for name in ("query-1", "query-100")]
+            cases += [Case(name, place.store, 1, place.preloaded, processes=count) for name in ("query-1", "query-100") for count in both]
         elif part != "sign":
-            # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone.
+            # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone, in one process.
             fewest = len(place.merchants) if part in LIVES and place.preloaded else 1
-            cases += [Case(part, place.store, merchants, place.preloaded) for merchants in sorted({fewest, len(place.merchants)})]
+            cases += [
+                Case(part, place.store, merchants, place.preloaded, processes=count)
+                for merchants in sorted({fewest, len(place.merchants)})
+                for count in (both if part in REQUESTS else (1,))
+            ]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
-            if place.store == "postgresql" and (cores := os.cpu_count() or 1) > 1:
-                cases += [
-                    Case(part, place.store, merchants, place.preloaded, processes=cores) for merchants in sorted({1, len(place.merchants)})
-                ]
     return cases
 
 

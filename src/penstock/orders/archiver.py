@@ -31,8 +31,8 @@ AGE_MIN_MS: Final = 30 * 86_400_000
 """Nothing younger is archived: merchants still ask for its events, and nodes for its blocks."""
 _PAGE: Final = 100
 """Lines of one kind that are removed in one transaction: some thousand rows, some 50 ms."""
-_TURN_S: Final = 0.1
-"""How long SQLite's one write lock is left to others after each transaction: as long as they sleep at most between two looks at it."""
+_TURN_S: Final = 0.01
+"""How long SQLite's one write lock is left to others after each transaction: those who wait for it have to be woken, on a busy machine too."""
 
 
 @dataclass(slots=True)
