@@ -127,7 +127,7 @@ async def answered(product: Product, settings: Settings, role: str) -> None:
     beside = [] if role == "worker" else [_answerer(product, settings, number, role) for number in range(1, settings.server.processes)]
 
     async def keep() -> None:
-        await asyncio.gather(*(_keep(one) for one in beside))
+        await asyncio.gather(*(kept(one) for one in beside))
 
     async def stop() -> None:
         await asyncio.gather(*(one.stop() for one in beside))
@@ -138,7 +138,7 @@ async def answered(product: Product, settings: Settings, role: str) -> None:
         await stop()
 
 
-async def _keep(answerer: Child) -> None:
+async def kept(answerer: Child) -> None:
     """From its first start on. Raises ChildFailed where the settings are wrong for it: no other start would help."""
     try:
         await answerer.start()

@@ -141,6 +141,23 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def test_api_processes_beside_workers_elsewhere_are_started_by_one_command_too(new_gateway: Make, ethereum: Chain) -> None:
+    """On PostgreSQL, where workers may be elsewhere."""
+    apart = new_gateway(ethereum, PENSTOCK_SERVER__PROCESSES=str(PROCESSES))
+    if not apart.is_postgresql:
+        return
+    merchant = apart.merchant(USDT="100")
+    apart.start("--role", "api")
+    all_listen(apart)
+    names = [unique("apart") for _ in range(20)]
+    for name in names:
+        merchant.accepted(merchant_order_id=name, address=fresh_address(), token_id=USDT, value="2")
+    os.kill(answerers(apart)[0], signal.SIGKILL)
+    assert len(merchant.info(*names)) == 20
+    assert apart.stop() == 0, apart.log.read_text()[-4000:]
+    apart.audit()
+
+
 def test_a_setting_that_is_wrong_for_one_of_them_ends_them_all_with_its_sentence(
     new_gateway: Make, ethereum: Chain, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from penstock.child import AGAIN_S, Child, ChildFailed
+from penstock.process import kept
 from penstock.runtime import SystemRuntime
 
 UP = "import os, sys, time\nfrom penstock import child\ntold = child.told()\nchild.say('ready')\n"
@@ -125,5 +126,53 @@ def test_signals_of_a_terminal_do_not_end_it():
             one._process.send_signal(number)
         await one.stop()
         assert one._process.returncode == 0
+
+    play(scenario)
+
+
+def test_one_that_is_killed_before_it_was_told_anything_is_a_failure_like_others(monkeypatch):
+    """uvloop closes the pipe by itself then, and has a RuntimeError for who writes to it: that had ended the loop that keeps the signer."""
+    start = asyncio.create_subprocess_exec
+
+    async def killed(*words, **options):
+        process = await start(*words, **options)
+        process.kill()
+        await process.wait()
+        await asyncio.sleep(0)
+        return process
+
+    async def scenario():
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", killed)
+        with pytest.raises(ChildFailed) as caught:
+            await child(UP).start()
+        assert caught.value.code == -signal.SIGKILL
+
+    play(scenario)
+
+
+FIRST_DIES = "import os, signal\nfrom pathlib import Path\nif not Path({mark!r}).exists():\n    Path({mark!r}).touch()\n    {end}\n"
+
+
+def test_one_more_that_answers_is_started_again_though_its_first_start_was_killed(tmp_path):
+    """It had ended the whole house."""
+
+    async def scenario():
+        up = asyncio.Event()
+        code = FIRST_DIES.format(mark=str(tmp_path / "mark"), end="os.kill(os.getpid(), signal.SIGKILL)") + UP
+        one = child(code + "os.write(1, b'!')\n" + LISTENS, heard=lambda _: up.set())
+        keeping = asyncio.create_task(kept(one))
+        async with asyncio.timeout(20):
+            await up.wait()
+        await one.stop()
+        await keeping
+
+    play(scenario)
+
+
+def test_one_more_that_finds_a_setting_wrong_ends_the_house_with_its_sentence():
+    async def scenario():
+        code = "from penstock import child\nchild.told()\nchild.say('that port is taken')\nimport sys\nsys.exit(2)"
+        with pytest.raises(ChildFailed, match="that port is taken"):
+            await kept(child(code))
 
     play(scenario)

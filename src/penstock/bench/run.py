@@ -82,9 +82,8 @@ class Bench:
         if sample.wrong:
             self.wrong.append(sample.wrong)
         slow = f", p99 {sample.p99_ms:,.0f} ms" if sample.p99_ms is not None else ""
-        self.say(
-            f"{case.part}, {case.store}, {case.merchants} merchants, {case.preloaded:,} before, {case.ids}: {sample.per_second:,.0f}/s{slow}"
-        )
+        where = f"{case.part}, {case.store}, {case.merchants} merchants, {case.preloaded:,} before, {case.ids}, {case.processes} processes"
+        self.say(f"{where}: {sample.per_second:,.0f}/s{slow}")
 
     async def compare(self) -> None:
         """One round of every baseline."""
