@@ -152,7 +152,8 @@ def test_api_processes_beside_workers_elsewhere_are_started_by_one_command_too(n
     names = [unique("apart") for _ in range(20)]
     for name in names:
         merchant.accepted(merchant_order_id=name, address=fresh_address(), token_id=USDT, value="2")
-    os.kill(answerers(apart)[0], signal.SIGKILL)
+    os.kill(killed := answerers(apart)[0], signal.SIGKILL)
+    apart.wait(lambda: (len(now := answerers(apart)) == PROCESSES - 1 and killed not in now) or None)
     assert len(merchant.info(*names)) == 20
     assert apart.stop() == 0, apart.log.read_text()[-4000:]
     apart.audit()

@@ -77,12 +77,10 @@ async def _live(place: Premises, shop: Shop, family: Family, dice: random.Random
     await shop.ask_again()
     if not await shop.finished_within(FINISH_S):
         family.found.append(Found("other", f"not everything finished within {FINISH_S:g} s in good weather"))
-    if (code := await place.stop()) != 0:
-        family.found.append(Found("other", f"a clean stop ended with {code}"))
-    await place.start()
-    await place.ready()
     await shop.judge()
     await shop.books_equal_chains(20)
+    if (code := await place.stop()) != 0:
+        family.found.append(Found("other", f"a clean stop ended with {code}"))
 
 
 def _all_kinds(family: Family) -> bool:

@@ -85,19 +85,20 @@ class Premises(Installation):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def signers(self) -> list[int]:
-        """The process that holds the keys now: the program's only child but those that answer callers."""
-        return [pid for pid, is_answerer in self._children() if not is_answerer]
+        """The process that holds the keys now."""
+        return self._children(b"signer")
 
     def answerers(self) -> list[int]:
         """Processes that answer callers beside the program."""
-        return [pid for pid, is_answerer in self._children() if is_answerer]
+        return self._children(b"penstock.answerer")
 
-    def _children(self) -> list[tuple[int, bool]]:
+    def _children(self, word: bytes) -> list[int]:
+        """Those of the program that were started with this word."""
         if self.process is None or self.process.returncode is not None:
             return []
         try:
             pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
-            return [(int(pid), b"penstock.answerer" in Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in pids]
+            return [int(pid) for pid in pids if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
         except OSError:
             return []  # gone a moment ago
 
