@@ -46,7 +46,10 @@ def main() -> int:
     """Says "ready" or one sentence; 1 or 2 as every command has it."""
     os.umask(0o077)
     logs.configure(logging.INFO)
-    told: dict[str, Any] = child.told()
+    try:
+        told: dict[str, Any] = child.told()
+    except ValueError:
+        return 1  # whoever started us is gone, or changed its mind
     try:
         settings = made_of(told["settings"], home=Path(told["home"]), passphrase=told["passphrase"])
         uvloop.run(answer(settings, told["number"], signs=told["signs"]))

@@ -157,5 +157,8 @@ def _answerer(product: Product, settings: Settings, number: int, role: str) -> C
         "number": number,
         "signs": role != "api",
     }
-    heard: Callable[[bytes], None] = lambda data: product.intake.committed(OUTSIDE in data)  # noqa: E731
+
+    def heard(data: bytes) -> None:
+        product.intake.committed(OUTSIDE in data)
+
     return Child(product.runtime, f"answerer {number}", ANSWERER, child_environment(), first, heard=heard, end_s=ANSWERER_END_S)

@@ -106,6 +106,14 @@ def test_one_that_is_killed_is_there_again_and_a_repeat_is_answered_by_the_other
     place.audit()
 
 
+def test_whoever_answers_says_that_nothing_is_signed(place: Gateway) -> None:
+    all_listen(place)
+    place.command("signer", "stop", "--reason", "a drill")
+    pages = [place.get("/readyz").json["warnings"] for _ in range(20)]
+    assert all("nothing is signed: the signer is stopped: a drill" in page for page in pages), pages
+    place.command("signer", "go", "--reason", "the drill is over")
+
+
 def test_a_second_serve_on_the_home_is_refused_and_one_of_another_home_on_the_port_too(
     place: Gateway, new_gateway: Make, ethereum: Chain
 ) -> None:
