@@ -54,6 +54,8 @@ _SESSION: Final = {
     "tcp_keepalives_count": "3",
 }
 """How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine."""
+_CLOSED: Final = -1
+"""No descriptor: another file may have its number by now."""
 _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
@@ -240,7 +242,11 @@ class SqliteDatabase(Database):
         self._lane = f"sqlite-{id(self):x}"
         self._path = path
         self._writer = self._connect()
-        self._turn = _turn_of(path)
+        try:
+            self._turn = _turn_of(path)
+        except DatabaseRefused:
+            self._writer.close()
+            raise
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     def _connect(self) -> sqlite3.Connection:
@@ -333,7 +339,9 @@ class SqliteDatabase(Database):
         while not self._readers.empty():
             self._readers.get().close()
         self._writer.close()
-        os.close(self._turn)
+        if self._turn != _CLOSED:
+            os.close(self._turn)
+        self._turn = _CLOSED
 
 
 def _turn_of(path: Path) -> int:

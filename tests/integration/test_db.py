@@ -642,6 +642,12 @@ def test_a_lock_that_somebody_holds_too_long_is_unavailable_and_changes_nothing(
     scenario(sqlite_url, body)
 
 
+def test_a_file_at_which_writers_take_turns_that_is_none_is_refused(sqlite_url):
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.with_name(f"{path.name}-turn").symlink_to(path)
+    refused(sqlite_url, "-turn: Too many levels of symbolic links")
+
+
 HOLDER = """
 import asyncio, sys
 from penstock.db import open_database
