@@ -222,10 +222,10 @@ class KillSignerAt(Blow):
         """In a life of its own, which ends with it."""
         scene.place.signal(signal.SIGKILL)
         await scene.place.dead_within(REACHED_S)
-        before = scene.place.said("signer.ended")
+        before = scene.place.said("child.ended")
         await scene.place.start(signer_at=f"signer:journaled:{self.visit}")
         deadline = time.monotonic() + 2 * REACHED_S
-        while not (met := scene.place.said("signer.ended") >= before + self.count) and time.monotonic() < deadline:  # noqa: ASYNC110  a log
+        while not (met := scene.place.said("child.ended") >= before + self.count) and time.monotonic() < deadline:  # noqa: ASYNC110  a log
             await asyncio.sleep(0.1)
         scene.place.signal(signal.SIGKILL)
         await scene.place.dead_within(REACHED_S)
@@ -323,11 +323,11 @@ class FullDisk(Blow):
 
     async def fall(self, scene: Scene) -> bool:
         """For a while; then there is space. It fell where somebody was told to come again, or where the signer ended itself."""
-        before = scene.shop.refusals.total() + scene.place.said("signer.ended")
+        before = scene.shop.refusals.total() + scene.place.said("child.ended")
         scene.place.fill_disk(bytes_left=self.bytes_left)
         await asyncio.sleep(self.seconds)
         scene.place.fill_disk(bytes_left=None)
-        return scene.shop.refusals.total() + scene.place.said("signer.ended") > before
+        return scene.shop.refusals.total() + scene.place.said("child.ended") > before
 
 
 @dataclass(frozen=True, slots=True)

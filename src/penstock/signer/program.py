@@ -137,13 +137,3 @@ async def until_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     await told.wait()
-
-
-async def until_end_of(pipe: int) -> None:
-    """Whoever holds the other end is gone, however it ended. Signals are its business: a terminal sends them to both of us."""
-    reader = asyncio.StreamReader()
-    handle = os.fdopen(pipe, "rb", buffering=0)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), handle)
-    while await reader.read(4096):
-        pass
-    transport.close()
