@@ -220,6 +220,11 @@ def child_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PENSTOCK_PASSPHRASE"}
 
 
+def bare_environment() -> dict[str, str]:
+    """The environment for a child of this process that needs none of our settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+
+
 def _meant(name: str) -> str | None:
     """The setting that a name with single underscores stands for. Others are not ours: clusters set PENSTOCK_PORT and the like."""
     words = name.removeprefix(_PREFIX).lower()

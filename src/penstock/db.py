@@ -93,7 +93,8 @@ class Tx:
 
     def all(self, sql: str, **parameters: Any) -> list[Row]:
         """Every row."""
-        return list(self._run(sql, parameters).fetchall())
+        cursor = self._run(sql, parameters)
+        return _sqlite_all(cursor) if self.dialect == "sqlite" else list(cursor.fetchall())
 
     def one(self, sql: str, **parameters: Any) -> Row | None:
         """The first row, or None."""
@@ -227,6 +228,23 @@ def _sqlite_rows() -> Callable[[sqlite3.Cursor, tuple[Any, ...]], Row]:
         return found
 
     return row
+
+
+def _sqlite_all(cursor: sqlite3.Cursor) -> list[Row]:
+    """The same for all rows of a result at once, at two thirds of the cost."""
+    cursor.row_factory = None
+    values = cursor.fetchall()
+    if not values:
+        return []
+    amounts = amount_columns()
+    names = [column[0] for column in cursor.description]
+    rows: list[Row] = list(map(dict, map(partial(zip, names), values)))
+    for name in names:
+        if name in amounts:
+            for row in rows:
+                if row[name] is not None:
+                    row[name] = int(row[name])
+    return rows
 
 
 class SqliteDatabase(Database):

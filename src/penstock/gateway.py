@@ -19,11 +19,12 @@ import aiohttp
 import structlog
 import uvicorn
 
-from penstock.config import Settings, SettingWrong
+from penstock.config import Settings, SettingWrong, bare_environment
 from penstock.core.seal import OrderSeal
 from penstock.db import StandbyDatabase, open_database
 from penstock.http.app import UVICORN
 from penstock.ids import IdSource
+from penstock.ledger.beside import beside
 from penstock.orders.replica import Replica
 from penstock.rails.post import HttpPost
 from penstock.runtime import Runtime, SystemRuntime, rest_memory
@@ -62,7 +63,8 @@ async def connected(settings: Settings, runtime: SystemRuntime, *, every: bool) 
             standby = StandbyDatabase(runtime, settings.database.replica_url)
             stack.push_async_callback(standby.close)
             past = Replica(database, standby)
-        product = Product(settings, World(runtime, rpc, targets, fetch), database, ids, vault, remote, seal, past)
+        world = World(runtime, rpc, targets, fetch, lambda: beside(runtime, settings.database_url, bare_environment()))
+        product = Product(settings, world, database, ids, vault, remote, seal, past)
         await product.connect()
         yield product
 

@@ -68,6 +68,8 @@ class World:
     rpc: Post
     targets: Targets
     fetch: Callable[..., Any]
+    beside: auditor.Reader | None = None
+    """What reads a long audit; without it the gateway does."""
 
 
 class Product:
@@ -129,7 +131,7 @@ class Product:
         self.recovery = Recovery(**common, rails=self.rails, signer=signer, settler=self.settler, treasury=self.treasury)
         self.readiness = Readiness(**stored, board=self.board, prices=self.prices, treasury=self.treasury, replica=past)
         self.readiness.waits_for = lambda: self.seat.waits_for
-        self.auditor = Auditor(**stored, catalog=self.catalog, terms=self.audit_terms)
+        self.auditor = Auditor(**stored, catalog=self.catalog, terms=self.audit_terms, beside=world.beside)
         self.deliverer = Deliverer(
             database=database,
             runtime=world.runtime,

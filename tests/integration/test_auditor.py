@@ -65,6 +65,7 @@ def test_a_pass_goes_on_where_the_one_before_ended(migrated_url):
 
 def test_a_long_past_is_read_in_slices_that_find_what_one_reading_finds(migrated_url, monkeypatch):
     monkeypatch.setattr(auditor, "SLICE_ENTRIES", 4)
+    monkeypatch.setattr(auditor, "LONG_SLICE_ENTRIES", 4)
 
     async def body(r, road, auditor_):
         whole = await r.database.read(lambda tx: look_again(tx, terms_of(road)))
@@ -93,6 +94,7 @@ def test_a_long_past_is_read_in_slices_that_find_what_one_reading_finds(migrated
 
 def test_the_first_pass_waits_for_one_slice_and_nothing_is_sent_before_its_end(migrated_url, monkeypatch):
     monkeypatch.setattr(auditor, "SLICE_ENTRIES", 4)
+    monkeypatch.setattr(auditor, "LONG_SLICE_ENTRIES", 4)
 
     async def body(r, road, auditor_):
         await auditor_.first()

@@ -79,10 +79,7 @@ def order_facts(said: Mapping[str, Any]) -> OrderFacts:
 
 def attempt_facts(said: Mapping[str, Any]) -> AttemptFacts:
     """What an attempt's line says. Raises KeyError or TypeError."""
-    versions = [
-        {**version, "stored": int(version["raw"] is not None), "pays": {paid["order_id"]: paid["amount"] for paid in version["orders"]}}
-        for version in said["versions"]
-    ]
+    versions = [facts.version({**row, "stored": int(row["raw"] is not None)}, row["orders"]) for row in said["versions"]]
     orders = {order["id"]: order for order in said["orders"]}
     return AttemptFacts(said["id"], said["row"], said["entries"], versions, set(said["resources"]), orders)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -158,8 +159,10 @@ def recompute(tx: Tx, terms: Terms, said: Said | None = None, wanted_head: str =
 
 
 def look_again(tx: Tx, terms: Terms, entries_max: int | None = None) -> tuple[Report, Checkpoint]:
-    """The reading of what is new since the stored checkpoint, on one snapshot, and the checkpoint that follows from it. With `entries_max`
-    of a part of it, which is not `whole`: sums that lag behind say nothing about balances as they are, so nothing is compared with them.
+    """The reading of what is new since the stored checkpoint, on one snapshot, and the checkpoint that follows from it.
+
+    With `entries_max` of a part of it where there are more entries, or more orders and attempts under way. A part is not `whole`: what is
+    under way is not read, and sums that lag behind say nothing about balances as they are, so nothing is compared with them.
     """
     kept = Checkpoint.load(tx)
     reading = Reading(Report(), terms, dict(kept.heads))
@@ -170,10 +173,12 @@ def look_again(tx: Tx, terms: Terms, entries_max: int | None = None) -> tuple[Re
             ids = {"order": order_ids, "attempt": attempt_ids}.get(entry["ref_kind"])
             if ids is not None and entry["ref_id"].isdecimal():
                 ids.add(int(entry["ref_id"]))
-    reading.report.whole = reading.whole
     if reading.whole:
-        order_ids.update(facts.ids_of(tx, "orders", OPEN))
-        attempt_ids.update(facts.ids_of(tx, "attempt", LIVE))
+        open_ids, live_ids = _few(facts.ids_of(tx, "orders", OPEN), entries_max), _few(facts.ids_of(tx, "attempt", LIVE), entries_max)
+        reading.whole = open_ids is not None and live_ids is not None
+        order_ids.update(open_ids or ())
+        attempt_ids.update(live_ids or ())
+    reading.report.whole = reading.whole
     reading.check_orders(tx, sorted(order_ids))
     reading.check_attempts(tx, sorted(attempt_ids))
     after = kept.moved_on(tx, reading.heads, reading.moved)
@@ -185,6 +190,12 @@ def look_again(tx: Tx, terms: Terms, entries_max: int | None = None) -> tuple[Re
     reading.report.counts = {"orders": reading.orders, "entries": reading.entries, "postings": reading.postings}
     reading.report.close()
     return reading.report, after
+
+
+def _few(ids: Iterator[int], most: int | None) -> list[int] | None:
+    """All of them, or None where there are more."""
+    found = list(islice(ids, None if most is None else most + 1))
+    return found if most is None or len(found) <= most else None
 
 
 def balances(tx: Tx) -> Iterator[tuple[tuple[str, str], int, int]]:

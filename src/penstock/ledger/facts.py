@@ -5,12 +5,13 @@ Both readers of the audit (all from the first row, or what is new since the chec
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 from penstock.db import Row, Tx
 from penstock.ledger.book import GENESIS
@@ -76,14 +77,34 @@ def pages(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
         yield page
 
 
+_COMMITTERS: Final = (
+    # One step through the index for each.
+    "WITH RECURSIVE found(name) AS (SELECT MIN(committer) FROM batch UNION ALL "
+    "SELECT (SELECT MIN(later.committer) FROM batch AS later WHERE later.committer > found.name) FROM found WHERE found.name IS NOT NULL) "
+)
+
+
 def committers(tx: Tx) -> list[str]:
-    """Everyone who ever wrote a batch, one step through the index for each."""
+    """Everyone who ever wrote a batch."""
+    return [row["name"] for row in tx.all(f"{_COMMITTERS}SELECT name FROM found WHERE name IS NOT NULL")]
+
+
+def ends(tx: Tx) -> dict[str, int]:
+    """The number of the last batch of everyone who ever wrote one."""
     rows = tx.all(
-        "WITH RECURSIVE found(name) AS (SELECT MIN(committer) FROM batch UNION ALL "
-        "SELECT (SELECT MIN(later.committer) FROM batch AS later WHERE later.committer > found.name) FROM found WHERE found.name IS NOT NULL) "
-        "SELECT name FROM found WHERE name IS NOT NULL"
+        f"{_COMMITTERS}SELECT name, (SELECT MAX(number) FROM batch WHERE committer = found.name) AS number FROM found WHERE name IS NOT NULL"
     )
-    return [row["name"] for row in rows]
+    return {row["name"]: row["number"] for row in rows}
+
+
+def are_batches(tx: Tx, heads: Mapping[str, Head]) -> bool:
+    """Whether each of these is a batch of its committer as it is stored."""
+    rows = tx.all(
+        "SELECT committer, number, hash FROM batch WHERE (committer, number) IN "
+        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
+        k=[(name, head.number) for name, head in heads.items()],
+    )
+    return {row["committer"]: Head(row["number"], row["hash"]) for row in rows} == heads
 
 
 def links(tx: Tx, committer: str, after: int) -> Iterator[Link]:
@@ -226,7 +247,7 @@ def attempts(tx: Tx, ids: Sequence[int]) -> Iterator[AttemptFacts]:
         "WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY attempt_id, number",
         k=keys,
     ):
-        found[row["attempt_id"]].versions.append({**row, "pays": {p["order_id"]: p["amount"] for p in paid[row["id"]]}})
+        found[row["attempt_id"]].versions.append(version(row, paid[row["id"]]))
     for row in tx.all("SELECT attempt_id, name FROM attempt_resource WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})", k=keys):
         found[row["attempt_id"]].resources.add(row["name"])
     for row in tx.all(
@@ -264,13 +285,14 @@ def moved_by_lane(tx: Tx, lane_id: int, account: str, *, after: int, until: int 
     return sum(row["amount"] for row in rows)
 
 
-def said(version: Row) -> dict[str, Any]:
-    """The intent of a version, or an empty one where it cannot be read."""
+def version(row: Row, paid: Iterable[Row]) -> Row:
+    """A version with what it `pays` by order, in base units, and what its intent `says`: nothing where that cannot be read."""
     try:
-        intent: Any = json.loads(version["intent"])
+        intent: Any = msgspec.json.decode(row["intent"])
     except (TypeError, ValueError):
-        return {}
-    return intent if isinstance(intent, dict) else {}
+        intent = None
+    says = intent if isinstance(intent, dict) else {}
+    return {**row, "pays": {one["order_id"]: one["amount"] for one in paid}, "says": says}
 
 
 def _entries(tx: Tx, kind: str, ids: Iterable[int]) -> list[Row]:

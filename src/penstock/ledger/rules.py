@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from penstock.core import attempt as attempt_states
 from penstock.core import covers, ledger
@@ -16,7 +17,7 @@ from penstock.core.money import LEDGER_DECIMALS, Token, plain
 from penstock.core.order import MOVES, TERMINAL, OrderState, WireStatus, wire_status
 from penstock.db import Row
 from penstock.ledger.book import batch_hash
-from penstock.ledger.facts import AttemptFacts, Head, Link, OrderFacts, said
+from penstock.ledger.facts import AttemptFacts, Head, Link, OrderFacts
 from penstock.ledger.report import Report
 
 Key = tuple[str, str]
@@ -33,6 +34,11 @@ class Terms:
     symbols: Mapping[str, str]
     tokens: Mapping[str, Token] = field(default_factory=dict)
     now_ms: int | None = None
+    natives: Mapping[str, Token] = field(init=False, compare=False)
+    """By network, the token that pays gas."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "natives", {token.chain: token for token in self.tokens.values() if token.is_native})
 
     def amount(self, units: int, coin_id: str) -> str:
         """For people."""
@@ -53,7 +59,9 @@ def check_link(report: Report, head: Head, link: Link) -> Head:
     sums: defaultdict[tuple[int, str], int] = defaultdict(int)
     for line in link.postings:
         sums[line["entry_id"], line["coin_id"]] += line["amount"]
-        if not ledger.is_stored(line["account"]) and not line["account"].startswith(HOUSE):
+    strange = {a for a in {line["account"] for line in link.postings} if not ledger.is_stored(a) and not a.startswith(HOUSE)}
+    for line in link.postings if strange else ():
+        if line["account"] in strange:
             report.add(
                 "I11", f"entry {line['entry_id']} moves {line['account']}, which is no account of these books", coin_id=line["coin_id"]
             )
@@ -111,8 +119,8 @@ def _entries_of(row: Row) -> dict[str, ledger.Entry]:
 
 
 def _moves(entry: Row, expected: ledger.Entry) -> bool:
-    have = Counter((line["account"], line["coin_id"], line["amount"]) for line in entry["lines"])
-    return have == Counter((posting.account, posting.coin_id, posting.units) for posting in expected.postings)
+    have = sorted([(line["account"], line["coin_id"], line["amount"]) for line in entry["lines"]])
+    return have == sorted([(posting.account, posting.coin_id, posting.units) for posting in expected.postings])
 
 
 def _cover_of(entry: Row, facts: OrderFacts) -> str:
@@ -134,26 +142,42 @@ def _check_steps(report: Report, facts: OrderFacts, where: Mapping[str, str]) ->
     row = facts.row
     assert row is not None  # noqa: S101  the caller has looked
     first = OrderState.SUCCEEDED if row["recipient"] else OrderState.ACCEPTED
+    way = _way(first, row["state"], tuple([(step["before"], step["after"]) for step in facts.history]))
+    if way.stray is not None:
+        report.add("I5", f"order {facts.id} went from {way.stray[0]} to {way.stray[1]}, and there is no such move", **where)
+        return
+    if not way.leads:
+        report.add("I5", f"the steps of order {facts.id} do not lead from {first} to {row['state']}", **where)
+    if row["wire"] != way.shown:
+        report.add("I14", f"order {facts.id} shows {WireStatus(row['wire']).text} and has been {way.shown.text}", **where)
+
+
+class _Way(NamedTuple):
+    """What the steps of an order come to: a move that there is none of, whether they lead to its state, what merchants have seen on them."""
+
+    stray: tuple[str, str] | None
+    leads: bool
+    shown: WireStatus
+
+
+@lru_cache(maxsize=1024)
+def _way(first: OrderState, last: str, steps: tuple[tuple[str, str], ...]) -> _Way:
+    # Few ways are gone, and most orders go the same.
     ways: Counter[str] = Counter({first.value: 1})
-    states = {first, OrderState(row["state"])}
-    for step in facts.history:
-        before, after = step["before"], step["after"]
+    states = {first, OrderState(last)}
+    for before, after in steps:
         if before == after:
             continue  # another reason for the same state
         if (before, after) not in MOVES:
-            report.add("I5", f"order {facts.id} went from {before} to {after}, and there is no such move", **where)
-            return
+            return _Way((before, after), leads=False, shown=WireStatus.PENDING)
         ways[before] -= 1
         ways[after] += 1
         states.add(OrderState(after))
-    # Whatever the order of the rows: who entered each state left it, but for the last one.
-    if {state: n for state, n in ways.items() if n} != {row["state"]: 1}:
-        report.add("I5", f"the steps of order {facts.id} do not lead from {first} to {row['state']}", **where)
     shown = WireStatus.PENDING
     for state in states:
         shown = max(shown, wire_status(state, shown))
-    if row["wire"] != shown:
-        report.add("I14", f"order {facts.id} shows {WireStatus(row['wire']).text} and has been {shown.text}", **where)
+    # Whatever the order of the rows: who entered each state left it, but for the last one.
+    return _Way(None, {state: n for state, n in ways.items() if n} == {last: 1}, shown)
 
 
 def _check_attempts_of(report: Report, facts: OrderFacts, where: Mapping[str, str]) -> None:
@@ -228,7 +252,7 @@ def _check_owned(report: Report, facts: AttemptFacts, chain: str) -> None:
     row = facts.row
     assert row is not None  # noqa: S101  the caller has looked
     for version in facts.versions:
-        intent = said(version)
+        intent = version["says"]
         names = {resource.get("name") for resource in intent.get("resources", ())}
         owns = (intent.get("attempt_id"), intent.get("chain"), intent.get("slot"), names)
         # What died without ever being signed has given back what it owned.
@@ -262,7 +286,7 @@ def _check_owned(report: Report, facts: AttemptFacts, chain: str) -> None:
 
 def _payments(version: Row) -> dict[int, int]:
     """Base units by order, as the intent says them."""
-    return {payment.get("order_id"): payment.get("units", 0) for payment in said(version).get("payments", ())}
+    return {payment.get("order_id"): payment.get("units", 0) for payment in version["says"].get("payments", ())}
 
 
 def _check_ended(report: Report, facts: AttemptFacts, terms: Terms, chain: str) -> None:
@@ -275,7 +299,7 @@ def _check_ended(report: Report, facts: AttemptFacts, terms: Terms, chain: str) 
         report.add("I6", f"attempt {facts.id} is {row['state']} with entries {sorted(entries)}", chain=chain)
     gas = entries.get("gas")
     if gas is not None:
-        native = next((token for token in terms.tokens.values() if token.chain == chain and token.is_native), None)
+        native = terms.natives.get(chain)
         if gas["covers"] and gas["covers"] != covers.retired(row):
             report.add("I15", f"attempt {facts.id} is not what its entry for gas was written for", chain=chain)
         if native is not None and row["gas_paid"] is not None:

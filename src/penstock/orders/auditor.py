@@ -1,7 +1,8 @@
 """The continuous audit: a pass at start and every minute, one process at a time, and what its findings stop.
 
-A pass over much that is new (an upgrade from before there was an audit, an import) goes in slices, each with a checkpoint of its own, so
-that none is longer than its lease and what one has read is never read again.
+A pass over much goes in slices, each with a checkpoint of its own, so that none is longer than its lease and what one has read is never read
+again. The first is read here; where it is not the whole, the rest is read by a process beside (`ledger/beside`), so that a long pass takes
+nothing from those who pay. What it answers is believed as far as it ends where the books do; where it does not answer, the slice is read here.
 
 A stop-level finding halts the lanes of the network it is about, or of every network that pays its coin, or all. The halt is in the lane's
 row, which everybody who binds or signs reads under its lock. A person who resumes the network has seen the finding: it halts nothing
@@ -10,7 +11,9 @@ again as long as it stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,10 +21,12 @@ from typing import Final
 import structlog
 
 from penstock.catalog import Catalog
+from penstock.child import ChildFailed
 from penstock.core.errors import InvariantBroken
 from penstock.db import Conflict, Database, Row, Tx
-from penstock.ledger import chain
+from penstock.ledger import chain, facts
 from penstock.ledger.audit import Finding, Report, look_again
+from penstock.ledger.beside import Look
 from penstock.ledger.checkpoint import Checkpoint
 from penstock.ledger.late import HALTED
 from penstock.ledger.rules import Terms
@@ -30,11 +35,15 @@ from penstock.runtime import Runtime
 
 log = structlog.get_logger()
 
+Reader = Callable[[], AbstractAsyncContextManager[Look]]
+
 PASS_S: Final = 60.0
 LEASE_MS: Final = 3 * 60_000
 """Longer than any slice; a process that dies in one delays the next by no more than this."""
 SLICE_ENTRIES: Final = 2_000
-"""What a slice reads at least before it stops, in entries of the books: a second or two."""
+"""What the first slice reads at least before it stops, in entries of the books: a tenth of a second or two. To start a process costs as much."""
+LONG_SLICE_ENTRIES: Final = 20_000
+"""The same for those behind it: some seconds of another core. Each costs us some milliseconds, and an order that two of them meet is read twice."""
 LATE_MS: Final = 5 * 60_000
 """After so long without a pass, people are told that nobody audits."""
 STANDING: Final = ("I2", "I3", "I4", "I10", "I11", "I16")
@@ -50,11 +59,19 @@ class AuditStanding:
     ended_at_ms: int
 
 
+class NotTheBooks(InvariantBroken):
+    """What was read is not what is stored: nothing that it says is believed, least of all that all is well."""
+
+
 class Auditor:
     """Runs the passes of one process."""
 
-    def __init__(self, *, runtime: Runtime, database: Database, catalog: Catalog, terms: Callable[[], Terms]) -> None:
+    def __init__(
+        self, *, runtime: Runtime, database: Database, catalog: Catalog, terms: Callable[[], Terms], beside: Reader | None = None
+    ) -> None:
+        """`beside` opens what reads a long pass; without it that is done here."""
         self._runtime = runtime
+        self._beside = beside or (lambda: contextlib.nullcontext(self._here))
         self._database = database
         self._catalog = catalog
         self._terms = terms
@@ -67,7 +84,7 @@ class Auditor:
         and `/readyz` says that nobody audits.
         """
         try:
-            report = await self._slice(SLICE_ENTRIES)
+            report = await self._slice(self._here, SLICE_ENTRIES)
             self.caught_up = report is None or report.whole
         except Exception as error:  # noqa: BLE001  see above
             self.caught_up = True
@@ -76,29 +93,49 @@ class Auditor:
     async def turn(self) -> Report | None:
         """One pass to its end; the report of its last slice, None where another process is at it."""
         try:
-            report = await self._slice(SLICE_ENTRIES)
+            report = await self._slice(self._here, SLICE_ENTRIES)
             if report is not None and not report.whole:
-                report = await self._all_slices()
+                async with self._beside() as look:
+                    report = await self._all_slices(look)
         finally:
             self.caught_up = True
         return report
 
-    async def _all_slices(self) -> Report | None:
+    async def _all_slices(self, look: Look) -> Report | None:
         """As many as what is there now may need, and then the rest at once: who is faster than the audit must not keep it from its end."""
         entries = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) AS n FROM entry"))
-        for _ in range((entries["n"] if entries is not None else 0) // SLICE_ENTRIES):
-            report = await self._slice(SLICE_ENTRIES)
+        for _ in range((entries["n"] if entries is not None else 0) // LONG_SLICE_ENTRIES):
+            report = await self._slice(look, LONG_SLICE_ENTRIES)
             if report is None or report.whole:
                 return report
-        return await self._slice(None)
+            if report.counts["entries"] < LONG_SLICE_ENTRIES:
+                break  # only what is under way is left
+        return await self._slice(look, None)
 
-    async def _slice(self, entries_max: int | None) -> Report | None:
+    async def _here(self, terms: Terms, entries_max: int | None) -> tuple[Report, Checkpoint]:
+        return await self._database.read(lambda tx: look_again(tx, terms, entries_max))
+
+    async def _slice(self, look: Look, entries_max: int | None) -> Report | None:
         """Read a part of what is new and store what was found; None where another process is at it."""
         lease = self._runtime.random_bytes(8).hex()
-        if not await self._database.write("audit.claim", lambda tx: self._claim(tx, lease)):
+        ends = await self._database.write("audit.claim", lambda tx: self._claim(tx, lease))
+        if ends is None:
             return None
         terms = self._terms()
-        report, checkpoint = await self._database.read(lambda tx: look_again(tx, terms, entries_max))
+        if look != self._here:
+            try:
+                return await self._judged(lease, ends, entries_max, *await look(terms, entries_max))
+            except (ChildFailed, NotTheBooks) as error:
+                log.warning("audit.beside.failed", detail=str(error))
+        return await self._judged(lease, ends, entries_max, *await self._here(terms, entries_max))
+
+    async def _judged(
+        self, lease: str, ends: Mapping[str, int], entries_max: int | None, report: Report, checkpoint: Checkpoint
+    ) -> Report | None:
+        """Store what was found, and tell what is new of it. Raises NotTheBooks."""
+        missed = [name for name, number in ends.items() if checkpoint.heads.get(name, facts.FIRST).number < number]
+        if (report.whole and missed) or (entries_max is None and not report.whole):
+            raise NotTheBooks("the audit was to read everything, and has not")
         try:
             fresh = await self._database.write("audit.pass", lambda tx: self._store(tx, lease, report, checkpoint))
         except Conflict:
@@ -109,17 +146,17 @@ class Auditor:
             say(f"audit.{finding.level}", invariant=finding.invariant, text=finding.text, chain=finding.chain)
         return report
 
-    def _claim(self, tx: Tx, lease: str) -> bool:
+    def _claim(self, tx: Tx, lease: str) -> dict[str, int] | None:
+        """Where the books end now, if nobody else audits."""
         now_ms = self._runtime.now_ms()
         # One auditor at a time; what a dead one held comes back by itself.
-        return bool(
-            tx.run(
-                "UPDATE audit_run SET lease = :lease, lease_until_ms = :until_ms WHERE id = 1 AND lease_until_ms <= :now_ms",
-                lease=lease,
-                until_ms=now_ms + LEASE_MS,
-                now_ms=now_ms,
-            )
+        claimed = tx.run(
+            "UPDATE audit_run SET lease = :lease, lease_until_ms = :until_ms WHERE id = 1 AND lease_until_ms <= :now_ms",
+            lease=lease,
+            until_ms=now_ms + LEASE_MS,
+            now_ms=now_ms,
         )
+        return facts.ends(tx) if claimed else None
 
     def take_over(self, tx: Tx) -> None:
         """What a dead process held is free. Only for the one process that can be sure to be alone."""
@@ -137,6 +174,8 @@ class Auditor:
         )
         if not ended:
             raise Conflict("another process has taken the audit over")
+        if not facts.are_batches(tx, checkpoint.moved):
+            raise NotTheBooks("the audit has read batches that are not in the books")
         checkpoint.store(tx, now_ms)
         return note(tx, self._catalog, report.findings, now_ms=now_ms, over=STANDING if report.whole else ())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.prove.planted.archive import ARCHIVE
+from penstock.prove.planted.audit import AUDIT
 from penstock.prove.planted.bitcoin import BITCOIN
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.door import DOOR
@@ -15,7 +16,7 @@ from penstock.prove.planted.tron import TRON
 from penstock.prove.planted.workers import WORKERS
 from penstock.prove.planted.xrp import XRP
 
-ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING, *WORKERS, *ARCHIVE)
+ALL: Final[tuple[Bug, ...]] = (*ROOMS, *DOOR, *EVM, *TRON, *XRP, *BITCOIN, *LIGHTNING, *WORKERS, *ARCHIVE, *AUDIT)
 
 BUGS: Final = tuple(bug for bug in ALL if bug.seed)
 """Those that the simulation sees."""
