@@ -142,7 +142,7 @@ def test_a_long_journal_is_read_beside_and_a_break_in_it_ends_the_process_with_i
         await house.child.stop()
         folder = folder_of(house.settings)
         journal = FileJournal(folder)
-        list(journal.entries())
+        list(journal.read())
         journal.append([{"kind": "death", "at_ms": 1, "attempt_id": 10**6 + n, "proof": "x" * 500_000} for n in range(40)])
         journal.close()
         assert journal.bytes_before < READ_FIRST_BYTES < (folder / FILE).stat().st_size
@@ -315,7 +315,7 @@ def test_a_stop_counts_from_the_next_signature_on_also_for_a_signer_that_hangs(t
             await asked
         await house.child.stop()
         journal = FileJournal(folder)
-        assert [entry["kind"] for entry in journal.entries()] == ["stop"]
+        assert [entry["kind"] for _, entry in journal.read()] == ["stop"]
         journal.close()
 
     inside(tmp_path, scenario)

@@ -12,6 +12,7 @@ from eth_account import Account
 from penstock.core.intent import Death, Intent, Payment, SignLater, SignRefused
 from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
+from penstock.prove.house import MemoryJournal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from penstock.signer.addresses import PublicAddresses, PublicKeys, keep_public, load_public
@@ -289,7 +290,7 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
     for field in ("key", "seal"):
         del old["payments"][0][field]
     first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, "m/44'/60'/0'/0/0"))
-    signer = LocalSigner(seed, MemoryJournal([{"kind": "sign", "intent": old, "txid": first.txid}]), RUNTIME, ALLOWED, SEAL)
+    signer = LocalSigner(seed, kept({"kind": "sign", "intent": old, "txid": first.txid}), RUNTIME, ALLOWED, SEAL)
     intent = Intent.from_json(json.dumps(old))
     dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
     assert sign(signer, intent)[0].raw == first.raw
@@ -465,9 +466,9 @@ def test_while_its_journal_is_read_everything_is_put_off_and_after_a_break_for_e
 
 def test_a_journal_that_is_closed_while_it_is_read_is_read_no_further(tmp_path):
     journal = FileJournal(tmp_path)
-    list(journal.entries())
+    list(journal.read())
     journal.append([{"kind": "go", "id": str(number)} for number in range(3)])
-    rest = journal.entries()
+    rest = journal.read(upto=3)
     next(rest)
     journal.close()
     with pytest.raises(JournalBroken, match="closed"):
@@ -478,25 +479,18 @@ def test_an_entry_of_a_kind_from_the_future_refuses_to_start(open_signer, seed, 
     open_signer()
     for entry in ({"kind": "death", "intent": json.loads(pay().to_json()), "txid": "0x"}, {"kind": "sign"}):
         with pytest.raises(JournalBroken, match="journal entry 1"):
-            LocalSigner(seed, MemoryJournal([entry]), RUNTIME, ALLOWED, SEAL)
+            LocalSigner(seed, kept(entry), RUNTIME, ALLOWED, SEAL)
 
 
 def test_other_bytes_than_the_journal_says_are_refused(seed):
-    journal = MemoryJournal([{"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32}])
+    journal = kept({"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32})
     assert "was the seed replaced" in refusal(LocalSigner(seed, journal, RUNTIME, ALLOWED, SEAL), pay())
 
 
-class MemoryJournal:
-    """The port, as a simulation would give it."""
-
-    def __init__(self, kept):
-        self.kept = kept
-
-    def entries(self):
-        return iter(list(self.kept))
-
-    def append(self, entries):
-        self.kept += entries
+def kept(*entries):
+    journal = MemoryJournal()
+    journal.append(entries)
+    return journal
 
 
 # One process signs, others look

@@ -356,7 +356,7 @@ class _Siege:
         """The journal, read by ourselves, holds exactly what was honestly asked."""
         journal = FileJournal(folder_of(self.house.settings))
         try:
-            lines = [entry for entry in journal.entries() if entry["kind"] == "sign"]
+            lines = [entry for _, entry in journal.read() if entry["kind"] == "sign"]
         finally:
             journal.close()
         for line in lines:

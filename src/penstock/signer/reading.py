@@ -1,6 +1,6 @@
-"""A signer whose journal is still being read. It says later to everything: nothing is signed by half a memory.
+"""A signer whose journal is still being read, because its index is made anew. It says later to everything: nothing is signed by half a memory.
 
-A journal of a million payments takes half a minute, and a gateway that only takes orders needs no signer meanwhile.
+A journal of a million payments takes a minute, and a gateway that only takes orders needs no signer meanwhile.
 """
 
 from __future__ import annotations
