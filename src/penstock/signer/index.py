@@ -9,6 +9,7 @@ docs/adr/0009-index-of-the-signer.md.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
@@ -19,10 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
 import structlog
 
 from penstock.signer.journal import PAGE_ENTRIES, START, Journal, JournalAltered, JournalBroken, Numbered, Place, page
-from penstock.signer.memory import Attempt, Buried, Memory, Noted, names_of, told_by
+from penstock.signer.memory import Attempt, Buried, Memory, Noted, told_by
 from penstock.signer.policy import DAY_MS, MINUTE_MS, counted
 from penstock.signer.switch import Turn
 
@@ -39,21 +41,22 @@ and every index is made anew.
 _SCHEMA: Final = """
 CREATE TABLE place (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, size INTEGER NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE mark (number INTEGER PRIMARY KEY, size INTEGER NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE attempt (id TEXT PRIMARY KEY, base BLOB, expires_ms TEXT, dead INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE version (attempt_id TEXT NOT NULL, number TEXT NOT NULL, digest BLOB NOT NULL, txid TEXT NOT NULL,
-    PRIMARY KEY (attempt_id, number)) WITHOUT ROWID;
+CREATE TABLE attempt (id TEXT PRIMARY KEY, known BLOB, dead INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE holder (name TEXT PRIMARY KEY, attempt_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE spent (minute INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL, units TEXT NOT NULL,
     PRIMARY KEY (minute, what)) WITHOUT ROWID;
 CREATE TABLE turn (number INTEGER PRIMARY KEY, id TEXT NOT NULL, stop INTEGER NOT NULL, reason TEXT NOT NULL);
 """
-"""Numbers that a request brings are texts: the gateway may say any, and SQLite holds 64 bits."""
+"""Numbers that a request brings are texts: the gateway may say any, and SQLite holds 64 bits. `known` is an `Attempt` as JSON, and so are the
+texts of a turn: its file may have half a surrogate pair.
+"""
 _MARK_EVERY: Final = 256
 """So many entries lie between two places of the journal that are kept: a page is found without reading what is before it."""
 _CACHE_KIB: Final = 4096
 _AT_ONCE: Final = 200
 """Entries in a transaction while the past is read; names in a question."""
 _PROOF_ENTRIES: Final = 100
+_ATTEMPT: Final = msgspec.json.Decoder(Attempt)
 _TORN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -127,7 +130,7 @@ class Index:
 
     def _heard(self, entries: Sequence[Numbered]) -> Memory:
         told = [told_by(entry, place.number) for place, entry in entries]
-        names = [name for one in told if isinstance(one, Noted) for name in names_of(one.intent)]
+        names = [name for one in told if isinstance(one, Noted) for name in one.names]
         memory = self.recall(names, _attempts_of(told))
         for one in told:
             memory.note(one)
@@ -140,16 +143,11 @@ class Index:
             found = self._asked("SELECT name, attempt_id FROM holder WHERE name IN ", names)
             memory.holders = {name: int(attempt_id) for name, attempt_id in found}
             ids = {str(attempt_id) for attempt_id in (*attempt_ids, *memory.holders.values())}
-            for attempt_id, base, expires_ms, dead in self._asked("SELECT id, base, expires_ms, dead FROM attempt WHERE id IN ", ids):
+            for attempt_id, known, dead in self._asked("SELECT id, known, dead FROM attempt WHERE id IN ", ids):
                 if dead:
                     memory.dead.add(int(attempt_id))
-                if base is not None:
-                    memory.attempts[int(attempt_id)] = Attempt(base, None if expires_ms is None else int(expires_ms))
-            ids = {str(attempt_id) for attempt_id in memory.attempts}
-            for attempt_id, number, digest, txid in self._asked(
-                "SELECT attempt_id, number, digest, txid FROM version WHERE attempt_id IN ", ids
-            ):
-                memory.attempts[int(attempt_id)].versions[int(number)] = (digest, txid)
+                if known is not None:
+                    memory.attempts[int(attempt_id)] = _ATTEMPT.decode(known)
         return memory
 
     def _asked(self, question: str, values: Iterable[str]) -> Iterator[Any]:
@@ -159,19 +157,13 @@ class Index:
     def keep(self, memory: Memory, places: Sequence[Place]) -> None:
         """What is new in a memory, now that the journal has it up to the last of these places. Raises JournalBroken."""
         noted = [one for one in memory.fresh if isinstance(one, Noted)]
-        attempts = [
-            (str(attempt_id), known.base if known else None, _text(known.expires_ms) if known else None, attempt_id in memory.dead)
-            for attempt_id in _attempts_of(memory.fresh)
-            for known in (memory.attempts.get(attempt_id),)
-        ]
-        versions = [(str(one.intent.attempt_id), str(one.intent.version), one.digest, one.txid) for one in noted]
-        holders = [(name, str(one.intent.attempt_id)) for one in noted for name in names_of(one.intent)]
-        turns = [(one.id, one.stop, one.reason) for one in memory.fresh if isinstance(one, Turn)]
+        attempts = [(str(each), _known(memory.attempts.get(each)), each in memory.dead) for each in _attempts_of(memory.fresh)]
+        holders = [(name, str(one.intent.attempt_id)) for one in noted for name in one.names]
+        turns = [(json.dumps(one.id), one.stop, json.dumps(one.reason)) for one in memory.fresh if isinstance(one, Turn)]
         marks = [place for place in places if place.number % _MARK_EVERY == 0]
         with self._guarded():
             self._sql.execute("BEGIN")
-            self._sql.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?)", attempts)
-            self._sql.executemany("INSERT OR REPLACE INTO version VALUES (?, ?, ?, ?)", versions)
+            self._sql.executemany("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)", attempts)
             self._sql.executemany("INSERT OR REPLACE INTO holder VALUES (?, ?)", holders)
             self._sql.executemany("INSERT INTO turn (id, stop, reason) VALUES (?, ?, ?)", turns)
             self._sql.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", marks)
@@ -197,10 +189,10 @@ class Index:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
             with contextlib.suppress(sqlite3.Error):
                 self._sql.rollback()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _TORN:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TORN:
                 self.forget()
             raise JournalBroken(f"{FILE} cannot be used ({error}); it is read on or made anew at the next start") from error
 
@@ -223,12 +215,12 @@ class Index:
         """How the switch stands, as far as the journal knows."""
         with self._guarded():
             row = self._sql.execute("SELECT id, stop, reason FROM turn ORDER BY number DESC LIMIT 1").fetchone()
-        return None if row is None else Turn(row[0], bool(row[1]), row[2])
+        return None if row is None else Turn(json.loads(row[0]), bool(row[1]), json.loads(row[2]))
 
     def knows_turn(self, turn_id: str) -> bool:
         """Whether the journal has that turn of the switch."""
         with self._guarded():
-            return self._sql.execute("SELECT 1 FROM turn WHERE id = ?", (turn_id,)).fetchone() is not None
+            return self._sql.execute("SELECT 1 FROM turn WHERE id = ?", (json.dumps(turn_id),)).fetchone() is not None
 
     def spent(self) -> list[tuple[str, int, int]]:
         """What was signed within the last day that it knows, as `counted` says it, and when: a sum for each minute, oldest first."""
@@ -244,7 +236,7 @@ class Index:
             return 0
         entries = self.page(after, entries_max=_PROOF_ENTRIES)
         told = [told_by(entry, place.number) for place, entry in entries]
-        memory = self.recall({name for one in told if isinstance(one, Noted) for name in names_of(one.intent)}, _attempts_of(told))
+        memory = self.recall({name for one in told if isinstance(one, Noted) for name in one.names}, _attempts_of(told))
         for (place, _), one in zip(entries, told, strict=True):
             if not (self.knows_turn(one.id) if isinstance(one, Turn) else _has(memory, one)):
                 self.forget()
@@ -274,12 +266,12 @@ def _has(memory: Memory, told: Noted | Buried) -> bool:
     attempt = memory.attempts.get(told.intent.attempt_id)
     version = attempt.versions.get(told.intent.version) if attempt is not None and attempt.base == told.base else None
     # A later attempt may have what was one's that is dead.
-    held = all(memory.holders.get(name, -1) >= 0 for name in names_of(told.intent))
+    held = all(memory.holders.get(name, -1) >= 0 for name in told.names)
     return version == (told.digest, told.txid) and held
 
 
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)
+def _known(attempt: Attempt | None) -> bytes | None:
+    return None if attempt is None else msgspec.json.encode(attempt)
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

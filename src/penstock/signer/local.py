@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from penstock.core.canonical import canonical_sorted
 from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, SignRefused, Standing
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
@@ -205,7 +206,8 @@ class LocalSigner(PublicAddresses):
             raise SignRefused(f"the fee cap of {intent.fee_cap} is above the network's {self._allowed[intent.chain].fee_max}")
         if not intent.payments and intent.kind != "open":
             raise SignRefused("it names no order")  # a cancel that answers to none would burn fees slot after slot
-        if len(json.dumps(intent.record())) > _INTENT_BYTES_MAX:
+        # In ASCII a text is at most three times as long: most need not be written out to be measured.
+        if 3 * len(canonical_sorted(intent)) > _INTENT_BYTES_MAX and len(json.dumps(intent.record())) > _INTENT_BYTES_MAX:
             raise SignRefused("the intent is longer than any that a payment needs")
         if too_large := self._caps.order_too_large(intent):
             raise SignRefused(too_large)

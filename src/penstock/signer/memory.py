@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -41,11 +41,12 @@ class Noted:
     at_ms: int
     digest: bytes
     base: bytes
+    names: Sequence[str]
 
     @classmethod
     def of(cls, intent: Intent, txid: str, at_ms: int) -> Noted:
-        """Makes the digests."""
-        return cls(intent, txid, at_ms, digest_of(intent), base_of(intent))
+        """Makes digests and names."""
+        return cls(intent, txid, at_ms, digest_of(intent), base_of(intent), names_of(intent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Memory:
         if attempt.expires_ms is not None:
             attempt.expires_ms = None if expires_ms is None else max(attempt.expires_ms, expires_ms)
         attempt.versions[intent.version] = (noted.digest, noted.txid)
-        self.holders.update(dict.fromkeys(names_of(intent), intent.attempt_id))
+        self.holders.update(dict.fromkeys(noted.names, intent.attempt_id))
 
 
 def told_by(entry: Mapping[str, Any], number: int) -> Noted | Buried | Turn:
@@ -131,9 +132,6 @@ def orders(payment: Payment) -> list[str]:
     return [mine, f"key {payment.key}"] if payment.key else [mine]
 
 
-def names_of(intent: Intent) -> Iterator[str]:
+def names_of(intent: Intent) -> list[str]:
     """All that one attempt alone may have."""
-    for _, name in owned(intent):
-        yield name
-    for payment in intent.payments:
-        yield from orders(payment)
+    return [*(name for _, name in owned(intent)), *(name for payment in intent.payments for name in orders(payment))]
