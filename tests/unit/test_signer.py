@@ -17,6 +17,8 @@ from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from penstock.signer.addresses import PublicAddresses, PublicKeys, keep_public, load_public
 from penstock.signer.families import LANES
+from penstock.signer.index import FILE as INDEX
+from penstock.signer.index import Index
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive, public_keys
 from penstock.signer.local import LocalSigner
@@ -42,17 +44,18 @@ def seed():
 @pytest.fixture
 def open_signer(tmp_path, seed):
     """Opens a signer on the same home; the one before is closed first, as a restart would."""
-    journals = []
+    opened = []
 
     def opener():
-        for journal in journals:
-            journal.close()
-        journals[:] = [FileJournal(tmp_path)]
-        return LocalSigner(seed, journals[0], RUNTIME, ALLOWED, SEAL)
+        for one in opened:
+            one.close()
+        opened[:] = [FileJournal(tmp_path)]
+        opened.append(Index(tmp_path / INDEX, opened[0]))
+        return LocalSigner(seed, opened[0], RUNTIME, ALLOWED, SEAL, index=opened[1])
 
     yield opener
-    for journal in journals:
-        journal.close()
+    for one in opened:
+        one.close()
 
 
 def pay(attempt_id=1, version=1, slot=0, order_id=None, recipient=RECIPIENT, units=5, token="usdt", contract=USDT, **changes):
@@ -202,7 +205,7 @@ def test_versions_rise_on_the_same_slot(open_signer):
     assert (found.to, found.value, found.data, found.nonce) == (SENDER, 0, b"", 0)
     assert "versions only rise" in refusal(signer, pay(version=3, terms=cancel))
     assert "another intent was signed as this version" in refusal(open_signer(), pay(version=2, terms=cancel))
-    assert sign(signer, pay()) == [one]
+    assert sign(open_signer(), pay()) == [one]
 
 
 CHANGED = [
