@@ -169,6 +169,31 @@ def test_a_long_journal_is_read_beside_and_a_break_in_it_ends_the_process_with_i
     assert re.search(r"line 41 does not follow.*signer\.journal\.broken", capfd.readouterr().err)
 
 
+def test_a_journal_altered_long_ago_ends_the_process_while_it_works_and_keeps_the_next_from_starting(tmp_path):
+    async def scenario(house):
+        await house.child.stop()
+        folder = folder_of(house.settings)
+        journal = FileJournal(folder)
+        list(journal.read())
+        journal.append([{"kind": "death", "at_ms": 1, "attempt_id": 10**6 + n, "proof": "x"} for n in range(600)])
+        journal.close()
+
+        def child():
+            return SignerChild(house.runtime, house.settings.home, environment_of(house.settings.home), None)
+
+        await (first := child()).start()
+        await first.stop()
+        (folder / FILE).write_bytes((folder / FILE).read_bytes().replace(b'"attempt_id":1000004', b'"attempt_id":1000003', 1))
+        await (second := child()).start()
+        async with asyncio.timeout(WAIT_S):
+            assert await second._process.wait() == 2
+        await second.stop()
+        with pytest.raises(SignerFailed, match="line 5 does not follow"):
+            await child().start()
+
+    inside(tmp_path, scenario)
+
+
 def test_a_disk_that_is_full_ends_the_process_and_the_next_one_goes_on(tmp_path):
     async def scenario(house):
         keeping = asyncio.create_task(house.child.keep())
