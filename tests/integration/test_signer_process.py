@@ -22,7 +22,7 @@ from penstock.setup import initialise
 from penstock.signer import switch, wire
 from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import SignerAway
-from penstock.signer.journal import FILE, FileJournal
+from penstock.signer.journal import FILE, FileJournal, entries
 from penstock.signer.place import folder_of
 from penstock.signer.program import READ_FIRST_BYTES
 from penstock.vault import Vault
@@ -340,7 +340,7 @@ def test_a_stop_counts_from_the_next_signature_on_also_for_a_signer_that_hangs(t
             await asked
         await house.child.stop()
         journal = FileJournal(folder)
-        assert [entry["kind"] for _, entry in journal.read()] == ["stop"]
+        assert [entry["kind"] for entry in entries(journal)] == ["stop"]
         journal.close()
 
     inside(tmp_path, scenario)

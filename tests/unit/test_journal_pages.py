@@ -6,7 +6,7 @@ import pytest
 
 from penstock.prove.house import MemoryJournal
 from penstock.signer.index import Index
-from penstock.signer.journal import FILE, PAGE_ENTRIES, START, FileJournal, JournalBroken, page
+from penstock.signer.journal import FILE, PAGE_ENTRIES, START, FileJournal, JournalBroken, entry_of, page
 
 
 def entry(number):
@@ -26,7 +26,7 @@ def pages(journal, after=0):
     index, found = Index(None, journal), []
     index.catch_up()
     while some := index.page(after):
-        found += [(place.number, place.hash, entry) for place, entry in some]
+        found += [(place.number, place.hash, entry_of(place, text)) for place, text in some]
         after = some[-1][0].number
     return found
 

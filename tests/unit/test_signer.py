@@ -451,13 +451,13 @@ def test_while_its_journal_is_read_everything_is_put_off_and_after_a_break_for_e
     async def scenario():
         reading = asyncio.get_running_loop().create_future()
         signer = ReadingSigner(reading)
-        for asked in (signer.sign([pay()]), signer.bury([Death(1, "x")]), signer.entries(0), signer.standing()):
+        for asked in (signer.sign([pay()]), signer.bury([Death(1, "x")]), signer.told(0), signer.standing()):
             with pytest.raises(SignLater, match="still reads its journal") as later:
                 await asked
             assert later.value.everything
         reading.set_result(open_signer())
         (signed,) = await signer.sign([pay()])
-        assert [entry.txid for entry in await signer.entries(0)] == [signed.txid]
+        assert [entry["txid"] for entry in await signer.told(0)] == [signed.txid]
         assert (await signer.standing()).stopped == ""
         broken = asyncio.get_running_loop().create_future()
         broken.set_exception(JournalBroken("line 7"))

@@ -14,10 +14,10 @@ from bip_utils import Bip39MnemonicDecoder
 from penstock.core.intent import Death, Payment
 from penstock.runtime import SystemRuntime
 from penstock.signer import journal as journal_module
-from penstock.signer import switch
+from penstock.signer import switch, wire
 from penstock.signer.index import FILE, Index
 from penstock.signer.journal import FILE as JOURNAL
-from penstock.signer.journal import FileJournal, JournalBroken, follow
+from penstock.signer.journal import FileJournal, JournalBroken, canonical, entries, follow
 from penstock.signer.local import LocalSigner
 from penstock.signer.memory import Attempt, Noted
 from penstock.signer.policy import Caps
@@ -123,7 +123,7 @@ def stranger_to(number):
 def remembers_all(home, count=PAST - 1):
     """Everything that was signed is the same again, and nothing of it is signed for another attempt."""
     asked = [payment(number) for number in range(1, count + 1)]
-    txids = [entry["txid"] for _, entry in home.journal.read() if entry["kind"] == "sign"]
+    txids = [entry["txid"] for entry in entries(home.journal) if entry["kind"] == "sign"]
     assert [one.txid for one in sign(home.signer, *asked)] == txids[:count]
     for number in (1, 2, count // 2, count):
         assert "death is not proved" in refusal(home.signer, stranger_to(number))
@@ -271,7 +271,8 @@ def test_another_journal_of_the_same_length_decides_about_what_is_signed(home):
     path = home.folder / JOURNAL
     entry = json.loads(path.read_bytes())["entry"]
     whole = path.read_bytes()
-    _, line = follow(journal_module.START, json.loads(json.dumps(entry).replace("1/order-1", "1/order-2").replace("1001", "1002")))
+    other = json.loads(json.dumps(entry).replace("1/order-1", "1/order-2").replace("1001", "1002"))
+    _, line = follow(journal_module.START, canonical(other))
     assert len(line) == len(whole)
     path.write_bytes(line)
     home.open()
@@ -353,7 +354,7 @@ def test_the_switch_and_what_counts_against_the_caps_outlive_a_restart_without_b
     switch.turn(home.folder, home.runtime, stop=True, reason="half a pair \ud800")
     before = asyncio.run(home.signer.standing())
     assert before.left == {"USDT": 10**30 - 10 * 10**12}
-    assert before.stopped == "the signer is stopped: half a pair \ud800"
+    assert before.stopped == "the signer is stopped: half a pair ?"
     (home.folder / switch.FILE).unlink()
     monkeypatch.setattr(Index, "_heard", None)
     home.restart()
@@ -400,6 +401,28 @@ def test_who_held_an_order_until_it_died_is_known_and_so_is_who_holds_it_now(hom
 @pytest.mark.parametrize("text", ["plain", "del \x7f", "control \x01\n\t\b\f\r", 'quote " \\ /', "ü", "語", "😀", "half \ud800", "<&>"])
 def test_the_text_of_an_entry_is_the_one_that_json_has_always_given(text):
     entry = {"kind": "stop", "id": text, "at_ms": -5, "big": 10**40, "z": [None, True, {"b": 1, "a": text}], "é": 1}
-    assert journal_module._canonical(entry) == json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+    assert canonical(entry) == json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
     del entry["é"]
-    assert journal_module._canonical(entry) == json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+    assert canonical(entry) == json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_a_reason_with_half_a_pair_in_a_journal_of_before_is_told_all_the_same(home):
+    """It was told never, and a gateway that started held every network for ever."""
+    home.journal.append([{"kind": "stop", "at_ms": 1, "id": "\ud800", "reason": "Gr\udcfc\udcdfe \U0001f600"}])
+    home.restart()
+    (told,) = asyncio.run(home.signer.entries(0))
+    assert (told.number, told.kind, told.text) == (1, "stop", "Gr??e \U0001f600")
+    assert json.loads(wire.framed({"ok": asyncio.run(home.signer.told(0))})[4:])["ok"][0]["text"] == told.text
+    home.restart()
+    assert home.proofread() == 1
+
+
+def test_what_is_told_of_an_entry_is_the_same_as_a_record_and_over_the_wire(home):
+    sign(home.signer, payment(1), payment(2))
+    asyncio.run(home.signer.bury([Death(77_777, "never signed here")]))
+    told = asyncio.run(home.signer.entries(0))
+    over = wire.decoded(wire.framed({"ok": asyncio.run(home.signer.told(0))})[4:])["ok"]
+    assert wire.entries_of(over) == told
+    assert [entry.record() for entry in told] == over
+    assert [entry.intent for entry in told] == [payment(1), payment(2), None]
+    assert [(entry.kind, entry.attempt_id, entry.text) for entry in told[1:]] == [("sign", 2, ""), ("death", 77_777, "never signed here")]

@@ -23,7 +23,7 @@ from penstock.prove.reach import BoxPost
 from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
 from penstock.rails.post import Post
 from penstock.signer.index import FILE, Index
-from penstock.signer.journal import START, JournalBroken, Numbered, Place, follow
+from penstock.signer.journal import START, JournalBroken, Numbered, Place, canonical, follow
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog
 from penstock.signer.seed import create_seed
@@ -45,32 +45,33 @@ class MemoryJournal:
     """The signer's journal on a disk that survives every crash."""
 
     lines: list[Mapping[str, Any]] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    read_back: list[Numbered] = field(default_factory=list)
 
     @property
     def end(self) -> Place:
         """Behind the last entry."""
-        return self.places[-1] if self.places else START
+        return self.read_back[-1][0] if self.read_back else START
 
     def read(self, after: Place = START, *, upto: int | None = None) -> Iterator[Numbered]:
         """As the file would. Raises JournalBroken where it has no such place."""
-        if [after] != self.places[after.number - 1 : after.number] and after != START:
+        if after != START and after not in [place for place, _ in self.read_back[after.number - 1 : after.number]]:
             raise JournalBroken("the journal has no such place")
         if upto is not None and upto > len(self.lines):
             raise JournalBroken("the journal has no such entry")
-        return zip(self.places[after.number : upto], self.lines[after.number : upto], strict=True)
+        return iter(self.read_back[after.number : upto])
 
     def append(self, entries: Sequence[Mapping[str, Any]]) -> list[Place]:
         """Durable at once."""
-        before = len(self.places)
+        before = len(self.lines)
         for entry in entries:
-            self.places.append(follow(self.end, entry)[0])
+            text = canonical(entry)
+            self.read_back.append((follow(self.end, text)[0], text))
         self.lines += entries
-        return self.places[before:]
+        return [place for place, _ in self.read_back[before:]]
 
     def cut(self, count: int) -> None:
         """An older copy is put back."""
-        del self.lines[count:], self.places[count:]
+        del self.lines[count:], self.read_back[count:]
 
 
 class House:

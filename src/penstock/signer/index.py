@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import structlog
 
-from penstock.signer.journal import PAGE_ENTRIES, START, Journal, JournalAltered, JournalBroken, Numbered, Place, page
+from penstock.signer.journal import PAGE_ENTRIES, START, Journal, JournalAltered, JournalBroken, Numbered, Place, entry_of, page
 from penstock.signer.memory import Attempt, Buried, Memory, Noted, told_by
 from penstock.signer.policy import DAY_MS, MINUTE_MS, counted
 from penstock.signer.switch import Turn
@@ -129,7 +129,7 @@ class Index:
             self.keep(memory, [place for place, _ in entries])
 
     def _heard(self, entries: Sequence[Numbered]) -> Memory:
-        told = [told_by(entry, place.number) for place, entry in entries]
+        told = [told_by(entry_of(place, text), place.number) for place, text in entries]
         names = [name for one in told if isinstance(one, Noted) for name in one.names]
         memory = self.recall(names, _attempts_of(told))
         for one in told:
@@ -235,7 +235,7 @@ class Index:
         if after >= self.believed.number:
             return 0
         entries = self.page(after, entries_max=_PROOF_ENTRIES)
-        told = [told_by(entry, place.number) for place, entry in entries]
+        told = [told_by(entry_of(place, text), place.number) for place, text in entries]
         memory = self.recall({name for one in told if isinstance(one, Noted) for name in one.names}, _attempts_of(told))
         for (place, _), one in zip(entries, told, strict=True):
             if not (self.knows_turn(one.id) if isinstance(one, Turn) else _has(memory, one)):

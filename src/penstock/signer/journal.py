@@ -45,8 +45,8 @@ class Place(NamedTuple):
 
 START: Final = Place(0, 0, _FIRST)
 
-Numbered = tuple[Place, Mapping[str, Any]]
-"""An entry and the place behind it."""
+Numbered = tuple[Place, bytes]
+"""The text of an entry and the place behind it."""
 
 
 class JournalBroken(Exception):
@@ -89,22 +89,35 @@ def page(journal: Journal, mark: Place, after: int, *, entries_max: int = PAGE_E
     if after >= journal.end.number:
         return found
     begin = mark
-    for place, entry in journal.read(mark):
+    for place, text in journal.read(mark):
         if place.number <= after:
             begin = place
             continue
-        found.append((place, entry))
+        found.append((place, text))
         if len(found) == entries_max or place.size - begin.size >= _PAGE_BYTES:
             break
     return found
 
 
-def follow(place: Place, entry: Mapping[str, Any]) -> tuple[Place, bytes]:
+def follow(place: Place, text: bytes) -> tuple[Place, bytes]:
     """The place behind an entry that is written behind a place, and its line."""
-    text = _canonical(entry)
     link = _link(place.hash, text)
     line = _line(text, link)
     return Place(place.number + 1, place.size + len(line), link), line
+
+
+def entry_of(place: Place, text: bytes) -> Mapping[str, Any]:
+    """What `canonical` made the text of. Raises JournalAltered."""
+    try:
+        entry: Mapping[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JournalAltered(f"{FILE} line {place.number} is not an entry") from error
+    return entry
+
+
+def entries(journal: Journal) -> Iterator[Mapping[str, Any]]:
+    """All of it. Raises JournalBroken."""
+    return (entry_of(place, text) for place, text in journal.read())
 
 
 class FileJournal:
@@ -144,8 +157,8 @@ class FileJournal:
                         raise JournalBroken(f"{FILE} line {place.number + 1} is longer than any entry")
                     self._cut(place)
                     return
-                entry, place = _read(line, place)
-                yield place, entry
+                place, text = _read(line, place)
+                yield place, text
 
     def _cut(self, place: Place) -> None:
         size = os.fstat(self._handle).st_size
@@ -162,7 +175,7 @@ class FileJournal:
             raise JournalBroken(self._broken or f"{FILE} has not been read yet")
         place, places, lines = self.end, [], []
         for entry in entries:
-            place, line = follow(place, entry)
+            place, line = follow(place, canonical(entry))
             places.append(place)
             lines.append(line)
         data = b"".join(lines)
@@ -200,26 +213,22 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def _read(line: bytes, before: Place) -> tuple[Mapping[str, Any], Place]:
-    """An entry and the place behind it. Raises JournalBroken unless the line follows from the one before."""
-    text, number = line[len(_BEFORE) : -_AFTER_BYTES], before.number + 1
-    link = _link(before.hash, text)
-    if line != _line(text, link):
+def _read(line: bytes, before: Place) -> Numbered:
+    """An entry's text and the place behind it. Raises JournalAltered unless the line follows from the one before."""
+    text = line[len(_BEFORE) : -_AFTER_BYTES]
+    place, expected = follow(before, text)
+    if line != expected:
         raise JournalAltered(
-            f"{FILE} line {number} does not follow from the line before it: the file was altered, or the disk lost a part of it"
+            f"{FILE} line {place.number} does not follow from the line before it: the file was altered, or the disk lost a part of it"
         )
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise JournalAltered(f"{FILE} line {number} is not an entry") from error
-    return entry, Place(number, before.size + len(line), link)
+    return place, text
 
 
 def _link(last: str, text: bytes) -> str:
     return hashlib.sha256(last.encode() + text).hexdigest()
 
 
-def _canonical(value: Mapping[str, Any]) -> bytes:
+def canonical(value: Mapping[str, Any]) -> bytes:
     """Sorted, compact and in ASCII. What is plain anyway is the same text by the faster library; DEL is the one that it does not escape."""
     with contextlib.suppress(UnicodeEncodeError):
         text = canonical_sorted(value)

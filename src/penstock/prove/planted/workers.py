@@ -54,7 +54,11 @@ WORKERS: Final = (
         name="index-behind-the-journal-believed",
         room="signer",
         history="After a write of the index that failed the signer went on with what it had: the orders of that batch could be signed again.",
-        edits=(Edit("penstock.signer.local:LocalSigner._recalled", "if self._index.place != self._journal.end:", "if self._journal.end is None:"),),
+        edits=(
+            Edit(
+                "penstock.signer.local:LocalSigner._recalled", "if self._index.place != self._journal.end:", "if self._journal.end is None:"
+            ),
+        ),
         test=f"{_INDEX}test_a_disk_without_room_for_the_index_signs_nothing_more_and_loses_nothing",
     ),
     Bug(
