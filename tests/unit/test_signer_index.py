@@ -20,7 +20,7 @@ from penstock.signer.journal import FILE as JOURNAL
 from penstock.signer.journal import FileJournal, JournalBroken, canonical, entries, follow
 from penstock.signer.local import LocalSigner
 from penstock.signer.memory import Attempt, Noted
-from penstock.signer.policy import Caps
+from penstock.signer.policy import DAY_MS, Caps
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.seals import SEAL
@@ -42,6 +42,10 @@ class Runtime(SystemRuntime):
     def __init__(self):
         super().__init__()
         self.dies_at = ""
+        self.later_ms = 0
+
+    def now_ms(self):
+        return super().now_ms() + self.later_ms
 
     def crash_point(self, label):
         if label == self.dies_at:
@@ -359,6 +363,16 @@ def test_the_switch_and_what_counts_against_the_caps_outlive_a_restart_without_b
     monkeypatch.setattr(Index, "_heard", None)
     home.restart()
     assert asyncio.run(home.signer.standing()) == before
+
+
+def test_sums_of_days_that_are_over_are_kept_no_longer(home):
+    for number in range(1, 7):
+        sign(home.signer, payment(number))
+        home.runtime.later_ms += DAY_MS // 3
+    assert len(home.index.spent()) <= 5
+    home.runtime.later_ms += 2 * DAY_MS
+    sign(home.signer, payment(7))
+    assert [(what, units) for what, units, _ in home.index.spent()] == [("usdt", 5)]
 
 
 def test_a_turn_of_the_switch_that_comes_out_of_a_backup_turns_nothing(home):

@@ -54,7 +54,9 @@ _MARK_EVERY: Final = 256
 """So many entries lie between two places of the journal that are kept: a page is found without reading what is before it."""
 _CACHE_KIB: Final = 4096
 _AT_ONCE: Final = 200
-"""Entries in a transaction while the past is read; names in a question."""
+"""Names in a question."""
+_SLICE_BYTES: Final = 256 * 1024
+"""Of the journal in a transaction, while the past is read."""
 _PROOF_ENTRIES: Final = 100
 _ATTEMPT: Final = msgspec.json.Decoder(Attempt)
 _TORN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -124,7 +126,7 @@ class Index:
 
     def catch_up(self) -> None:
         """Read the journal on to its end. Raises JournalBroken."""
-        for entries in _pages(self._journal.read(self.place)):
+        for entries in _slices(self._journal.read(self.place), self.place.size):
             memory = self._heard(entries)
             self.keep(memory, [place for place, _ in entries])
 
@@ -272,6 +274,17 @@ def _has(memory: Memory, told: Noted | Buried) -> bool:
 
 def _known(attempt: Attempt | None) -> bytes | None:
     return None if attempt is None else msgspec.json.encode(attempt)
+
+
+def _slices(entries: Iterable[Numbered], begin: int) -> Iterator[list[Numbered]]:
+    some: list[Numbered] = []
+    for place, text in entries:
+        some.append((place, text))
+        if place.size - begin >= _SLICE_BYTES:
+            yield some
+            some, begin = [], place.size
+    if some:
+        yield some
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:
