@@ -193,6 +193,15 @@ def a_link(path):
     path.symlink_to(path.with_name("elsewhere"))
 
 
+def with_a_link_to_the_journal_beside_it(path):
+    path.with_name(f"{FILE}-wal").symlink_to(path.with_name(JOURNAL))
+
+
+def that_is_the_journal_under_another_name(path):
+    path.unlink()
+    path.hardlink_to(path.with_name(JOURNAL))
+
+
 def of_a_later_form(path):
     with contextlib.closing(sqlite3.connect(path)) as sql:
         sql.execute("PRAGMA user_version = 99")
@@ -217,6 +226,8 @@ def without_its_marks_hash(path):
         without_its_end,
         readable_by_others,
         a_link,
+        with_a_link_to_the_journal_beside_it,
+        that_is_the_journal_under_another_name,
         of_a_later_form,
         that_leads,
         without_its_marks_hash,

@@ -116,8 +116,8 @@ class Index:
         self.close()
         self.place = START
         if self._path is not None:
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            for file in _files(self._path):
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let another process open it."""
@@ -247,14 +247,17 @@ class Index:
 
 
 def _claim(path: Path) -> None:
-    """A file of ours alone, empty where there is none. Raises OSError for a link, ValueError for one that others can read or write."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        status = os.fstat(handle)
-    finally:
-        os.close(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
-        raise ValueError(f"{FILE} is not a file of this user alone")
+    """Files of ours alone, an empty one where there is none: SQLite follows links. Raises OSError, and ValueError for what is not."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    for file in filter(os.path.lexists, _files(path)):
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise ValueError(f"{file.name} is not a file of this user alone")
+
+
+def _files(path: Path) -> list[Path]:
+    """All that SQLite may keep beside it."""
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
 
 
 def _attempts_of(told: Sequence[Noted | Buried | Turn]) -> dict[int, None]:
