@@ -193,8 +193,8 @@ def a_link(path):
     path.symlink_to(path.with_name("elsewhere"))
 
 
-def with_a_link_to_the_journal_beside_it(path):
-    path.with_name(f"{FILE}-wal").symlink_to(path.with_name(JOURNAL))
+def whose_log_is_the_journal_under_another_name(path):
+    path.with_name(f"{FILE}-wal").hardlink_to(path.with_name(JOURNAL))
 
 
 def that_is_the_journal_under_another_name(path):
@@ -226,7 +226,7 @@ def without_its_marks_hash(path):
         without_its_end,
         readable_by_others,
         a_link,
-        with_a_link_to_the_journal_beside_it,
+        whose_log_is_the_journal_under_another_name,
         that_is_the_journal_under_another_name,
         of_a_later_form,
         that_leads,
@@ -240,8 +240,10 @@ def test_an_index_that_is_gone_or_harmed_is_made_anew_from_the_journal(old, harm
     remembers_all(old)
     assert (old.folder / FILE).stat().st_mode & 0o777 == 0o600
     assert not (old.folder / FILE).is_symlink()
+    sign(old.signer, payment(PAST))
     old.restart()
     assert old.index.believed == old.journal.end
+    remembers_all(old, PAST)
 
 
 def test_an_older_index_is_read_on_from_where_it_is(old):

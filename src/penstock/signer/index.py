@@ -247,7 +247,7 @@ class Index:
 
 
 def _claim(path: Path) -> None:
-    """Files of ours alone, an empty one where there is none: SQLite follows links. Raises OSError, and ValueError for what is not."""
+    """Files of ours alone, an empty one where there is none: under a link SQLite would write into another. Raises OSError or ValueError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     for file in filter(os.path.lexists, _files(path)):
         status = file.lstat()
