@@ -366,6 +366,23 @@ def test_a_disk_without_room_for_the_index_signs_nothing_more_and_loses_nothing(
     remembers_all(old, behind)
 
 
+def test_a_request_that_comes_after_the_index_is_closed_leaves_it_as_it_is(old):
+    old.index.close()
+    with pytest.raises(JournalBroken, match="cannot be used"):
+        sign(old.signer, payment(1))
+    old.restart()
+    assert old.index.believed == old.journal.end
+
+
+def test_an_index_that_is_found_torn_while_it_works_is_made_anew_at_the_next_start(old):
+    old.index._sql.execute("UPDATE attempt SET known = x'00' WHERE id = '7'")
+    with pytest.raises(JournalBroken, match="cannot be used"):
+        sign(old.signer, payment(7))
+    old.restart()
+    assert old.index.believed.number == 0
+    remembers_all(old)
+
+
 def test_the_switch_and_what_counts_against_the_caps_outlive_a_restart_without_being_read_again(home, monkeypatch):
     sign(home.signer, payment(1), payment(2, token="usdt", contract=USDT))
     switch.turn(home.folder, home.runtime, stop=True, reason="half a pair \ud800")

@@ -194,7 +194,7 @@ class Index:
         except (sqlite3.Error, msgspec.MsgspecError) as error:
             with contextlib.suppress(sqlite3.Error):
                 self._sql.rollback()
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TORN:
+            if isinstance(error, msgspec.MsgspecError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _TORN:
                 self.forget()
             raise JournalBroken(f"{FILE} cannot be used ({error}); it is read on or made anew at the next start") from error
 
