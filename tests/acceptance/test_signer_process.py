@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penstock.signer.journal import FileJournal
+from penstock.signer.journal import FileJournal, entries
 from penstock.signer.program import READ_FIRST_BYTES
 from tests.fixtures.gateway import Gateway, Make, Merchant, ready, token_id, unique
 from tests.fixtures.networks import AnvilChain, fresh_address
@@ -128,7 +128,7 @@ def test_after_serve_is_killed_the_next_one_has_a_signer_and_the_first_is_gone(p
 def test_a_house_answers_while_its_signer_reads_a_long_past_and_pays_when_that_is_read(place: Place) -> None:
     place.gateway.stop()
     journal = FileJournal(place.gateway.home / "signer")
-    assert "sign" in [entry["kind"] for entry in journal.entries()]
+    assert "sign" in [entry["kind"] for entry in entries(journal)]
     past = [{"kind": "death", "at_ms": 1, "attempt_id": number, "proof": "x" * 1_000} for number in range(1, READ_FIRST_BYTES // 1_000)]
     journal.append(past)
     journal.close()

@@ -22,7 +22,7 @@ from penstock.setup import initialise
 from penstock.signer import switch, wire
 from penstock.signer.child import SignerChild, SignerFailed
 from penstock.signer.client import SignerAway
-from penstock.signer.journal import FILE, FileJournal
+from penstock.signer.journal import FILE, FileJournal, entries
 from penstock.signer.place import folder_of
 from penstock.signer.program import READ_FIRST_BYTES
 from penstock.vault import Vault
@@ -142,7 +142,7 @@ def test_a_long_journal_is_read_beside_and_a_break_in_it_ends_the_process_with_i
         await house.child.stop()
         folder = folder_of(house.settings)
         journal = FileJournal(folder)
-        list(journal.entries())
+        list(journal.read())
         journal.append([{"kind": "death", "at_ms": 1, "attempt_id": 10**6 + n, "proof": "x" * 500_000} for n in range(40)])
         journal.close()
         assert journal.bytes_before < READ_FIRST_BYTES < (folder / FILE).stat().st_size
@@ -167,6 +167,31 @@ def test_a_long_journal_is_read_beside_and_a_break_in_it_ends_the_process_with_i
 
     inside(tmp_path, scenario)
     assert re.search(r"line 41 does not follow.*signer\.journal\.broken", capfd.readouterr().err)
+
+
+def test_a_journal_altered_long_ago_ends_the_process_while_it_works_and_keeps_the_next_from_starting(tmp_path):
+    async def scenario(house):
+        await house.child.stop()
+        folder = folder_of(house.settings)
+        journal = FileJournal(folder)
+        list(journal.read())
+        journal.append([{"kind": "death", "at_ms": 1, "attempt_id": 10**6 + n, "proof": "x"} for n in range(600)])
+        journal.close()
+
+        def child():
+            return SignerChild(house.runtime, house.settings.home, environment_of(house.settings.home), None)
+
+        await (first := child()).start()
+        await first.stop()
+        (folder / FILE).write_bytes((folder / FILE).read_bytes().replace(b'"attempt_id":1000004', b'"attempt_id":1000003', 1))
+        await (second := child()).start()
+        async with asyncio.timeout(WAIT_S):
+            assert await second._process.wait() == 2
+        await second.stop()
+        with pytest.raises(SignerFailed, match="line 5 does not follow"):
+            await child().start()
+
+    inside(tmp_path, scenario)
 
 
 def test_a_disk_that_is_full_ends_the_process_and_the_next_one_goes_on(tmp_path):
@@ -315,7 +340,7 @@ def test_a_stop_counts_from_the_next_signature_on_also_for_a_signer_that_hangs(t
             await asked
         await house.child.stop()
         journal = FileJournal(folder)
-        assert [entry["kind"] for entry in journal.entries()] == ["stop"]
+        assert [entry["kind"] for entry in entries(journal)] == ["stop"]
         journal.close()
 
     inside(tmp_path, scenario)

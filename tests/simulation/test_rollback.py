@@ -12,7 +12,7 @@ import structlog
 from penstock.orders import adopt, attempts, recovery
 from penstock.prove import rollback
 from penstock.prove.lane import Budget
-from penstock.signer.local import LocalSigner
+from penstock.signer import local
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +77,6 @@ def test_the_lane_catches_a_house_that_neither_holds_nor_remembers(monkeypatch):
     monkeypatch.setattr(recovery.Recovery, "held", whatever)
     monkeypatch.setattr(recovery.Recovery, "comparable", lambda *_: True)
     monkeypatch.setattr(attempts, "halt_lane", whatever)
-    monkeypatch.setattr(LocalSigner, "_check_owner", whatever)
-    monkeypatch.setattr(LocalSigner, "_versions", staticmethod(lambda *_: {}))
+    monkeypatch.setattr(local, "_check_holders", whatever)
+    monkeypatch.setattr(local, "_versions", lambda *_: {})
     assert caught([13, 36]).breach == "double_payment"

@@ -12,10 +12,13 @@ from eth_account import Account
 from penstock.core.intent import Death, Intent, Payment, SignLater, SignRefused
 from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
+from penstock.prove.house import MemoryJournal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from penstock.signer.addresses import PublicAddresses, PublicKeys, keep_public, load_public
 from penstock.signer.families import LANES
+from penstock.signer.index import FILE as INDEX
+from penstock.signer.index import Index
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.keys import KeysUnusable, LaneKey, check_library, derive, public_keys
 from penstock.signer.local import LocalSigner
@@ -41,17 +44,18 @@ def seed():
 @pytest.fixture
 def open_signer(tmp_path, seed):
     """Opens a signer on the same home; the one before is closed first, as a restart would."""
-    journals = []
+    opened = []
 
     def opener():
-        for journal in journals:
-            journal.close()
-        journals[:] = [FileJournal(tmp_path)]
-        return LocalSigner(seed, journals[0], RUNTIME, ALLOWED, SEAL)
+        for one in opened:
+            one.close()
+        opened[:] = [FileJournal(tmp_path)]
+        opened.append(Index(tmp_path / INDEX, opened[0]))
+        return LocalSigner(seed, opened[0], RUNTIME, ALLOWED, SEAL, index=opened[1])
 
     yield opener
-    for journal in journals:
-        journal.close()
+    for one in opened:
+        one.close()
 
 
 def pay(attempt_id=1, version=1, slot=0, order_id=None, recipient=RECIPIENT, units=5, token="usdt", contract=USDT, **changes):
@@ -201,7 +205,7 @@ def test_versions_rise_on_the_same_slot(open_signer):
     assert (found.to, found.value, found.data, found.nonce) == (SENDER, 0, b"", 0)
     assert "versions only rise" in refusal(signer, pay(version=3, terms=cancel))
     assert "another intent was signed as this version" in refusal(open_signer(), pay(version=2, terms=cancel))
-    assert sign(signer, pay()) == [one]
+    assert sign(open_signer(), pay()) == [one]
 
 
 CHANGED = [
@@ -289,7 +293,7 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
     for field in ("key", "seal"):
         del old["payments"][0][field]
     first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, "m/44'/60'/0'/0/0"))
-    signer = LocalSigner(seed, MemoryJournal([{"kind": "sign", "intent": old, "txid": first.txid}]), RUNTIME, ALLOWED, SEAL)
+    signer = LocalSigner(seed, kept({"kind": "sign", "intent": old, "txid": first.txid}), RUNTIME, ALLOWED, SEAL)
     intent = Intent.from_json(json.dumps(old))
     dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
     assert sign(signer, intent)[0].raw == first.raw
@@ -447,13 +451,13 @@ def test_while_its_journal_is_read_everything_is_put_off_and_after_a_break_for_e
     async def scenario():
         reading = asyncio.get_running_loop().create_future()
         signer = ReadingSigner(reading)
-        for asked in (signer.sign([pay()]), signer.bury([Death(1, "x")]), signer.entries(0), signer.standing()):
+        for asked in (signer.sign([pay()]), signer.bury([Death(1, "x")]), signer.told(0), signer.standing()):
             with pytest.raises(SignLater, match="still reads its journal") as later:
                 await asked
             assert later.value.everything
         reading.set_result(open_signer())
         (signed,) = await signer.sign([pay()])
-        assert [entry.txid for entry in await signer.entries(0)] == [signed.txid]
+        assert [entry["txid"] for entry in await signer.told(0)] == [signed.txid]
         assert (await signer.standing()).stopped == ""
         broken = asyncio.get_running_loop().create_future()
         broken.set_exception(JournalBroken("line 7"))
@@ -465,9 +469,9 @@ def test_while_its_journal_is_read_everything_is_put_off_and_after_a_break_for_e
 
 def test_a_journal_that_is_closed_while_it_is_read_is_read_no_further(tmp_path):
     journal = FileJournal(tmp_path)
-    list(journal.entries())
+    list(journal.read())
     journal.append([{"kind": "go", "id": str(number)} for number in range(3)])
-    rest = journal.entries()
+    rest = journal.read(upto=3)
     next(rest)
     journal.close()
     with pytest.raises(JournalBroken, match="closed"):
@@ -478,25 +482,18 @@ def test_an_entry_of_a_kind_from_the_future_refuses_to_start(open_signer, seed, 
     open_signer()
     for entry in ({"kind": "death", "intent": json.loads(pay().to_json()), "txid": "0x"}, {"kind": "sign"}):
         with pytest.raises(JournalBroken, match="journal entry 1"):
-            LocalSigner(seed, MemoryJournal([entry]), RUNTIME, ALLOWED, SEAL)
+            LocalSigner(seed, kept(entry), RUNTIME, ALLOWED, SEAL)
 
 
 def test_other_bytes_than_the_journal_says_are_refused(seed):
-    journal = MemoryJournal([{"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32}])
+    journal = kept({"kind": "sign", "intent": json.loads(pay().to_json()), "txid": "0x" + "11" * 32})
     assert "was the seed replaced" in refusal(LocalSigner(seed, journal, RUNTIME, ALLOWED, SEAL), pay())
 
 
-class MemoryJournal:
-    """The port, as a simulation would give it."""
-
-    def __init__(self, kept):
-        self.kept = kept
-
-    def entries(self):
-        return iter(list(self.kept))
-
-    def append(self, entries):
-        self.kept += entries
+def kept(*entries):
+    journal = MemoryJournal()
+    journal.append(entries)
+    return journal
 
 
 # One process signs, others look

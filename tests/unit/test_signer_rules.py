@@ -12,7 +12,7 @@ from penstock.prove.house import MemoryJournal
 from penstock.runtime import SystemRuntime
 from penstock.signer import switch
 from penstock.signer.local import LocalSigner
-from penstock.signer.policy import DAY_MS, AllowedNetwork, Caps
+from penstock.signer.policy import DAY_MS, AllowedNetwork, Caps, Spent
 from penstock.signer.seed import Seed
 from tests.fixtures.nodes import MNEMONIC
 from tests.fixtures.seals import SEAL, sealed
@@ -72,7 +72,7 @@ def test_the_cap_of_a_day_puts_off_and_goes_on_by_itself_when_the_day_is_over():
     place = Place()
     for units in (100 * MILLION, 100 * MILLION, 50 * MILLION):
         place.pay(units)
-        place.clock.ms += 1_000
+        place.clock.ms += 60_000
     with pytest.raises(SignLater, match=r"250 of 250 USDT were signed within 24 hours \(signer.day_max\)") as caught:
         place.pay(1)
     assert caught.value.everything is False
@@ -80,7 +80,7 @@ def test_the_cap_of_a_day_puts_off_and_goes_on_by_itself_when_the_day_is_over():
     place.restart()
     with pytest.raises(SignLater):
         place.pay(1)
-    place.clock.ms += DAY_MS - 3_000
+    place.clock.ms += DAY_MS - 180_000
     place.pay(100 * MILLION)
     with pytest.raises(SignLater):
         place.pay(1)
@@ -94,6 +94,15 @@ def test_the_cap_of_a_day_counts_all_of_one_call_and_the_standing_says_what_is_l
     assert place.journal.lines == []
     place.sign(*batch[:2])
     assert place.standing().left == {"USDT": 70 * MILLION * SCALE}
+
+
+def test_a_minute_is_one_sum_that_counts_until_its_newest_is_a_day_old():
+    spent = Spent()
+    for second in range(60):
+        spent.note("USDT", 1, second * 1_000)
+    assert len(spent._lately["USDT"]) == 1
+    assert spent.within_a_day("USDT", DAY_MS + 58_999) == 60
+    assert spent.within_a_day("USDT", DAY_MS + 59_000) == 0
 
 
 def test_versions_of_an_attempt_count_once():

@@ -29,6 +29,7 @@ def test_intents_deaths_and_signatures_come_out_as_they_went_in():
     intents = [INTENT, dataclasses.replace(INTENT, contract=None, fee_cap=10**77)]
     (batch,) = wire.batches(intents)
     assert wire.intents_of(over({"x": batch})["x"]) == intents
+    assert wire.intents_of(over({"op": "sign", "intents": batch})["intents"]) == intents
     deaths = [Death(7, 'proof "é" \U0001f600')]
     (batch,) = wire.batches(deaths)
     assert wire.deaths_of(over({"x": batch})["x"]) == deaths
@@ -38,7 +39,7 @@ def test_intents_deaths_and_signatures_come_out_as_they_went_in():
 
 def test_what_is_too_much_for_one_frame_goes_in_several_in_order():
     long = [dataclasses.replace(INTENT, attempt_id=n, sender="x" * 300_000) for n in range(8)]
-    batches = [[item["attempt_id"] for item in batch] for batch in wire.batches(long)]
+    batches = [[json.loads(bytes(item))["attempt_id"] for item in batch] for batch in wire.batches(long)]
     assert batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert [len(batch) for batch in wire.batches([Death(n, "") for n in range(2_500)])] == [1_000, 1_000, 500]
     with pytest.raises(wire.Malformed, match="at most"):
@@ -93,6 +94,58 @@ def test_loose_json_is_malformed(body):
 def test_an_intent_of_wrong_kinds_is_malformed_and_names_the_field(words, change):
     with pytest.raises(wire.Malformed, match=words):
         wire.intents_of([json.loads(json.dumps(dataclasses.asdict(INTENT))) | change])
+
+
+BODY = wire.framed({"op": "sign", "intents": [INTENT, dataclasses.replace(INTENT, contract=None, fee_cap=10**78 - 1)]})[4:]
+
+
+def read(road, body):
+    try:
+        request = road(body)
+        return request.keys(), request.get("op"), wire.intents_of(request.get("intents"))
+    except wire.Malformed as error:
+        return str(error)
+
+
+def test_a_plain_request_takes_the_short_way_and_is_the_same_as_by_the_long_one():
+    assert wire._plain(BODY) is not None
+    assert read(wire.decoded, BODY) == read(wire._strict, BODY)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"slot":0', b'"slot":0,"slot":0'),
+        (b'"slot":0', b'"slot":1,"slot":0'),
+        (b'"slot":0', b'"slot":0.0'),
+        (b'"slot":0', b'"slot":-0'),
+        (b'"slot":0', b'"slot":false'),
+        (b'"slot":0', b'"slot": 0'),
+        (b'"slot":0,', b""),
+        (b'"slot":0', b'"slot":0,"more":0'),
+        (b'"gas_limit":60000', b'"gas_limit":60000,"gas_limit":60000'),
+        (b'"gas_limit":60000', b'"gas_limit":6e4'),
+        (b'"gas_limit":60000', b'"gas_limit":' + b"9" * 79),
+        (b'"units":5', b'"units":' + b"9" * 79),
+        (b'"units":5', b'"units":' + b"9" * 5_000),
+        (b'"units":7', b'"units":-' + b"9" * 79),
+        (b'"kind":"pay"', b'"kind":"p\\u0061y"'),
+        (b'"kind":"pay"', b'"kind":"drain"'),
+        (b'"chain":"ETH"', b'"chain":"\\ud800"'),
+        (b'"chain":"ETH"', b'"chain":"\xff"'),
+        (b',"resources":[', b',"resources":[],"resources":['),
+        (b'"op":"sign"', b'"op":"sign","op":"sign"'),
+        (b'"op":"sign"', b'"op":"bury"'),
+        (b'"intents":[', b'"intents":[{},'),
+        (b'"payments":[', b'"payments":[[],'),
+        (b"]}]}", b"]}]} "),
+    ],
+)
+def test_what_is_written_in_any_other_way_takes_the_long_one(old, new):
+    body = BODY.replace(old, new, 1)
+    assert body != BODY
+    assert wire._plain(body) is None
+    assert read(wire.decoded, body) == read(wire._strict, body)
 
 
 class Surprised:

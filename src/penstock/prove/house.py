@@ -22,7 +22,8 @@ from penstock.ids import IdSource
 from penstock.prove.reach import BoxPost
 from penstock.prove.virtual import START_MS, Crash, Journal, VirtualLoop, VirtualRuntime
 from penstock.rails.post import Post
-from penstock.signer.journal import Numbered, chained
+from penstock.signer.index import FILE, Index
+from penstock.signer.journal import START, JournalBroken, Numbered, Place, canonical, follow
 from penstock.signer.local import LocalSigner
 from penstock.signer.policy import allowed_networks, load_catalog
 from penstock.signer.seed import create_seed
@@ -44,18 +45,33 @@ class MemoryJournal:
     """The signer's journal on a disk that survives every crash."""
 
     lines: list[Mapping[str, Any]] = field(default_factory=list)
+    read_back: list[Numbered] = field(default_factory=list)
 
-    def entries(self) -> Iterator[Mapping[str, Any]]:
-        """Everything, oldest first."""
-        return iter(self.lines)
+    @property
+    def end(self) -> Place:
+        """Behind the last entry."""
+        return self.read_back[-1][0] if self.read_back else START
 
-    def page(self, after: int) -> list[Numbered]:
-        """Numbered, each with its hash."""
-        return chained(self.lines, after)
+    def read(self, after: Place = START, *, upto: int | None = None) -> Iterator[Numbered]:
+        """As the file would. Raises JournalBroken where it has no such place."""
+        if after != START and after not in [place for place, _ in self.read_back[after.number - 1 : after.number]]:
+            raise JournalBroken("the journal has no such place")
+        if upto is not None and upto > len(self.lines):
+            raise JournalBroken("the journal has no such entry")
+        return iter(self.read_back[after.number : upto])
 
-    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> list[Place]:
         """Durable at once."""
+        before = len(self.lines)
+        for entry in entries:
+            text = canonical(entry)
+            self.read_back.append((follow(self.end, text)[0], text))
         self.lines += entries
+        return [place for place, _ in self.read_back[before:]]
+
+    def cut(self, count: int) -> None:
+        """An older copy is put back."""
+        del self.lines[count:], self.read_back[count:]
 
 
 class House:
@@ -153,6 +169,7 @@ class _Life:
         self.product: Product | None = None
         self._house = house
         self._database: Database | None = None
+        self._index: Index | None = None
 
     async def begin(self) -> None:
         house, runtime = self._house, self.runtime
@@ -160,7 +177,9 @@ class _Life:
         await database.migrate()
         ids = await IdSource.lease(runtime, database, "house")
         allowed = allowed_networks(house.settings, load_catalog(house.settings), every=True)
-        signer = LocalSigner(house.keys, house.signed, runtime, allowed, SEAL)
+        # A crash leaves it behind the journal, and a journal that is put back leaves it before: as on a disk.
+        self._index = index = Index(house.settings.home / FILE, house.signed)
+        signer = LocalSigner(house.keys, house.signed, runtime, allowed, SEAL, index=index)
         world = World(runtime, house.post, house._targets, house.fetch)
         self.product = Product(house.settings, world, database, ids, house.vault, signer, SEAL)
         await self.product.connect()
@@ -170,6 +189,8 @@ class _Life:
         self.runtime.bury()
         if self._database is not None:
             self._database._close()
+        if self._index is not None:
+            self._index.close()
 
 
 async def _no_prices(url: str, *, bytes_max: int, timeout_s: int) -> bytes:

@@ -22,7 +22,7 @@ from penstock.core.money import Token
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.signer_house import UNITS, SignerHouse, signer_house
 from penstock.signer import wire
-from penstock.signer.journal import FileJournal
+from penstock.signer.journal import FileJournal, entries
 from penstock.signer.place import folder_of
 from penstock.signer.policy import allowed_networks
 
@@ -356,7 +356,7 @@ class _Siege:
         """The journal, read by ourselves, holds exactly what was honestly asked."""
         journal = FileJournal(folder_of(self.house.settings))
         try:
-            lines = [entry for entry in journal.entries() if entry["kind"] == "sign"]
+            lines = [entry for entry in entries(journal) if entry["kind"] == "sign"]
         finally:
             journal.close()
         for line in lines:

@@ -162,7 +162,7 @@ class Play:
                 self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
             self.database.write_bytes(self.copy.path.read_bytes())
         if self.what in ("journal", "both"):
-            del self.house.signed.lines[self.copy.entries :]
+            self.house.signed.cut(self.copy.entries)
         self.counts[f"{self.what}_put_back"] += 1
 
     # ------------------------------------------------------------------------------------------------------------- what follows

@@ -7,14 +7,17 @@ signed until a person has looked.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+from penstock.core.canonical import canonical_sorted
 
 FILE: Final = "signer.journal"
 LOCK: Final = "signer.lock"
@@ -30,15 +33,28 @@ _PAGE_BYTES: Final = 1024 * 1024
 _BEFORE: Final = b'{"entry":'
 _AFTER_BYTES: Final = len(b',"hash":""}\n') + 64
 """What a line has before and behind its entry, whose very bytes are hashed: nothing is encoded again to be compared."""
-_MARK_EVERY: Final = 256
-"""So many entries lie between two places of the file that are kept in memory: a page is found without reading what is before it."""
 
-Numbered = tuple[int, str, Mapping[str, Any]]
-"""Number, hash and entry."""
+
+class Place(NamedTuple):
+    """Behind an entry: how many there are up to it, the bytes that they take, and the hash over all of them."""
+
+    number: int
+    size: int
+    hash: str
+
+
+START: Final = Place(0, 0, _FIRST)
+
+Numbered = tuple[Place, bytes]
+"""The text of an entry and the place behind it."""
 
 
 class JournalBroken(Exception):
     """The journal was altered or cannot be written: nothing is signed. The text says where."""
+
+
+class JournalAltered(JournalBroken):
+    """What stands in it does not follow from what is before: reading it again gives the same."""
 
 
 class SignerBusy(Exception):
@@ -46,31 +62,62 @@ class SignerBusy(Exception):
 
 
 class Journal(Protocol):
-    """The signer's memory. `append` returns only when the entries will survive a power cut."""
+    """What the signer believes. `append` returns only when the entries will survive a power cut."""
 
-    def entries(self) -> Iterator[Mapping[str, Any]]:
-        """Everything that was appended, oldest first. Raises JournalBroken."""
+    @property
+    def end(self) -> Place | None:
+        """Behind the last entry; None before `read` has come there once."""
         ...
 
-    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Write all and make them durable. Raises JournalBroken, and from then on always."""
+    def read(self, after: Place = START, *, upto: int | None = None) -> Iterator[Numbered]:
+        """Every entry behind that place, oldest first, to the end or to that number. Raises JournalBroken, also where `upto` is not there.
+
+        To the end only from a place that it has: the start, or one that `upto` has shown.
+        """
         ...
 
-    def page(self, after: int) -> list[Numbered]:
-        """The next entries behind that number, empty at the end. Only after `entries` was read once. Raises JournalBroken."""
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> list[Place]:
+        """Write all and make them durable, and say where each ends. Raises JournalBroken, and from then on always."""
         ...
 
 
-def chained(entries: Iterable[Mapping[str, Any]], after: int) -> list[Numbered]:
-    """A page of a journal that is in memory as a whole."""
-    last, found = _FIRST, []
-    for number, entry in enumerate(entries, start=1):
-        last = _link(last, _canonical(entry))
-        if number > after:
-            found.append((number, last, entry))
-        if len(found) == PAGE_ENTRIES:
+def page(journal: Journal, mark: Place, after: int, *, entries_max: int = PAGE_ENTRIES) -> list[Numbered]:
+    """The next entries behind that number, read from a place before it; empty at the end. Raises JournalBroken."""
+    found: list[Numbered] = []
+    if journal.end is None:
+        raise JournalBroken(f"{FILE} has not been read yet")
+    if after >= journal.end.number:
+        return found
+    begin = mark
+    for place, text in journal.read(mark):
+        if place.number <= after:
+            begin = place
+            continue
+        found.append((place, text))
+        if len(found) == entries_max or place.size - begin.size >= _PAGE_BYTES:
             break
     return found
+
+
+def follow(place: Place, text: bytes) -> tuple[Place, bytes]:
+    """The place behind an entry that is written behind a place, and its line."""
+    link = _link(place.hash, text)
+    line = _line(text, link)
+    return Place(place.number + 1, place.size + len(line), link), line
+
+
+def entry_of(place: Place, text: bytes) -> Mapping[str, Any]:
+    """What `canonical` made the text of. Raises JournalAltered."""
+    try:
+        entry: Mapping[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JournalAltered(f"{FILE} line {place.number} is not an entry") from error
+    return entry
+
+
+def entries(journal: Journal) -> Iterator[Mapping[str, Any]]:
+    """All of it. Raises JournalBroken."""
+    return (entry_of(place, text) for place, text in journal.read())
 
 
 class FileJournal:
@@ -80,11 +127,7 @@ class FileJournal:
         """Take the lock and open the file. Raises SignerBusy or JournalBroken."""
         self._path = home / FILE
         self._broken = ""
-        self._last = _FIRST
-        self._size = 0
-        self._count = 0
-        self._marks = [(0, _FIRST)]
-        self._read = False
+        self.end: Place | None = None
         self._lock = take_lock(home / LOCK)
         try:
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -100,70 +143,42 @@ class FileJournal:
         os.fsync(folder)
         os.close(folder)
 
-    def entries(self) -> Iterator[Mapping[str, Any]]:
-        """Read and check the whole chain, and cut off a torn last line. Raises JournalBroken."""
-        self._last, self._size, self._count, self._marks = _FIRST, 0, 0, [(0, _FIRST)]
+    def read(self, after: Place = START, *, upto: int | None = None) -> Iterator[Numbered]:
+        """Each line checked against the hash before it. Who comes to the end first cuts off a torn last line. Raises JournalBroken."""
+        place, last = after, upto if upto is not None or self.end is None else self.end.number
         with self._path.open("rb") as file:
-            number = 0
-            while line := file.readline(_LINE_BYTES_MAX + 1):
+            file.seek(place.size)
+            while last is None or place.number < last:
+                line = file.readline(_LINE_BYTES_MAX + 1)
                 if self._broken:
                     raise JournalBroken(self._broken)  # closed meanwhile
-                if not line.endswith(b"\n"):
+                if last is None and not line.endswith(b"\n"):
                     if b"\n" in file.read():
-                        raise JournalBroken(f"{FILE} line {number + 1} is longer than any entry")
-                    break
-                number += 1
-                entry = self._checked(line, number)
-                yield entry
-                self._passed(line)
-        if os.fstat(self._handle).st_size != self._size:
-            os.ftruncate(self._handle, self._size)
+                        raise JournalBroken(f"{FILE} line {place.number + 1} is longer than any entry")
+                    self._cut(place)
+                    return
+                place, text = _read(line, place)
+                yield place, text
+
+    def _cut(self, place: Place) -> None:
+        size = os.fstat(self._handle).st_size
+        if size < place.size:
+            raise JournalBroken(f"{FILE} has no entry {place.number}")
+        if size > place.size:
+            os.ftruncate(self._handle, place.size)
             os.fsync(self._handle)
-        self._read = True
+        self.end = place
 
-    def _passed(self, line: bytes) -> None:
-        self._size += len(line)
-        self._count += 1
-        if self._count % _MARK_EVERY == 0:
-            self._marks.append((self._size, self._last))
-
-    def page(self, after: int) -> list[Numbered]:
-        """Read from the nearest mark on, each line checked against the hash before it."""
-        found: list[Numbered] = []
-        if self._broken or not self._read:
-            raise JournalBroken(self._broken or f"{FILE} has not been read yet")
-        if after >= self._count:
-            return found
-        mark = after // _MARK_EVERY
-        start, last = self._marks[mark]
-        bytes_read = 0
-        with self._path.open("rb") as file:
-            file.seek(start)
-            for number in range(mark * _MARK_EVERY + 1, self._count + 1):
-                line = file.readline(_LINE_BYTES_MAX + 1)
-                entry, last = _read(line, last, number)
-                if number <= after:
-                    continue
-                found.append((number, last, entry))
-                bytes_read += len(line)
-                if len(found) == PAGE_ENTRIES or bytes_read >= _PAGE_BYTES:
-                    break
-        return found
-
-    def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
-        entry, self._last = _read(line, self._last, number)
-        return entry
-
-    def append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> list[Place]:
         """One write and one fsync for all."""
-        if self._broken or not self._read:
+        if self._broken or self.end is None:
             raise JournalBroken(self._broken or f"{FILE} has not been read yet")
-        last, lines = self._last, []
+        place, places, lines = self.end, [], []
         for entry in entries:
-            text = _canonical(entry)
-            last = _link(last, text)
-            lines.append((last, _line(text, last)))
-        data = b"".join(line for _, line in lines)
+            place, line = follow(place, canonical(entry))
+            places.append(place)
+            lines.append(line)
+        data = b"".join(lines)
         try:
             written = 0
             while written < len(data):
@@ -173,9 +188,8 @@ class FileJournal:
             # What reached the disk is not known any more; only reading it anew tells, so this process signs nothing from here on.
             self._broken = f"{FILE} could not be written ({error.strerror}); free the disk and start again"
             raise JournalBroken(self._broken) from error
-        for link, line in lines:
-            self._last = link
-            self._passed(line)
+        self.end = place
+        return places
 
     def close(self) -> None:
         """Let another process sign."""
@@ -199,26 +213,27 @@ def take_lock(path: Path) -> int:
     return lock
 
 
-def _read(line: bytes, last: str, number: int) -> tuple[Mapping[str, Any], str]:
-    """An entry and its hash. Raises JournalBroken unless the line follows from the one before."""
+def _read(line: bytes, before: Place) -> Numbered:
+    """An entry's text and the place behind it. Raises JournalAltered unless the line follows from the one before."""
     text = line[len(_BEFORE) : -_AFTER_BYTES]
-    link = _link(last, text)
-    if line != _line(text, link):
-        raise JournalBroken(
-            f"{FILE} line {number} does not follow from the line before it: the file was altered, or the disk lost a part of it"
+    place, expected = follow(before, text)
+    if line != expected:
+        raise JournalAltered(
+            f"{FILE} line {place.number} does not follow from the line before it: the file was altered, or the disk lost a part of it"
         )
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise JournalBroken(f"{FILE} line {number} is not an entry") from error
-    return entry, link
+    return place, text
 
 
 def _link(last: str, text: bytes) -> str:
     return hashlib.sha256(last.encode() + text).hexdigest()
 
 
-def _canonical(value: Mapping[str, Any]) -> bytes:
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """Sorted, compact and in ASCII. What is plain anyway is the same text by the faster library; DEL is the one that it does not escape."""
+    with contextlib.suppress(UnicodeEncodeError):
+        text = canonical_sorted(value)
+        if text.isascii() and b"\x7f" not in text:
+            return text
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -18,6 +18,8 @@ from penstock.rails.xrp import codec as xrp
 from penstock.signer.families import FAMILIES, KEYED
 
 DAY_MS: Final = 24 * 3600 * 1000
+MINUTE_MS: Final = 60 * 1000
+_OPENS: Final = "open "
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,12 @@ class Caps:
     day_max: Mapping[str, int] = field(default_factory=dict)
     coins: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
-    def amount(self, intent: Intent) -> tuple[str, int]:
-        """Coin symbol and ledger units of all that an intent pays; "" for a token that the catalogue does not have any more."""
-        symbol, scale = self.coins.get(intent.token_id, ("", 0))
-        return symbol, sum(payment.units for payment in intent.payments) * scale
+    def in_coin(self, what: str, units: int) -> tuple[str, int]:
+        """Coin symbol and ledger units of what `counted` says; "" for a token that the catalogue does not have any more."""
+        if what.startswith(_OPENS):
+            return what, units
+        symbol, scale = self.coins.get(what, ("", 0))
+        return symbol, units * scale
 
     def order_too_large(self, intent: Intent) -> str:
         """Which cap of an order is broken, "" for none."""
@@ -60,15 +64,29 @@ class Caps:
 
     def day_full(self, intent: Intent, spent: int) -> str:
         """Which cap of 24 hours this would break after `spent`, "" for none."""
-        symbol, units = self.amount(intent)
+        symbol, units = self.in_coin(intent.token_id, _paid(intent))
         cap = self.day_max.get(symbol)
         if cap is None or spent + units <= cap:
             return ""
         return f"{plain(spent, LEDGER_DECIMALS)} of {plain(cap, LEDGER_DECIMALS)} {symbol} were signed within 24 hours (signer.day_max)"
 
 
+def counted(intent: Intent) -> tuple[str, int]:
+    """What an attempt counts as, and how much of it, whatever the settings are: base units of its token, or that it opens one, which pays
+    nobody but costs a fee.
+    """
+    return (f"{_OPENS}{intent.chain} {intent.token_id}", 1) if intent.kind == "open" else (intent.token_id, _paid(intent))
+
+
+def _paid(intent: Intent) -> int:
+    return sum(payment.units for payment in intent.payments)
+
+
 class Spent:
-    """What was signed lately, by coin. A clock that stepped back makes an amount count longer, never shorter."""
+    """What was signed lately, by coin, a sum for each minute: an amount counts for 24 hours and at most a minute longer.
+
+    A clock that stepped back makes it count longer as well, never shorter.
+    """
 
     def __init__(self) -> None:
         self._lately: defaultdict[str, deque[tuple[int, int]]] = defaultdict(deque)
@@ -76,9 +94,13 @@ class Spent:
 
     def note(self, symbol: str, units: int, at_ms: int) -> None:
         """One attempt, at the time its first version was recorded."""
-        self._lately[symbol].append((at_ms, units))
+        lately, before = self._lately[symbol], 0
+        if lately and lately[-1][0] // MINUTE_MS == at_ms // MINUTE_MS:
+            newest_ms, before = lately.pop()
+            at_ms = max(at_ms, newest_ms)
+        lately.append((at_ms, before + units))
         self._totals[symbol] += units
-        self.within_a_day(symbol, at_ms)  # a long journal leaves no more than a day in memory
+        self.within_a_day(symbol, at_ms)  # no more than a day stays in memory
 
     def within_a_day(self, symbol: str, now_ms: int) -> int:
         """Ledger units of the last 24 hours."""

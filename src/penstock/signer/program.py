@@ -23,6 +23,7 @@ from penstock.core.party import Secret
 from penstock.core.seal import OrderSeal
 from penstock.runtime import SystemRuntime, rest_memory
 from penstock.signer import switch
+from penstock.signer.index import FILE, Index
 from penstock.signer.journal import FileJournal, JournalBroken, SignerBusy
 from penstock.signer.local import LocalSigner
 from penstock.signer.place import SEAL_CONTEXT, SEAL_FILE, folder_of, refuse_old_home, socket_of
@@ -38,9 +39,12 @@ BUSY_S: Final = 3.0
 """How long a new child waits for the one before it, whose parent was killed a moment ago, to end."""
 
 READ_FIRST_BYTES: Final = 16 * 1024 * 1024
-"""A journal up to that, some 18,000 payments, is read before we are ready: a break in it keeps us from starting. A longer one is read beside,
-with nothing signed meanwhile: that takes 26 s for a million payments, and a gateway can take orders without us.
+"""What the index does not know of the journal is read before we are ready up to that, some 18,000 payments: a break in it keeps us from
+starting. More, where an index is made anew, is read beside, with nothing signed meanwhile: a gateway can take orders without us.
 """
+
+_PROOF_REST_S: Final = 0.02
+"""Between two looks of the proofreader, each of some milliseconds."""
 
 _PR_SET_DUMPABLE: Final = 4
 
@@ -74,21 +78,26 @@ async def run(
         seal = OrderSeal(vault.kept(folder / SEAL_FILE, SEAL_CONTEXT))
         journal = await _journal(folder, runtime)
         stack.callback(journal.close)
+        index = Index(folder / FILE, journal)
+        stack.push_async_callback(_close, runtime, journal, index)
+        unread_bytes = journal.bytes_before - index.place.size
         allowed, caps = allowed_networks(settings, catalog), caps_of(settings, catalog)
         broken = asyncio.Event()
 
         async def read() -> LocalSigner:
             signer = await runtime.in_thread(
-                "signer", lambda: LocalSigner(seed, journal, runtime, allowed, seal, caps=caps, switch=lambda: switch.read(folder))
+                "signer",
+                lambda: LocalSigner(seed, journal, runtime, allowed, seal, caps=caps, switch=lambda: switch.read(folder), index=index),
             )
-            rest_memory()  # now with what the journal has left in it
-            log.info("signer.journal.read", stopped=(await signer.standing()).stopped)
+            log.info("signer.journal.read", stopped=(await signer.standing()).stopped, read_bytes=unread_bytes)
+            proofreading = runtime.spawn(_proofread(runtime, signer, broken), name="proofreading")
+            stack.callback(proofreading.cancel)
             return signer
 
         rest_memory()
         reading = asyncio.ensure_future(read())  # noqa: TID251  its failure is ours, and looked at: the runtime need not report it
         stack.callback(reading.cancel)
-        if journal.bytes_before <= READ_FIRST_BYTES:
+        if unread_bytes <= READ_FIRST_BYTES:
             await reading
         reading.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None else broken.set())
         server = SignerServer(ReadingSigner(reading), frozenset({os.geteuid(), *settings.signer.uids}), broken=broken.set)
@@ -108,8 +117,25 @@ async def run(
             if reading.done() and (unread := reading.exception()) is not None:
                 log.error("signer.journal.broken", detail=str(unread))
                 raise unread
-            raise JournalBroken("the journal cannot be written any more; it is read anew at the next start")
+            raise JournalBroken("the journal cannot be used any more; it is read anew at the next start")
         log.info("signer.stopped")
+
+
+async def _proofread(runtime: SystemRuntime, signer: LocalSigner, broken: asyncio.Event) -> None:
+    """What a start took from the index is compared with the journal while the signer works."""
+    after = 0
+    try:
+        while after := await signer.proofread(after):
+            await runtime.sleep(_PROOF_REST_S)
+    except JournalBroken as error:
+        broken.set()
+        log.error("signer.journal.broken", detail=str(error))  # noqa: TRY400  the sentence says it all
+
+
+async def _close(runtime: SystemRuntime, journal: FileJournal, index: Index) -> None:
+    """The journal first, so that a long reading ends; the index when nothing uses it any more."""
+    journal.close()
+    await runtime.in_thread("signer", index.close)
 
 
 def _spawned(runtime: SystemRuntime, server: SignerServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,13 +1,14 @@
-"""A signer whose journal is still being read. It says later to everything: nothing is signed by half a memory.
+"""A signer whose journal is still being read, because its index is made anew. It says later to everything: nothing is signed by half a memory.
 
-A journal of a million payments takes half a minute, and a gateway that only takes orders needs no signer meanwhile.
+A journal of a million payments takes a minute, and a gateway that only takes orders needs no signer meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, Standing
+from penstock.core.intent import Death, Intent, Signed, SignLater, Standing
 from penstock.signer.local import LocalSigner
 
 
@@ -30,9 +31,9 @@ class ReadingSigner:
         """As `LocalSigner.bury`, or SignLater."""
         await self._signer().bury(deaths)
 
-    async def entries(self, after: int) -> list[JournalEntry]:
-        """As `LocalSigner.entries`, or SignLater."""
-        return await self._signer().entries(after)
+    async def told(self, after: int) -> list[dict[str, Any]]:
+        """As `LocalSigner.told`, or SignLater."""
+        return await self._signer().told(after)
 
     async def standing(self) -> Standing:
         """As `LocalSigner.standing`, or SignLater."""

@@ -108,7 +108,7 @@ class SignerServer:
             case {"op": "bury", "deaths": deaths} if len(request) == 2:
                 return await self._signer.bury(wire.deaths_of(deaths))
             case {"op": "entries", "after": after} if len(request) == 2 and isinstance(after, int) and 0 <= after < 2**63:
-                return [entry.record() for entry in await self._signer.entries(int(after))]
+                return await self._signer.told(int(after))
             case {"op": "standing"} if len(request) == 1:
                 return asdict(await self._signer.standing())
             case _:

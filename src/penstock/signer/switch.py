@@ -32,7 +32,7 @@ class Turn:
 
 def turn(folder: Path, runtime: Runtime, *, stop: bool, reason: str) -> Turn:
     """Turn the switch, durably. Raises OSError, also where there is no signer's folder."""
-    turned = Turn(runtime.random_bytes(8).hex(), stop, reason.strip()[:_REASON_MAX] or "no reason given")
+    turned = Turn(runtime.random_bytes(8).hex(), stop, _text(reason).strip()[:_REASON_MAX] or "no reason given")
     temporary = folder / f".{FILE}.{turned.id}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -60,7 +60,12 @@ def read(folder: Path) -> Turn | None:
         try:
             match json.loads(file.read(_FILE_BYTES_MAX)):
                 case {"id": str(name), "stop": bool(stop), "reason": str(reason)} if name:
-                    return Turn(name, stop, reason)
+                    return Turn(name, stop, _text(reason))
         except (OSError, ValueError, RecursionError):
             pass  # as damaged as the wrong kinds
     return Turn("", stop=True, reason=f"{FILE} is damaged; run `penstock signer go` or `stop` once more")
+
+
+def _text(reason: str) -> str:
+    """What a terminal of another encoding has typed comes as halves of surrogate pairs, which no answer of the signer can hold."""
+    return reason.encode(errors="replace").decode()

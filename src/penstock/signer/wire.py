@@ -12,9 +12,11 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
+
+import msgspec
 
 from penstock.core.canonical import canonical
 from penstock.core.intent import Death, Intent, JournalEntry, Kind, Payment, Resource, Signed
@@ -33,11 +35,24 @@ _QUEUE_FULL_S: Final = 0.01
 _HEADER: Final = struct.Struct(">I")
 _PATH_BYTES_MAX: Final = 100
 _DIGITS_MAX: Final = 78
+_NUMBER_MAX: Final = 10**_DIGITS_MAX - 1
+_PARTS_MAX: Final = 10_000
+"""Payments or resources of one intent."""
 _DEPTH_MAX: Final = 8
 _FIELDS: Final[Mapping[type, Mapping[str, type]]] = {
     cls: {field.name: str if field.type == "str" else int for field in fields(cls)} for cls in (Intent, Payment, Resource, Death)
 }
 """Of each record the fields; of those that hold texts and whole numbers alone, which is which."""
+
+
+class _Sign(msgspec.Struct):
+    """A request to sign."""
+
+    op: Literal["sign"]
+    intents: list[Intent]
+
+
+_SIGN: Final = msgspec.json.Decoder(_Sign)
 
 
 class Malformed(ValueError):
@@ -74,6 +89,32 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
 
 def decoded(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
+    return _plain(body) or _strict(body)
+
+
+def _plain(body: bytes) -> dict[str, Any] | None:
+    """A request to sign exactly as a client of ours writes it, with its intents made; None for everything else, however harmless.
+
+    The same bytes come out of what was read: so nothing stands there twice, or in another form, or under a name that is not looked at.
+    """
+    try:
+        request = _SIGN.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if canonical(request) != body or not all(map(_is_bounded, request.intents)):
+        return None
+    return {"op": request.op, "intents": request.intents}
+
+
+def _is_bounded(intent: Intent) -> bool:
+    numbers = [intent.attempt_id, intent.version, intent.chain_id, intent.slot, intent.fee_cap, *intent.terms.values()]
+    for payment in intent.payments:
+        numbers += (payment.order_id, payment.units, payment.weight)
+    numbers += (resource.units for resource in intent.resources)
+    return min(numbers) >= -_NUMBER_MAX and max(numbers) <= _NUMBER_MAX and max(len(intent.payments), len(intent.resources)) <= _PARTS_MAX
+
+
+def _strict(body: bytes) -> dict[str, Any]:
     if is_deeper(body, _DEPTH_MAX):
         raise Malformed(f"the frame is not one JSON object of at most {_DEPTH_MAX} levels")
     try:
@@ -125,13 +166,13 @@ def shown(signed: Signed) -> dict[str, Any]:
     return {"attempt_id": signed.attempt_id, "version": signed.version, "txid": signed.txid, "raw": signed.raw.hex()}
 
 
-def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[dict[str, Any]]]:
-    """In order, as many in each as go into a frame."""
-    batch: list[dict[str, Any]] = []
+def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[msgspec.Raw]]:
+    """In order, each as JSON, as many together as go into a frame."""
+    batch: list[msgspec.Raw] = []
     size = 0
     for item in records:
-        record = item.record() if isinstance(item, Intent) else asdict(item)
-        length = len(canonical(record))
+        record = msgspec.Raw(canonical(item))
+        length = len(record)
         if batch and (size + length > BATCH_BYTES_MAX or len(batch) == RECORDS_MAX):
             yield batch
             batch, size = [], 0
@@ -182,9 +223,11 @@ def reachable(path: Path) -> Iterator[str]:
 
 
 def _intent(value: object) -> Intent:
+    if isinstance(value, Intent):
+        return value  # of a plain request
     said = _known(Intent, value)
-    said["payments"] = tuple(_made(Payment, item) for item in _list(said["payments"], 10_000, "payments"))
-    said["resources"] = tuple(_made(Resource, item) for item in _list(said["resources"], 10_000, "resources"))
+    said["payments"] = tuple(_made(Payment, item) for item in _list(said["payments"], _PARTS_MAX, "payments"))
+    said["resources"] = tuple(_made(Resource, item) for item in _list(said["resources"], _PARTS_MAX, "resources"))
     terms = said["terms"]
     if not isinstance(terms, dict) or not all(_is_int(number) for number in terms.values()):
         raise Malformed("terms must be whole numbers by name")
