@@ -10,6 +10,7 @@ from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending,
 from penstock.core.intent import SignLater, Standing
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
+from penstock.orders import attempts
 from penstock.orders.attempts import resume_lane
 from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
@@ -428,13 +429,13 @@ def test_cancelled_before_it_is_bound_and_not_after(migrated_url):
     scenario(migrated_url, body)
 
 
-def test_a_worker_whose_lease_was_taken_over_settles_nothing(migrated_url):
+def test_a_worker_that_slept_while_another_looked_settles_nothing(migrated_url):
     async def body(r, road):
         await r.submit_all([usdt(r, road, "a")])
         await road.send()
         now = r.runtime.now_ms()
-        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
-        zombie = await road.follower.claim(10)
+        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now - 1))
+        zombie = await r.database.read(lambda tx: attempts.due(tx, now_ms=now, limit=10))
         await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
         owner = await road.follower.claim(10)
         road.rail.answer = final

@@ -112,13 +112,13 @@ class Settler:
         return self._write(tx, changes)
 
     def _lock(self, tx: Tx, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Those whose attempt is still as it was observed and still ours."""
+        """Those whose attempt is still as it was when it was claimed: whoever has written of it since has put it off, or moved it."""
         rows = tx.all(
-            "SELECT id, state, lease FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY id {FOR_UPDATE}",
+            "SELECT id, state, due_at_ms FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY id {FOR_UPDATE}",
             k=[{"id": verdict.attempt.id} for verdict in verdicts],
         )
-        now = {row["id"]: (row["state"], row["lease"]) for row in rows}
-        return [v for v in verdicts if now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.lease)]
+        now = {row["id"]: (row["state"], row["due_at_ms"]) for row in rows}
+        return [v for v in verdicts if now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.due_at_ms)]
 
     def _decide(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order]) -> None:
         attempt, seen, decision = verdict.attempt, verdict.seen, verdict.decision

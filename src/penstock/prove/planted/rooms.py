@@ -355,18 +355,18 @@ ROOMS: Final = (
         test="tests/integration/test_db.py::test_after_a_commit_lost_on_the_wire_the_intake_finds_its_own_orders[answer]",
     ),
     Bug(
-        name="lease-without-a-fence",
+        name="verdict-without-a-fence",
         plan="M33",
         room="orders",
-        history="Who had slept past the lease wrote the outcome all the same, over what its successor had found.",
+        history="Who had slept over its claim wrote the outcome all the same, over what its successor had found.",
         edits=(
             Edit(
                 "penstock.orders.settle:Settler._lock",
-                "now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.lease)",
+                "now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.due_at_ms)",
                 "v.attempt.id in now",
             ),
         ),
-        test="tests/integration/test_road.py::test_a_worker_whose_lease_was_taken_over_settles_nothing",
+        test="tests/integration/test_road.py::test_a_worker_that_slept_while_another_looked_settles_nothing",
     ),
     Bug(
         name="commit-before-the-disk-has-it",
