@@ -12,6 +12,7 @@ from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
 from penstock.orders import attempts
 from penstock.orders.attempts import resume_lane
+from penstock.orders.follow import BATCHES_AT_ONCE
 from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
@@ -67,9 +68,10 @@ def test_a_payout_goes_from_accepted_to_succeeded(migrated_url):
 @contextlib.contextmanager
 def not_asked(database):
     """Whoever begins a transaction meanwhile fails."""
-    asked, database.write = database.write, None
+    asked = database.read, database.write
+    database.read = database.write = None
     yield
-    database.write = asked
+    database.read, database.write = asked
 
 
 def test_while_every_network_is_looked_at_nobody_walks_past_what_waits(migrated_url):
@@ -85,13 +87,13 @@ def test_while_every_network_is_looked_at_nobody_walks_past_what_waits(migrated_
         road.rail.observe = observe
         await r.submit_all([usdt(r, road, "a")])
         await road.send()
-        following = asyncio.create_task(road.follow())
+        following = [asyncio.create_task(road.follow()) for _ in range(BATCHES_AT_ONCE)]
         while not road.follower.under_way.busy:
             await r.runtime.sleep(0)
         with not_asked(r.database):
             assert await road.follower.claim(100) == []
         answers.set()
-        assert await following == 1
+        assert await asyncio.gather(*following) == [1] * BATCHES_AT_ONCE
         assert await road.follow() == 1
 
     scenario(migrated_url, body)

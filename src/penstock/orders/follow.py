@@ -29,6 +29,8 @@ from penstock.runtime import Runtime
 log = structlog.get_logger()
 
 UNREACHABLE_RETRY_MS: Final = 3_000
+BATCHES_AT_ONCE: Final = 2
+"""Of one network: while what was seen of one is written, nodes are asked about the next."""
 VERSIONS_MAX: Final = 20
 
 
@@ -58,7 +60,7 @@ class Follower:
         self._report_depth = report_depth
         self._held = held
         self.in_hand = InHand(runtime)
-        self.under_way = SideBySide(runtime, "follow")
+        self.under_way = SideBySide(runtime, "follow", width=BATCHES_AT_ONCE)
 
     async def claim(self, limit: int) -> list[Attempt]:
         """Attempts that are due. Raises what an earlier batch failed with."""
@@ -78,17 +80,24 @@ class Follower:
         for attempt in due:
             by_chain[attempt.chain].append(attempt)
         for chain, group in by_chain.items():
-            self.under_way.start(chain, self._follow(group))
+            self.under_way.start(chain, self._follow(chain, group))
 
-    async def _follow(self, due: Sequence[Attempt]) -> None:
+    async def _follow(self, chain: str, due: Sequence[Attempt]) -> None:
         # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
         failure: Exception | None = None
         over: set[int] = set()
+        watched = [attempt for attempt in due if attempt.signed and self._is_watched(attempt)]
         try:
-            over = await self._watch([attempt for attempt in due if attempt.signed and self._is_watched(attempt)])
+            async with self.under_way.turn(chain, "look"):
+                tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
+                seen = [await task for task in tasks]
+            async with self.under_way.turn(chain, "act"):
+                over = await self._act(watched, [verdict for verdict in seen if verdict is not None])
         except Exception as error:  # noqa: BLE001  raised again when the others are resumed
             failure = error
-        await self._resume([attempt for attempt in due if attempt.id not in over])
+        if left := [attempt for attempt in due if attempt.id not in over]:
+            async with self.under_way.turn(chain, "act"):
+                await self._resume(left)
         if failure is not None:
             raise failure
         self.in_hand.let_go(attempt.id for attempt in due)
@@ -106,11 +115,9 @@ class Follower:
         if unsigned:
             await self._stages.submit(await self._stages.sign(unsigned))
 
-    async def _watch(self, watched: Sequence[Attempt]) -> set[int]:
-        """Look, write what was decided and do what follows; the ids of those that are over."""
-        tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
-        seen = [await task for task in tasks]
-        verdicts = await self._buried([verdict for verdict in seen if verdict is not None])
+    async def _act(self, watched: Sequence[Attempt], seen: list[Verdict]) -> set[int]:
+        """Write what was decided and do what follows; the ids of those that are over."""
+        verdicts = await self._buried(seen)
         if verdicts:
             await self._settle(verdicts)
         written = {verdict.attempt.id for verdict in verdicts}
