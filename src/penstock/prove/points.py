@@ -47,7 +47,7 @@ _ROAD: Final = (
     Point("follow.claim:after", "attempt claimed to be observed"),
     Point("flight:observe", "in the middle of asking nodes"),
     Point("settle:before", "seen and decided, not committed"),
-    Point("settle:booked", "settled in the ledger, event not queued"),
+    Point("settle:booked", "settled in the ledger, with its event, not committed"),
     Point("settle:after", "settled, event not picked up"),
     Point("deliver.claim:after", "event leased, not sent"),
     Point("flight:webhook", "the webhook on its way"),
