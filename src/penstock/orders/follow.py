@@ -83,24 +83,19 @@ class Follower:
             self.under_way.start(chain, self._follow(chain, group))
 
     async def _follow(self, chain: str, due: Sequence[Attempt]) -> None:
-        # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
-        failure: Exception | None = None
-        over: set[int] = set()
-        watched = [attempt for attempt in due if attempt.signed and self._is_watched(attempt)]
-        try:
-            async with self.under_way.turn(chain, "look"):
-                tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
-                seen = [await task for task in tasks]
-            async with self.under_way.turn(chain, "act"):
-                over = await self._act(watched, [verdict for verdict in seen if verdict is not None])
-        except Exception as error:  # noqa: BLE001  raised again when the others are resumed
-            failure = error
-        if left := [attempt for attempt in due if attempt.id not in over]:
-            async with self.under_way.turn(chain, "act"):
-                await self._resume(left)
-        if failure is not None:
-            raise failure
-        self.in_hand.let_go(attempt.id for attempt in due)
+        with self.in_hand.worked_on([attempt.id for attempt in due]):
+            # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
+            failure: Exception | None = None
+            over: set[int] = set()
+            try:
+                over = await self._watch(chain, [attempt for attempt in due if attempt.signed and self._is_watched(attempt)])
+            except Exception as error:  # noqa: BLE001  raised again when the others are resumed
+                failure = error
+            if left := [attempt for attempt in due if attempt.id not in over]:
+                async with self.under_way.turn(chain, "act"):
+                    await self._resume(left)
+            if failure is not None:
+                raise failure
 
     def _is_watched(self, attempt: Attempt) -> bool:
         """What was given to a node; and what may have been, while nothing may be given to one now; and what may be over without it."""
@@ -114,6 +109,14 @@ class Follower:
         unsigned = [a.newest for a in due if a.newest.raw is None]
         if unsigned:
             await self._stages.submit(await self._stages.sign(unsigned))
+
+    async def _watch(self, chain: str, watched: Sequence[Attempt]) -> set[int]:
+        """Look, write what was decided and do what follows; the ids of those that are over."""
+        async with self.under_way.turn(chain, "look"):
+            tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
+            seen = [await task for task in tasks]
+        async with self.under_way.turn(chain, "act"):
+            return await self._act(watched, [verdict for verdict in seen if verdict is not None])
 
     async def _act(self, watched: Sequence[Attempt], seen: list[Verdict]) -> set[int]:
         """Write what was decided and do what follows; the ids of those that are over."""

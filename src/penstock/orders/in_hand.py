@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from penstock.runtime import Runtime
@@ -27,12 +29,18 @@ class InHand:
         return [{"id": row_id} for row_id in self._until]
 
     def take(self, ids: Iterable[int]) -> None:
-        """They are ours until they are let go, or for a while where nobody does."""
-        until = self._runtime.monotonic() + REST_S
-        self._until.update((row_id, until) for row_id in ids)
+        """They are ours until whoever works on them is done."""
+        self._until.update((row_id, math.inf) for row_id in ids)
 
-    def let_go(self, ids: Iterable[int]) -> None:
-        """What is written of them says when they are due again."""
+    @contextlib.contextmanager
+    def worked_on(self, ids: Iterable[int]) -> Iterator[None]:
+        """What is written of them says afterwards when they are due again; after a failure they rest."""
+        try:
+            yield
+        except BaseException:
+            until = self._runtime.monotonic() + REST_S
+            self._until.update((row_id, until) for row_id in ids)
+            raise
         for row_id in ids:
             self._until.pop(row_id, None)
 

@@ -112,11 +112,11 @@ class Sender:
             self.under_way.start(chain, self._send(chain, group))
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
-        async with self.under_way.turn(chain, "bind"):
-            bound = []
-            for number, group in (await self._spread(chain, orders)).items():
-                bound += await self._bind(chain, number, group)
-            self.in_hand.let_go(order.id for order in orders)
+        bound = []
+        with self.in_hand.worked_on([order.id for order in orders]):
+            async with self.under_way.turn(chain, "bind"):
+                for number, group in (await self._spread(chain, orders)).items():
+                    bound += await self._bind(chain, number, group)
         if not bound:
             return
         async with self.under_way.turn(chain, "sign"):

@@ -145,13 +145,13 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.orders.attempts:take_over",
-                '    for table in ("orders", "attempt"):',
+                '    tx.run("UPDATE attempt SET due_at_ms = :now_ms, lease',
                 "    tx.run(\"UPDATE orders SET state = 'accepted', due_at_ms = :now_ms, lease = '' WHERE state = 'sending' AND id IN \"\n"
                 "           \"(SELECT order_id FROM attempt_order JOIN attempt ON attempt.id = attempt_id WHERE attempt.state = 'signed')\",\n"
                 "           now_ms=now_ms)\n"
                 "    tx.run(\"UPDATE attempt_order SET live = 0 WHERE attempt_id IN (SELECT id FROM attempt WHERE state = 'signed')\")\n"
                 "    tx.run(\"UPDATE attempt SET state = 'dead', due_at_ms = NULL, lease = '' WHERE state = 'signed'\")\n"
-                '    for table in ("orders", "attempt"):',
+                '    tx.run("UPDATE attempt SET due_at_ms = :now_ms, lease',
             ),
         ),
         seed=3,
