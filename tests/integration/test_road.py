@@ -13,6 +13,7 @@ from penstock.ledger.book import balances
 from penstock.orders import attempts
 from penstock.orders.attempts import resume_lane
 from penstock.orders.follow import BATCHES_AT_ONCE
+from penstock.orders.in_hand import REST_S
 from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
@@ -427,6 +428,27 @@ def test_cancelled_before_it_is_bound_and_not_after(migrated_url):
         assert b["state"] == "sending"
         assert await road.settler.cancel(b["id"], "too late") is None
         assert await balances(r.database, "m:1") == {USDT: (units("90"), units("10"))}
+
+    scenario(migrated_url, body)
+
+
+def test_what_is_in_hand_is_not_claimed_again_and_what_failed_rests(migrated_url, monkeypatch):
+    """Without the rest, orders that fail each time would keep those behind them from ever being claimed."""
+
+    async def body(r, road):
+        def broken(*values, **more):
+            raise ZeroDivisionError
+
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        (first,), (second,) = await road.sender.claim(1), await road.sender.claim(10)
+        assert (first.merchant_order_id, second.merchant_order_id) == ("a", "b")
+        monkeypatch.setattr(road.rail, "bind", broken)
+        with pytest.raises(ZeroDivisionError):
+            await road.through(road.sender, [first])
+        assert await road.sender.claim(10) == []
+        later = r.runtime.monotonic() + REST_S
+        monkeypatch.setattr(r.runtime, "monotonic", lambda: later)
+        assert await road.sender.claim(10) == [first]
 
     scenario(migrated_url, body)
 
