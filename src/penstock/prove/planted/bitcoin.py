@@ -27,7 +27,7 @@ BITCOIN: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        seed=2,
+        seed=1,
     ),
     Bug(
         name="abandoned-comes-back",
