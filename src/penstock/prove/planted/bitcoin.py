@@ -46,7 +46,7 @@ BITCOIN: Final = (
                 "    return seen",
             ),
         ),
-        seed=13,
+        seed=64,
     ),
     Bug(
         name="bump-with-other-coins",
