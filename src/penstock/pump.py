@@ -1,8 +1,9 @@
 """The generic worker loop: claim what is due, handle it, claim again; rest when nothing is due, back off when something fails.
 
-A claim writes a lease token and `lease_until_ms` into the rows it takes and makes them due again at that moment, so what a crash left
-behind comes back by itself. Every later write of a handler checks `lease = :lease`: a worker that slept through its lease changes
-nothing any more (fencing). The loop itself never ends before `stop`.
+Where several processes may claim (webhooks), a claim writes a lease token and `lease_until_ms` into the rows it takes and makes them due again
+at that moment, and every later write checks `lease = :lease`. Where one alone has the seat (orders, attempts), it remembers what it has in hand
+and writes nothing. Either way what a crash left behind comes back by itself, and who slept over it changes nothing any more (fencing). The loop
+itself never ends before `stop`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Job(Protocol[Item]):
     """One kind of rows that become due."""
 
     async def claim(self, limit: int) -> Sequence[Item]:
-        """At most `limit` due rows, leased to the caller; empty when nothing is due."""
+        """At most `limit` due rows, for the caller alone; empty when nothing is due."""
         ...
 
     async def handle(self, items: Sequence[Item], /) -> None:
-        """Do the work. May run twice for a row; what is not done comes back when the lease runs out."""
+        """Do the work. May run twice for a row; what is not done comes back after a while."""
         ...
 
 

@@ -9,6 +9,7 @@ Words the text may use, replaced once per statement:
                                         or tuples of just these; `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
     {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
+    {HALF_FULL table}    new rows fill its pages by half and leave the rest to what they become; SQLite writes a row where it was anyway
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
 """
@@ -29,6 +30,7 @@ _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
 _REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)(?: UNLESS ([^{}]+))?\}")
 _ALLOW: Final = re.compile(r"\{ALLOW (\w+) (\w+)\}")
+_HALF_FULL: Final = re.compile(r"\{HALF_FULL (\w+)\}")
 _AMOUNT_COLUMN: Final = re.compile(r"^\s*(?:ADD COLUMN\s+)?(\w+) \{AMOUNT\}", re.MULTILINE)
 _REFUSES: Final = "BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; END"
 _WORDS: Final = {
@@ -87,6 +89,7 @@ def translate(sql: str, dialect: str) -> str:
 
     sql = _REFUSE.sub(lambda match: _refusal(match[1], match[2], dialect, match[3] or ""), _ROWS.sub(rows, sql))
     sql = _ALLOW.sub(lambda match: _allowance(match[1], match[2], dialect), sql)
+    sql = _HALF_FULL.sub(r"ALTER TABLE \1 SET (fillfactor = 50)" if dialect == "postgresql" else "SELECT 1", sql)
     sql = _NOT_NEGATIVE.sub(r"\1 >= 0" if dialect == "postgresql" else r"\1 GLOB '[0-9]*' AND \1 NOT GLOB '*[^0-9]*'", sql)
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)

@@ -8,11 +8,8 @@ import pytest
 from tests.conformance.places import PLACES
 
 CRASHES = [
-    (f"{name}:{when}", visit)
-    for name in ("bind", "sign", "sent", "settle", "treasury", "follow.claim", "send.claim")
-    for when in ("before", "after")
-    for visit in (1, 2)
-] + [("signer:journaled", 1), ("submit:after", 1)]
+    (f"{name}:{when}", visit) for name in ("bind", "sign", "sent", "settle", "treasury") for when in ("before", "after") for visit in (1, 2)
+] + [("signer:journaled", 1), ("submit:after", 1), ("send.claim:after", 1), ("follow.claim:after", 1), ("follow.claim:after", 2)]
 
 
 def having(what):

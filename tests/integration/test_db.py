@@ -192,6 +192,11 @@ def test_a_cast_is_no_parameter():
     assert translate("SELECT :v, ':v'", "sqlite") == "SELECT :v, ':v'"
 
 
+def test_a_table_whose_rows_change_often_is_filled_by_half_where_that_means_something():
+    assert translate("{HALF_FULL orders}", "postgresql") == "ALTER TABLE orders SET (fillfactor = 50)"
+    assert translate("{HALF_FULL orders}", "sqlite") == "SELECT 1"
+
+
 @pytest.mark.parametrize("column", ["available", "reserved"])
 def test_a_balance_below_zero_is_refused_by_the_schema(migrated_url, column):
     async def body(database):

@@ -10,7 +10,10 @@ from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending,
 from penstock.core.intent import SignLater, Standing
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
+from penstock.orders import attempts
 from penstock.orders.attempts import resume_lane
+from penstock.orders.follow import BATCHES_AT_ONCE
+from penstock.orders.in_hand import REST_S
 from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
@@ -66,9 +69,10 @@ def test_a_payout_goes_from_accepted_to_succeeded(migrated_url):
 @contextlib.contextmanager
 def not_asked(database):
     """Whoever begins a transaction meanwhile fails."""
-    asked, database.write = database.write, None
+    asked = database.read, database.write
+    database.read = database.write = None
     yield
-    database.write = asked
+    database.read, database.write = asked
 
 
 def test_while_every_network_is_looked_at_nobody_walks_past_what_waits(migrated_url):
@@ -84,13 +88,13 @@ def test_while_every_network_is_looked_at_nobody_walks_past_what_waits(migrated_
         road.rail.observe = observe
         await r.submit_all([usdt(r, road, "a")])
         await road.send()
-        following = asyncio.create_task(road.follow())
+        following = [asyncio.create_task(road.follow()) for _ in range(BATCHES_AT_ONCE)]
         while not road.follower.under_way.busy:
             await r.runtime.sleep(0)
         with not_asked(r.database):
             assert await road.follower.claim(100) == []
         answers.set()
-        assert await following == 1
+        assert await asyncio.gather(*following) == [1] * BATCHES_AT_ONCE
         assert await road.follow() == 1
 
     scenario(migrated_url, body)
@@ -428,13 +432,34 @@ def test_cancelled_before_it_is_bound_and_not_after(migrated_url):
     scenario(migrated_url, body)
 
 
-def test_a_worker_whose_lease_was_taken_over_settles_nothing(migrated_url):
+def test_what_is_in_hand_is_not_claimed_again_and_what_failed_rests(migrated_url, monkeypatch):
+    """Without the rest, orders that fail each time would keep those behind them from ever being claimed."""
+
+    async def body(r, road):
+        def broken(*values, **more):
+            raise ZeroDivisionError
+
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        (first,), (second,) = await road.sender.claim(1), await road.sender.claim(10)
+        assert (first.merchant_order_id, second.merchant_order_id) == ("a", "b")
+        monkeypatch.setattr(road.rail, "bind", broken)
+        with pytest.raises(ZeroDivisionError):
+            await road.through(road.sender, [first])
+        assert await road.sender.claim(10) == []
+        later = r.runtime.monotonic() + REST_S
+        monkeypatch.setattr(r.runtime, "monotonic", lambda: later)
+        assert await road.sender.claim(10) == [first]
+
+    scenario(migrated_url, body)
+
+
+def test_a_worker_that_slept_while_another_looked_settles_nothing(migrated_url):
     async def body(r, road):
         await r.submit_all([usdt(r, road, "a")])
         await road.send()
         now = r.runtime.now_ms()
-        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
-        zombie = await road.follower.claim(10)
+        await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now - 1))
+        zombie = await r.database.read(lambda tx: attempts.due(tx, now_ms=now, limit=10))
         await r.database.write("due", lambda tx: tx.run("UPDATE attempt SET due_at_ms = :now", now=now))
         owner = await road.follower.claim(10)
         road.rail.answer = final

@@ -12,7 +12,7 @@ from penstock.core.event import Dead, Final, Included, Pending, Suspicious
 from penstock.core.money import CoinAmount
 from penstock.db import CommitUnknown, Conflict, DatabaseUnavailable
 from penstock.ledger.audit import audit
-from penstock.ledger.book import balances, credit
+from penstock.ledger.book import Unsure, balances, credit
 from penstock.orders.settle import Verdict
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
@@ -240,5 +240,24 @@ def test_networks_that_settle_at_the_same_moment_do_not_push_each_other_away(mig
             verdicts.append(Verdict(attempt, seen, advance(attempt.state, seen, report_depth=None), None))
         await asyncio.gather(*(road.settler.apply([verdict]) for verdict in verdicts))
         assert [(await road.order(f"o{n}"))["state"] for n in range(8)] == ["succeeded"] * 8
+
+    scenario(migrated_url, body)
+
+
+def test_a_settlement_that_met_balances_which_moved_is_done_again_with_them_locked(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        road.rail.answer, looks = final, []
+
+        def late(tx, keys):
+            looks.append(sorted(keys))
+            raise Unsure
+
+        r.book.look = late
+        await road.follow()
+        assert looks == [[("m:1", USDT)]]
+        assert (await road.order("a"))["state"] == "succeeded"
+        assert await balances(r.database, "m:1") == {USDT: (units("90"), 0)}
 
     scenario(migrated_url, body)

@@ -14,12 +14,10 @@ LABELS = [
     f"{name}:{when}"
     for name in [
         "intake",
-        "send.claim",
         "bind",
         "sign",
         "give",
         "sent",
-        "follow.claim",
         "settle",
         "bump",
         "lane",
@@ -32,7 +30,7 @@ LABELS = [
         "ids.renew",
     ]
     for when in ("before", "after")
-] + ["signer:journaled", "submit:after", "webhook:sent"]
+] + ["send.claim:after", "follow.claim:after", "signer:journaled", "submit:after", "webhook:sent"]
 ON = [*((name,) for name in PLACES), ()]
 """Each network in turn, and then those that the seed chooses."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from penstock.core.attempt import AttemptState
 from penstock.core.intent import Intent, Resource, Signed
@@ -13,8 +15,8 @@ from penstock.ledger.chain import record_action
 from penstock.rails.base import VersionView
 
 LEASE_MS: Final = 8_000
-"""How long a worker may keep what it claimed before others see it again. A worker that is slower does no harm: it is fenced off, and
-two workers that go on with one attempt send the same bytes."""
+"""How long a new attempt is left to whoever bound it, before it is due. Who is slower does no harm: two that go on with one attempt send
+the same bytes."""
 REASON_MAX: Final = 400
 """How much is kept of why a lane stands, in characters."""
 
@@ -66,7 +68,7 @@ class Attempt:
     slot: int
     token_id: str
     state: AttemptState
-    lease: str
+    due_at_ms: int | None
     seen: str
     versions: tuple[Version, ...]
 
@@ -166,10 +168,9 @@ def free_coins(tx: Tx, lane_id: int) -> list[Resource]:
 
 
 def take_over(tx: Tx, now_ms: int) -> None:
-    """What a dead process held is due now. Only for the one process that can be sure to be alone."""
-    for table in ("orders", "attempt"):
-        # Leased rows come back by themselves; this only saves the wait.
-        tx.run(f"UPDATE {table} SET due_at_ms = :now_ms, lease = '' WHERE lease <> '' AND due_at_ms IS NOT NULL", now_ms=now_ms)
+    """What a dead process has bound is due now. Only for the one process that can be sure to be alone."""
+    # It becomes due by itself; this only saves the wait.
+    tx.run("UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE lease <> '' AND due_at_ms IS NOT NULL", now_ms=now_ms)
 
 
 def retired_count(tx: Tx, lane_id: int) -> int:
@@ -383,18 +384,16 @@ def newest_intent(tx: Tx, order_id: int) -> Intent | None:
     return Intent.from_json(row["intent"]) if row is not None else None
 
 
-def claim(tx: Tx, *, now_ms: int, limit: int, lease: str, passing_over: Sequence[str] = ()) -> list[Attempt]:
-    """Attempts that are due, with their versions, leased to us; none of the networks passed over."""
-    # Oldest due first; others skip what we hold.
+def due(tx: Tx, *, now_ms: int, limit: int, chains_but: Sequence[str] = (), ids_but: Sequence[Mapping[str, int]] = ()) -> list[Attempt]:
+    """Attempts that are due, with their versions; none of those networks, and none of those rows."""
+    # Oldest due first.
     rows = tx.all(
-        "UPDATE attempt SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-        "(SELECT id FROM attempt WHERE due_at_ms <= :now_ms AND lane_id NOT IN (SELECT lane.id FROM lane JOIN "
-        "{ROWS k(chain TEXT)} ON k.chain = lane.chain) ORDER BY due_at_ms LIMIT :limit {SKIP_LOCKED}) RETURNING id",
-        lease=lease,
-        until_ms=now_ms + LEASE_MS,
+        "SELECT id FROM attempt WHERE due_at_ms <= :now_ms AND lane_id NOT IN (SELECT lane.id FROM lane JOIN "
+        "{ROWS k(chain TEXT)} ON k.chain = lane.chain) AND id NOT IN (SELECT h.id FROM {ROWS h(id {INT})}) ORDER BY due_at_ms LIMIT :limit",
         now_ms=now_ms,
         limit=limit,
-        k=[{"chain": chain} for chain in passing_over],
+        k=[{"chain": chain} for chain in chains_but],
+        h=list(ids_but),
     )
     return load(tx, [row["id"] for row in rows])
 
@@ -412,7 +411,7 @@ def load(tx: Tx, attempt_ids: Sequence[int]) -> list[Attempt]:
     ):
         versions.setdefault(row["attempt_id"], []).append(_version(row))
     rows = tx.all(
-        "SELECT attempt.id, lane_id, chain, slot, token_id, state, lease, seen FROM attempt JOIN lane ON lane.id = attempt.lane_id "
+        "SELECT attempt.id, lane_id, chain, slot, token_id, state, due_at_ms, seen FROM attempt JOIN lane ON lane.id = attempt.lane_id "
         "WHERE attempt.id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY lane_id, slot",
         k=keys,
     )
@@ -421,4 +420,4 @@ def load(tx: Tx, attempt_ids: Sequence[int]) -> list[Attempt]:
 
 def _version(row: Row) -> Version:
     raw = bytes.fromhex(row["raw"]) if row["raw"] is not None else None
-    return Version(**{**row, "intent": Intent.from_json(row["intent"]), "raw": raw})
+    return Version(**{**row, "intent": Intent.from_record(msgspec.json.decode(row["intent"])), "raw": raw})

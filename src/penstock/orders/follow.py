@@ -18,6 +18,7 @@ from penstock.db import Conflict, Database, DatabaseUnavailable, Tx
 from penstock.orders import attempts
 from penstock.orders.attempts import Attempt, Version
 from penstock.orders.board import Board
+from penstock.orders.in_hand import InHand
 from penstock.orders.settle import Settler, Verdict
 from penstock.orders.side_by_side import SideBySide
 from penstock.orders.stages import Stages
@@ -28,6 +29,8 @@ from penstock.runtime import Runtime
 log = structlog.get_logger()
 
 UNREACHABLE_RETRY_MS: Final = 3_000
+BATCHES_AT_ONCE: Final = 2
+"""Of one network: while what was seen of one is written, nodes are asked about the next."""
 VERSIONS_MAX: Final = 20
 
 
@@ -56,18 +59,20 @@ class Follower:
         self._next_ids = next_ids
         self._report_depth = report_depth
         self._held = held
-        self.under_way = SideBySide(runtime, "follow")
+        self.in_hand = InHand(runtime)
+        self.under_way = SideBySide(runtime, "follow", width=BATCHES_AT_ONCE)
 
     async def claim(self, limit: int) -> list[Attempt]:
-        """Attempts that are due, leased to us. Raises what an earlier batch failed with."""
+        """Attempts that are due. Raises what an earlier batch failed with."""
         self.under_way.raise_failure()
         busy = self.under_way.busy
         if self._board.rails and self._board.rails.keys() <= set(busy):
             return []  # whoever is done wakes the pump
-        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
-        return await self._database.write(
-            "follow.claim", lambda tx: attempts.claim(tx, now_ms=now_ms, limit=limit, lease=lease, passing_over=busy)
-        )
+        now_ms, in_hand = self._runtime.now_ms(), self.in_hand.rows()
+        found = await self._database.read(lambda tx: attempts.due(tx, now_ms=now_ms, limit=limit, chains_but=busy, ids_but=in_hand))
+        self.in_hand.take(attempt.id for attempt in found)
+        self._runtime.crash_point("follow.claim:after")
+        return found
 
     async def handle(self, due: Sequence[Attempt]) -> None:
         """Observe those that nodes have seen, and resume those that a crash left between two steps; each network in its own time."""
@@ -75,19 +80,22 @@ class Follower:
         for attempt in due:
             by_chain[attempt.chain].append(attempt)
         for chain, group in by_chain.items():
-            self.under_way.start(chain, self._follow(group))
+            self.under_way.start(chain, self._follow(chain, group))
 
-    async def _follow(self, due: Sequence[Attempt]) -> None:
-        # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
-        failure: Exception | None = None
-        over: set[int] = set()
-        try:
-            over = await self._watch([attempt for attempt in due if attempt.signed and self._is_watched(attempt)])
-        except Exception as error:  # noqa: BLE001  raised again when the others are resumed
-            failure = error
-        await self._resume([attempt for attempt in due if attempt.id not in over])
-        if failure is not None:
-            raise failure
+    async def _follow(self, chain: str, due: Sequence[Attempt]) -> None:
+        with self.in_hand.worked_on([attempt.id for attempt in due]):
+            # First what was sent: a signer that is out of order must not keep what is paid from being settled, nor one the other.
+            failure: Exception | None = None
+            over: set[int] = set()
+            try:
+                over = await self._watch(chain, [attempt for attempt in due if attempt.signed and self._is_watched(attempt)])
+            except Exception as error:  # noqa: BLE001  raised again when the others are resumed
+                failure = error
+            if left := [attempt for attempt in due if attempt.id not in over]:
+                async with self.under_way.turn(chain, "act"):
+                    await self._resume(left)
+            if failure is not None:
+                raise failure
 
     def _is_watched(self, attempt: Attempt) -> bool:
         """What was given to a node; and what may have been, while nothing may be given to one now; and what may be over without it."""
@@ -102,11 +110,17 @@ class Follower:
         if unsigned:
             await self._stages.submit(await self._stages.sign(unsigned))
 
-    async def _watch(self, watched: Sequence[Attempt]) -> set[int]:
+    async def _watch(self, chain: str, watched: Sequence[Attempt]) -> set[int]:
         """Look, write what was decided and do what follows; the ids of those that are over."""
-        tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
-        seen = [await task for task in tasks]
-        verdicts = await self._buried([verdict for verdict in seen if verdict is not None])
+        async with self.under_way.turn(chain, "look"):
+            tasks = [self._runtime.spawn(self._observe(attempt), name="observe") for attempt in watched]
+            seen = [await task for task in tasks]
+        async with self.under_way.turn(chain, "act"):
+            return await self._act(watched, [verdict for verdict in seen if verdict is not None])
+
+    async def _act(self, watched: Sequence[Attempt], seen: list[Verdict]) -> set[int]:
+        """Write what was decided and do what follows; the ids of those that are over."""
+        verdicts = await self._buried(seen)
         if verdicts:
             await self._settle(verdicts)
         written = {verdict.attempt.id for verdict in verdicts}
@@ -152,10 +166,10 @@ class Follower:
         def job(tx: Tx) -> None:
             # Nobody answered, which proves nothing: ask again soon.
             tx.run(
-                "UPDATE attempt SET due_at_ms = :again, lease = '' FROM {ROWS k(id {INT}, held TEXT)} "
-                "WHERE attempt.id = k.id AND attempt.lease = k.held",
+                "UPDATE attempt SET due_at_ms = :again, lease = '' FROM {ROWS k(id {INT}, due_at_ms {INT})} "
+                "WHERE attempt.id = k.id AND attempt.due_at_ms = k.due_at_ms",
                 again=again,
-                k=[{"id": attempt.id, "held": attempt.lease} for attempt in unanswered],
+                k=[{"id": attempt.id, "due_at_ms": attempt.due_at_ms} for attempt in unanswered],
             )
 
         await self._database.write("follow.later", job)
@@ -171,6 +185,7 @@ class Follower:
                 if isinstance(error, InvariantBroken):
                     raise
                 log.warning("attempt.settle.refused", attempt=verdicts[0].attempt.id, error=type(error).__name__, detail=str(error)[:200])
+                await self._look_again([verdicts[0].attempt])
                 return
             broken: InvariantBroken | None = None
             for verdict in verdicts:

@@ -19,9 +19,10 @@ from penstock.core.order import HoldReason, Order, OrderState
 from penstock.core.snowflake import moment_ms
 from penstock.db import Database, Tx
 from penstock.orders import adopt, attempts, store
-from penstock.orders.attempts import LEASE_MS, Lane, Version
+from penstock.orders.attempts import Lane, Version
 from penstock.orders.board import Board
 from penstock.orders.choose import Choice, Chooser, chooser, payment_of
+from penstock.orders.in_hand import InHand
 from penstock.orders.side_by_side import SideBySide
 from penstock.orders.spread import STUCK_BLOCKS, Till, need_of, propose, tills
 from penstock.orders.stages import Stages
@@ -68,6 +69,7 @@ class Sender:
         self._stages = stages
         self._held = held
         self._full_until: dict[str, float] = {}
+        self.in_hand = InHand(runtime)
         self.under_way = SideBySide(runtime, "send", width=BATCHES_AT_ONCE)
 
     def look_again(self) -> None:
@@ -75,31 +77,31 @@ class Sender:
         self._full_until.clear()
 
     async def claim(self, limit: int) -> list[Order]:
-        """Orders that are due, leased to us. Raises what an earlier batch failed with."""
+        """Orders that are due. Raises what an earlier batch failed with."""
         self.under_way.raise_failure()
         busy = self.under_way.busy
         if self._board.rails and self._board.rails.keys() <= set(busy):
             return []  # without a walk past all that waits: whoever is done wakes the pump
-        now_ms, lease = self._runtime.now_ms(), self._runtime.random_bytes(8).hex()
+        now_ms, in_hand = self._runtime.now_ms(), self.in_hand.rows()
         full = [chain for chain, until in self._full_until.items() if until > self._runtime.monotonic()]
         full += [chain for chain in self._board.rails if self._held(chain)]
 
         def job(tx: Tx) -> list[Order]:
-            # Oldest due first, none of a network that has no room or is busy; others skip what we hold.
+            # Oldest due first, none of a network that has no room or is busy, none that we are at already.
             rows = tx.all(
-                "UPDATE orders SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms WHERE id IN "
-                "(SELECT id FROM orders WHERE due_at_ms <= :now_ms AND chain NOT IN (SELECT k.chain FROM {ROWS k(chain TEXT)}) "
-                "ORDER BY due_at_ms, id LIMIT :limit {SKIP_LOCKED}) "
-                f"RETURNING {store.COLUMNS}",
-                lease=lease,
-                until_ms=now_ms + LEASE_MS,
+                f"SELECT {store.COLUMNS} FROM orders WHERE due_at_ms <= :now_ms AND chain NOT IN (SELECT k.chain FROM {{ROWS k(chain TEXT)}}) "
+                "AND id NOT IN (SELECT h.id FROM {ROWS h(id {INT})}) ORDER BY due_at_ms, id LIMIT :limit",
                 now_ms=now_ms,
                 limit=limit,
                 k=[{"chain": chain} for chain in (*full, *busy)],
+                h=in_hand,
             )
             return sorted((store.order_of(row) for row in rows), key=lambda order: order.id)
 
-        return await self._database.write("send.claim", job)
+        found = await self._database.read(job)
+        self.in_hand.take(order.id for order in found)
+        self._runtime.crash_point("send.claim:after")
+        return found
 
     async def handle(self, orders: Sequence[Order]) -> None:
         """Bind, sign, submit; each network in its own time."""
@@ -110,10 +112,11 @@ class Sender:
             self.under_way.start(chain, self._send(chain, group))
 
     async def _send(self, chain: str, orders: Sequence[Order]) -> None:
-        async with self.under_way.turn(chain, "bind"):
-            bound = []
-            for number, group in (await self._spread(chain, orders)).items():
-                bound += await self._bind(chain, number, group)
+        bound = []
+        with self.in_hand.worked_on([order.id for order in orders]):
+            async with self.under_way.turn(chain, "bind"):
+                for number, group in (await self._spread(chain, orders)).items():
+                    bound += await self._bind(chain, number, group)
         if not bound:
             return
         async with self.under_way.turn(chain, "sign"):
@@ -152,7 +155,7 @@ class Sender:
         def job(tx: Tx) -> Choice:
             now_ms = self._runtime.now_ms()
             lane = attempts.lane_for_update(tx, chain, number)
-            fresh = store.lock(tx, [order.id for order in orders])
+            fresh = store.lock_again(tx, orders)
             waiting = [o for o in fresh.values() if o.state in (OrderState.ACCEPTED, OrderState.HELD)]
             if self._board.rail(chain) is not None and self._held(chain):
                 self._come_back(tx, [(o, moment_ms(o.id)) for o in waiting])
@@ -250,7 +253,7 @@ class Sender:
         changed = [(o, why, text) for o, why, text in held if o.state is OrderState.HELD and o.hold_reason != why.value]
         # Still held, but for another reason.
         tx.run(
-            "UPDATE orders SET hold_reason = h.hold_reason, due_at_ms = h.due_at_ms, lease = '' "
+            "UPDATE orders SET hold_reason = h.hold_reason, due_at_ms = h.due_at_ms "
             "FROM {ROWS h(id {INT}, hold_reason TEXT, due_at_ms {INT})} WHERE orders.id = h.id AND orders.state = 'held'",
             h=[{"id": order.id, "hold_reason": why.value, "due_at_ms": again} for order, why, _ in changed],
         )
@@ -260,7 +263,7 @@ class Sender:
     def _come_back(self, tx: Tx, orders: Sequence[tuple[Order, int]]) -> None:
         # Without room they keep their place in the queue, due since they were accepted; while they gather, until their transaction goes.
         tx.run(
-            "UPDATE orders SET due_at_ms = k.due_at_ms, lease = '' FROM {ROWS k(id {INT}, due_at_ms {INT})} "
+            "UPDATE orders SET due_at_ms = k.due_at_ms FROM {ROWS k(id {INT}, due_at_ms {INT})} "
             "WHERE orders.id = k.id AND orders.state IN ('accepted', 'held')",
             k=[{"id": order.id, "due_at_ms": due_at_ms} for order, due_at_ms in orders],
         )
@@ -268,8 +271,7 @@ class Sender:
     def _postpone(self, tx: Tx, orders: Sequence[Order], due_at_ms: int) -> None:
         # Nothing is wrong with them: come back soon.
         tx.run(
-            "UPDATE orders SET due_at_ms = :due_at_ms, lease = '' WHERE state IN ('accepted', 'held') "
-            "AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+            "UPDATE orders SET due_at_ms = :due_at_ms WHERE state IN ('accepted', 'held') AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
             due_at_ms=due_at_ms,
             k=[{"id": order.id} for order in orders],
         )

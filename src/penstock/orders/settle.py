@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from penstock.core.intent import Payment
 from penstock.core.money import Coin, Token, TokenAmount, plain
 from penstock.core.order import TERMINAL, Order, OrderState
 from penstock.db import Database, Row, Tx
-from penstock.ledger.book import Book, Sheet
+from penstock.ledger.book import Book, Key, Sheet, Unsure
 from penstock.orders import adopt, attempts, store
 from penstock.orders.attempts import Attempt
 from penstock.orders.intake import Outbox, event_row
@@ -89,11 +89,14 @@ class Settler:
     async def apply(self, verdicts: Sequence[Verdict]) -> None:
         """All verdicts in one transaction. Raises store.LostRace or db.Conflict, and then none of them is written."""
         async with self._turn:
-            count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts))
+            try:
+                count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts, self._book.look))
+            except Unsure:
+                count = await self._database.write("settle", lambda tx: self._apply(tx, verdicts, self._book.open))
         if count:
             self.decided()
 
-    def _apply(self, tx: Tx, verdicts: Sequence[Verdict]) -> int:
+    def _apply(self, tx: Tx, verdicts: Sequence[Verdict], opened: Callable[[Tx, Iterable[Key]], Sheet]) -> int:
         ours = self._lock(tx, verdicts)
         links = tx.all(
             "SELECT attempt_id, order_id FROM attempt_order WHERE live = 1 AND attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY order_id",
@@ -105,20 +108,20 @@ class Settler:
             of_attempt[link["attempt_id"]].append(orders[link["order_id"]])
         decisive = [v for v in ours if v.decision.outcome in (Outcome.REPORT, Outcome.SETTLE, Outcome.FAIL)]
         keys = {(o.payer, o.coin_id) for v in decisive for o in of_attempt[v.attempt.id] if o.state not in TERMINAL}
-        changes = _Changes(self._book.open(tx, keys), self._runtime.now_ms())
+        changes = _Changes(opened(tx, keys), self._runtime.now_ms())
         changes.spent = adopt.spent(tx, [p.key for v in ours for p in _unclaimed(v.attempt, of_attempt[v.attempt.id])])
         for verdict in ours:
             self._decide(changes, verdict, of_attempt[verdict.attempt.id])
         return self._write(tx, changes)
 
     def _lock(self, tx: Tx, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Those whose attempt is still as it was observed and still ours."""
+        """Those whose attempt is still as it was when it was claimed: whoever has written of it since has put it off, or moved it."""
         rows = tx.all(
-            "SELECT id, state, lease FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY id {FOR_UPDATE}",
+            "SELECT id, state, due_at_ms FROM attempt WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY id {FOR_UPDATE}",
             k=[{"id": verdict.attempt.id} for verdict in verdicts],
         )
-        now = {row["id"]: (row["state"], row["lease"]) for row in rows}
-        return [v for v in verdicts if now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.lease)]
+        now = {row["id"]: (row["state"], row["due_at_ms"]) for row in rows}
+        return [v for v in verdicts if now.get(v.attempt.id) == (v.attempt.state.value, v.attempt.due_at_ms)]
 
     def _decide(self, changes: _Changes, verdict: Verdict, orders: Sequence[Order]) -> None:
         attempt, seen, decision = verdict.attempt, verdict.seen, verdict.decision
@@ -263,8 +266,6 @@ class Settler:
             events = [event_row(o, i, changes.now_ms) for o, i in zip(decided, ids, strict=True)]
             self._outbox.enqueue(tx, events)
             changes.sheet.cover(_covers(tx, decided, events))
-        self._book.close(tx, changes.sheet, changes.now_ms)
-        self._runtime.crash_point("settle:booked")
         # What the attempts are now; a failed one took gas but none of its outflow.
         tx.run(
             "UPDATE attempt SET state = a.state, seen = a.seen, seen_at_ms = a.seen_at_ms, seen_block = a.seen_block, due_at_ms = a.due_at_ms, "
@@ -289,6 +290,9 @@ class Settler:
                 continue  # a person let the lane go on in spite of this very attempt, which may look otherwise in between
             log.error("lane.halted", chain=chain, reason=reason)
             attempts.halt_lane(tx, chain, reason)
+        # Last, since it locks balances that the intake waits for.
+        self._book.close(tx, changes.sheet, changes.now_ms)
+        self._runtime.crash_point("settle:booked")
         return len(decided)
 
     async def by_word(self, order_id: int, make: Callable[[Tx, Order, int], ByWord]) -> Order:

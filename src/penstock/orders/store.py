@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from msgspec.structs import asdict, replace
@@ -17,6 +17,10 @@ from penstock.together import Together
 _FIELDS: Final = Order.__struct_fields__
 _VALUES: Final = itemgetter(*_FIELDS)
 _FLAG, _STATE, _WIRE = (_FIELDS.index(name) for name in ("merchant_pays_fee", "state", "wire"))
+_CHANGES: Final = ("state", "wire", "hold_reason", "fail_reason", "txid", "decided_at_ms")
+"""What moves write; everything else of an order is as it was accepted."""
+_changes_of: Final = itemgetter(*_CHANGES)
+_changes_in: Final = attrgetter(*_CHANGES)
 COLUMNS: Final = ", ".join(_FIELDS)
 QUALIFIED: Final = ", ".join(f"orders.{name}" for name in _FIELDS)
 
@@ -86,6 +90,22 @@ def lock(tx: Tx, order_ids: Iterable[int]) -> dict[int, Order]:
     return {row["id"]: order_of(row) for row in rows}
 
 
+def lock_again(tx: Tx, orders: Sequence[Order]) -> dict[int, Order]:
+    """Orders that were read before, as they are now, locked in id order until the transaction ends. What never changes is not read again."""
+    known = {order.id: order for order in orders}
+    rows = tx.all(
+        f"SELECT id, {', '.join(_CHANGES)} FROM orders WHERE id IN (SELECT k.id FROM {{ROWS k(id {{INT}})}}) ORDER BY id {{FOR_UPDATE}}",
+        k=[{"id": order_id} for order_id in sorted(known)],
+    )
+    return {row["id"]: _as_now(known[row["id"]], row) for row in rows}
+
+
+def _as_now(order: Order, row: Row) -> Order:
+    if _changes_of(row) == _changes_in(order):
+        return order
+    return replace(order, **{**row, "state": OrderState(row["state"]), "wire": WireStatus(row["wire"])})
+
+
 class Move:
     """One change of state, with what it writes besides."""
 
@@ -121,10 +141,10 @@ class Move:
 def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> None:
     """Apply moves of locked orders: state, wire status, history. Raises LostRace where one is not in that state any more."""
     rows = [m.row() for m in moves]
-    # Compare and set: an order moves only from the state it was read in. Whoever held a lease on it has lost it.
+    # Compare and set: an order moves only from the state it was read in.
     moved = tx.run(
         "UPDATE orders SET state = m.state, wire = m.wire, hold_reason = m.hold_reason, fail_reason = m.fail_reason, txid = m.txid, "
-        "decided_at_ms = m.decided_at_ms, due_at_ms = m.due_at_ms, lease = '', lease_until_ms = 0 "
+        "decided_at_ms = m.decided_at_ms, due_at_ms = m.due_at_ms "
         "FROM {ROWS m(id {INT}, before TEXT, state TEXT, wire {INT}, hold_reason TEXT, fail_reason TEXT, txid TEXT, "
         "decided_at_ms {INT}, due_at_ms {INT})} WHERE orders.id = m.id AND orders.state = m.before",
         m=rows,

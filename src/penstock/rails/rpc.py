@@ -11,7 +11,6 @@ in the list ("node 2") and what it says is cut and cleaned. https://www.jsonrpc.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -135,7 +134,7 @@ class Http:
         """What a node answers to a JSON body (None: an empty one) at its address and `path`. Raises NodeUnreachable, also for a status
         that is not one of `statuses`: its words would prove nothing.
         """
-        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        content = b"" if body is None else msgspec.json.encode(body)
         more = {"tls_cert": tls_cert} if tls_cert else {}
         try:
             status, answer = await self._post(

@@ -15,8 +15,8 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
@@ -31,6 +31,7 @@ BODY_BYTES_MAX: Final = 64 * 1024
 KEEP_ALIVE_S: Final = 4.0
 """Below the 5 s after which many servers close an idle connection, so that no send meets one that is closing."""
 URL_MAX: Final = 2_048
+URLS_REMEMBERED: Final = 4_096
 DNS_THREADS: Final = 32
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -78,17 +79,28 @@ def canonical(text: str) -> Address:
 
 def judge(address: Address, reach: Reach) -> str | None:
     """Why this address must not be connected to, None when it may be."""
-    if any(address in network for network in METADATA):
+    place = _place(address)
+    if place == "metadata":
         return f"{address} is a cloud's metadata service"
-    if any(address in network for network in INSIDE):
+    if place == "inside":
         return None if reach.private else f"{address} is not a public address"
-    if not address.is_global or any(address in network for network in DENIED):
+    if place == "denied":
         return f"{address} is not a public address"
     if not reach.public:
         return f"{address} is a public address, and plain http goes to private ones only; use https"
     if not reach.private and _is_ours(address):
         return f"{address} is this machine's own address"
     return None
+
+
+@lru_cache(maxsize=4096)
+def _place(address: Address) -> Literal["metadata", "inside", "denied", "public"]:
+    """Where the address lies, which never changes; each send asks for that of its peer."""
+    if any(address in network for network in METADATA):
+        return "metadata"
+    if any(address in network for network in INSIDE):
+        return "inside"
+    return "denied" if not address.is_global or any(address in network for network in DENIED) else "public"
 
 
 def _is_ours(address: Address) -> bool:
@@ -243,6 +255,8 @@ class HttpTargets:
         self._allow_private = allow_private
         self._lookup = lookup
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._problem = lru_cache(maxsize=URLS_REMEMBERED)(partial(check_url, allow_private=allow_private))
+        """Of a URL's text, which says the same each time; whom it leads to is judged at each connection and at each send."""
 
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         """One a scheme, because plain http may reach less."""
@@ -254,14 +268,14 @@ class HttpTargets:
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=self._total_s, connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),  # `post` bounds the whole with one timer
                 headers={"User-Agent": "Penstock", "Accept-Encoding": "identity"},
             )
         return session
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """One POST. Raises TargetFailed with a reason that is fit for the log of sends."""
-        problem = check_url(url, allow_private=self._allow_private)
+        problem = self._problem(url)
         if problem is not None:
             raise TargetFailed(f"the webhook URL cannot be used: {problem}")
         try:
@@ -282,8 +296,8 @@ class HttpTargets:
 
 async def _beginning(answer: aiohttp.ClientResponse) -> str:
     content = bytearray()
-    while len(content) < BODY_BYTES_MAX and (chunk := await answer.content.read(BODY_BYTES_MAX - len(content))):
-        content += chunk
+    while len(content) < BODY_BYTES_MAX and not answer.content.at_eof():
+        content += await answer.content.read(BODY_BYTES_MAX - len(content))
     if not answer.content.at_eof():
         answer.close()  # the rest is not read, so this connection is not used again
     return content.decode("utf-8", "replace")

@@ -27,7 +27,7 @@ BITCOIN: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        seed=2,
+        seed=1,
     ),
     Bug(
         name="abandoned-comes-back",
@@ -46,7 +46,7 @@ BITCOIN: Final = (
                 "    return seen",
             ),
         ),
-        seed=13,
+        seed=64,
     ),
     Bug(
         name="bump-with-other-coins",

@@ -220,8 +220,8 @@ DOOR: Final = (
         edits=(
             Edit(
                 "penstock.webhooks.targets:judge",
-                "not address.is_global or any(address in network for network in DENIED)",
-                "not address.is_global",
+                'if place == "denied"',
+                "if not address.is_global",
             ),
         ),
         seed=3,

@@ -42,7 +42,7 @@ LIGHTNING: Final = (
                 "            return Pending()",
             ),
         ),
-        seed=29,
+        seed=2,
     ),
     Bug(
         name="failure-believed-at-once",

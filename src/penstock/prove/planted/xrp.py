@@ -56,7 +56,7 @@ XRP: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        seed=3,
+        seed=6,
     ),
     Bug(
         name="gap-in-the-ledgers-ignored",
