@@ -349,7 +349,7 @@ ROOMS: Final = (
             Edit(
                 "penstock.orders.intake:Intake._apply_surely",
                 '            log.warning("intake.commit.unknown", attempt=attempt)',
-                "            return [Refused(Problem.DISABLED_WITHDRAW, 'rolled back') for _ in batch]",
+                "            return [Refused(Problem.DISABLED_WITHDRAW, 'rolled back') for _ in batch.drafts]",
             ),
         ),
         test="tests/integration/test_db.py::test_after_a_commit_lost_on_the_wire_the_intake_finds_its_own_orders[answer]",
