@@ -117,7 +117,7 @@ class Sheet:
 
 
 class Book:
-    """Writes for one committer: a room of one process, whose batches form one hash chain."""
+    """Writes for one committer, a room of one process or one of two in it: one transaction at a time, whose batches form one hash chain."""
 
     def __init__(self, next_ids: Callable[[int], list[int]], committer: Callable[[], str]) -> None:
         self._next_ids = next_ids
