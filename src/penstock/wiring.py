@@ -102,8 +102,7 @@ class Product:
         self.rails: dict[str, Rail] = {}
         self.board = Board(world.runtime, self.catalog, self.rails, self.prices)
         self.outbox = Outbox(database, world.runtime, self._next_ids)
-        intakes = [self.book(room) for room in INTAKES[database.dialect]]
-        self.intake = Intake(world.runtime, database, intakes, self.outbox, self._next_ids)
+        self.intake = Intake(world.runtime, database, [*map(self.book, INTAKES[database.dialect])], self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
         kinds: dict[str, Any] = {"catalog": self.catalog, "next_ids": self._next_ids}
         policy = _policy(settings, self.catalog, self._minimum)
