@@ -345,7 +345,9 @@ ROOMS: Final = (
         room="orders",
         history="Two batches under way at once wrote the same link of one chain: the second was refused to its callers, with the first.",
         edits=(
-            Edit("penstock.orders.intake:Intake.run", "map(self._take_turns, self._books)", "map(self._take_turns, [*self._books][:1] * 2)"),
+            Edit(
+                "penstock.orders.intake:Intake.run", "map(self._take_turns, self._books)", "map(self._take_turns, [*self._books][:1] * 2)"
+            ),
         ),
         test="tests/integration/test_two_batches.py::test_a_batch_is_answered_while_the_one_before_waits_for_its_commit",
     ),
