@@ -81,8 +81,10 @@ class Tx:
     def __init__(self, dialect: str, connection: sqlite3.Connection | psycopg.Connection[Row]) -> None:
         self.dialect = dialect
         self._connection: Any = connection
+        self._unwritten: dict[str, tuple[str, str]] = {}
 
     def _run(self, sql: str, parameters: dict[str, Any]) -> Any:
+        self.write_out()
         amounts = amount_columns()
         for name, value in parameters.items():
             if isinstance(value, list | tuple):
@@ -106,8 +108,8 @@ class Tx:
         return int(self._run(sql, parameters).rowcount)
 
     def insert(self, into: str, rows: Sequence[Given]) -> None:
-        """New rows in one statement; `into` is "table(column TYPE, ...)", of two columns or more. Raises what the driver raises for one
-        that cannot be.
+        """New rows; `into` is "table(column TYPE, ...)", of two columns or more. Where one cannot be, this raises what the driver raises, or
+        the next statement does: PostgreSQL gets the rows of several tables in one, because each wait for an answer costs more than its rows.
         """
         if self.dialect == "sqlite":
             # Five times cheaper than reading them out of JSON again.
@@ -115,7 +117,16 @@ class Tx:
             self._connection.executemany(statement, plain_rows(rows, columns))
         elif rows:
             table = into.partition("(")[0]
-            self._run(postgresql_insert(into), {table: rows})
+            if table in self._unwritten:
+                self.write_out()
+            self._unwritten[table] = into, json_rows(rows, row_columns(postgresql_insert(into))[table])
+
+    def write_out(self) -> None:
+        """Write what `insert` still has. Every other statement does that first, and so does the end of the transaction."""
+        if self._unwritten:
+            unwritten, self._unwritten = self._unwritten, {}
+            statement = postgresql_insert(*(into for into, _ in unwritten.values()))
+            self._connection.execute(translate(statement, self.dialect), {table: rows for table, (_, rows) in unwritten.items()})
 
 
 class Database(ABC):
@@ -467,7 +478,9 @@ class PostgresDatabase(Database):
     def _write_once(self, label: str, job: Callable[[Tx], T]) -> T:
         connection = self._begin("BEGIN")
         try:
-            result = job(Tx("postgresql", connection))
+            tx = Tx("postgresql", connection)
+            result = job(tx)
+            tx.write_out()
             self._runtime.crash_point(f"{label}:before")
         except BaseException:
             if not connection.closed:

@@ -143,8 +143,14 @@ def sqlite_insert(into: str) -> tuple[str, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=256)
-def postgresql_insert(into: str) -> str:
-    """The statement; its rows are the parameter that is called as the table."""
+def postgresql_insert(*into: str) -> str:
+    """One statement for new rows of one table or several; those of each are the parameter that is called as the table."""
+    *before, last = [_insertion(table) for table in into]
+    named = ", ".join(f"new_{table.partition('(')[0]} AS ({inserted})" for table, inserted in zip(into, before, strict=False))
+    return f"WITH {named} {last}" if named else last
+
+
+def _insertion(into: str) -> str:
     names = ", ".join(column.split()[0] for column in into.partition("(")[2].rstrip(")").split(","))
     return f"INSERT INTO {into.partition('(')[0]} ({names}) SELECT {names} FROM {{ROWS {into}}}"
 

@@ -8,6 +8,7 @@ import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -58,6 +59,8 @@ from penstock.webhooks.targets import check_url
 log = structlog.get_logger()
 
 PRICES_REFRESH_S: Final = 30.0
+INTAKES: Final = MappingProxyType({"sqlite": ("intake",), "postgresql": ("intake", "intake2")})
+"""Committers of orders. SQLite has one writer; on PostgreSQL one batch is written while the one before waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Product:
         self.rails: dict[str, Rail] = {}
         self.board = Board(world.runtime, self.catalog, self.rails, self.prices)
         self.outbox = Outbox(database, world.runtime, self._next_ids)
-        self.intake = Intake(world.runtime, database, self.book("intake"), self.outbox, self._next_ids)
+        self.intake = Intake(world.runtime, database, [*map(self.book, INTAKES[database.dialect])], self.outbox, self._next_ids)
         self._minimum = of_coins(self.catalog, settings.policy.minimum, "policy.minimum")
         kinds: dict[str, Any] = {"catalog": self.catalog, "next_ids": self._next_ids}
         policy = _policy(settings, self.catalog, self._minimum)

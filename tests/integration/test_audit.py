@@ -33,7 +33,7 @@ async def a_day(r):
 
     road.rail.answer = seen
     await road.follow()
-    r.intake.__init__(r.runtime, r.database, r.book, r, r.next_ids)
+    r.renew_intake()
     await r.submit_all([usdt(r, road, "waiting")])
     return road
 

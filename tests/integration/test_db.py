@@ -142,6 +142,29 @@ def test_new_rows_by_name_and_in_the_order_of_their_columns_are_the_same_rows(mi
     scenario(migrated_url, body)
 
 
+def test_new_rows_of_several_tables_are_there_for_the_next_statement_and_refused_with_it_or_at_the_end(migrated_url):
+    parent, child = "parent(id {INT}, name TEXT)", "child(id {INT}, parent_id {INT})"
+
+    def family(tx, first):
+        tx.insert(parent, [(first, "a"), (first + 1, "b")])
+        tx.insert(child, [(first, first), (first + 1, first + 2)])  # of one that comes
+        tx.insert(parent, [(first + 2, "c")])
+        return [row["name"] for row in tx.all("SELECT name FROM child JOIN parent ON parent.id = parent_id ORDER BY child.id")]
+
+    async def body(database):
+        await database.write("make", lambda tx: tx.run("CREATE TABLE parent (id {INT} PRIMARY KEY, name TEXT)"))
+        await database.write("make", lambda tx: tx.run("CREATE TABLE child (id {INT} PRIMARY KEY, parent_id {INT} NOT NULL)"))
+        assert await database.write("family", lambda tx: family(tx, 1)) == ["a", "c"]
+        for first in (0, 1, 2):
+            with pytest.raises(Conflict):
+                await database.write("again", lambda tx, first=first: family(tx, first))
+            with pytest.raises(Conflict):
+                await database.write("again", lambda tx, first=first: tx.insert(parent, [(9, "d"), (first or 3, "e")]))
+        assert await database.read(lambda tx: tx.one("SELECT COUNT(*) AS many, MAX(id) AS last FROM parent")) == {"many": 3, "last": 3}
+
+    scenario(migrated_url, body)
+
+
 def test_rows_carry_any_text_and_any_64_bit_integer(migrated_url):
     texts = [
         "",

@@ -35,9 +35,9 @@ async def spend(r, amount):
     """Somebody else's whole transaction."""
 
     def job(tx):
-        sheet = r.book.open(tx, [(HELD, USDT)])
+        sheet = r.others.open(tx, [(HELD, USDT)])
         sheet.post(reserve(r, amount))
-        r.book.close(tx, sheet, NOW_MS)
+        r.others.close(tx, sheet, NOW_MS)
 
     await r.database.write("spend", job)
 
@@ -97,7 +97,7 @@ def test_a_balance_that_nobody_had_is_made_at_the_end_or_is_there_by_then(migrat
             sheet = await looked(r, "u:1000001", "u:1000002", "u:1000003")
             for holder in ("u:1000001", "u:1000002"):
                 sheet.post(credit(r, holder, "4"))
-            await r.credit("u:1000002", "1")
+            await r.credit("u:1000002", "1", book=r.others)
             await closed(r, sheet)
             assert await balances(r.database, "u:1000001") == {USDT: (units("4"), 0)}
             assert await balances(r.database, "u:1000002") == {USDT: (units("5"), 0)}

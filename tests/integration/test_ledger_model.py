@@ -23,7 +23,6 @@ from penstock.core.order import Order, fingerprint
 from penstock.db import open_database
 from penstock.ledger.audit import Terms, audit
 from penstock.orders.auditor import Auditor
-from penstock.orders.intake import Intake
 from penstock.prove.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from tests.fixtures.chain import Road
@@ -233,7 +232,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _submit(self, batch):
         drafts = [self._draft(wish) for wish in batch]
-        self.rooms.intake = Intake(self.world.runtime, self.world.database, self.rooms.book, self.rooms, self.rooms.next_ids)
+        self.rooms.renew_intake()
         return drafts, await self.rooms.submit_all([draft for draft, _ in drafts])
 
     def _draft(self, wish):

@@ -8,7 +8,7 @@ written once under its old version. Where many processes wait for one balance, a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
@@ -37,6 +37,7 @@ _ENTRY: Final = (
     "entry(id {INT}, batch_id {INT}, ref_kind TEXT, ref_id TEXT, posting_kind TEXT, chain TEXT, block {INT}, note TEXT, "
     "at_ms {INT}, covers TEXT)"
 )
+_BATCH: Final = "batch(id {INT}, committer TEXT, number {INT}, previous_hash TEXT, hash TEXT, at_ms {INT})"
 _POSTING: Final = "posting(entry_id {INT}, line {INT}, account TEXT, coin_id TEXT, amount {AMOUNT})"
 _entry_of: Final = itemgetter("id", "ref_kind", "ref_id", "posting_kind", "chain", "block", "note", "at_ms", "covers")
 _posting_of: Final = itemgetter("entry_id", "line", "account", "coin_id", "amount")
@@ -70,11 +71,21 @@ class Balance:
     touched: bool = False
 
 
-class Sheet:
-    """Balances, under lock or only looked at, and the entries posted to them so far."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link of a committer's chain."""
 
-    def __init__(self, balances: dict[Key, Balance], *, is_locked: bool = True) -> None:
+    committer: str = ""
+    number: int = 0
+    hash: str = GENESIS
+
+
+class Sheet:
+    """Balances, under lock or only looked at, and the entries posted to them so far; `head` is what their batch will follow."""
+
+    def __init__(self, balances: dict[Key, Balance], head: Head = Head(), *, is_locked: bool = True) -> None:
         self.balances = balances
+        self.head = head
         self.is_locked = is_locked
         self.entries: list[Entry] = []
         self.covers: dict[tuple[str, str, str], str] = {}
@@ -106,7 +117,7 @@ class Sheet:
 
 
 class Book:
-    """Writes for one committer: a room of one process, whose batches form one hash chain."""
+    """Writes for one committer, a room of one process or one of two in it: one transaction at a time, whose batches form one hash chain."""
 
     def __init__(self, next_ids: Callable[[int], list[int]], committer: Callable[[], str]) -> None:
         self._next_ids = next_ids
@@ -114,14 +125,21 @@ class Book:
 
     def open(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
         """Lock the balances of these (holder, coin) pairs in id order; rows that do not exist are made, empty."""
-        return Sheet(self._lock(tx, sorted(set(keys))))
+        return Sheet(self._lock(tx, sorted(set(keys))), self._head(tx))
 
     def look(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
         """The same without a lock: `close` takes it, last of all, so that nobody waits while everything else is written. An entry that
         turns out not to be covered raises Unsure, from `post` or from `close`, and the transaction begins again with `open`.
         """
         wanted = sorted(set(keys))
-        return Sheet({key: Balance(0, 0, 0, _NO_ROW) for key in wanted} | self._read(tx, wanted, _BALANCES), is_locked=False)
+        none = {key: Balance(0, 0, 0, _NO_ROW) for key in wanted}
+        return Sheet(none | self._read(tx, wanted, _BALANCES), self._head(tx), is_locked=False)
+
+    def _head(self, tx: Tx) -> Head:
+        committer = self._committer()
+        # Read with the balances, so that nothing but writing is left when rows begin to wait for one another.
+        head = tx.one("SELECT number, hash FROM batch WHERE committer = :committer ORDER BY number DESC LIMIT 1", committer=committer)
+        return Head(committer, head["number"], head["hash"]) if head else Head(committer)
 
     def _lock(self, tx: Tx, wanted: list[Key]) -> dict[Key, Balance]:
         balances = self._read(tx, wanted, _LOCKED_BALANCES)
@@ -150,10 +168,11 @@ class Book:
         numbered = [(i, (e.ref_kind, e.ref_id, e.posting_kind), e) for i, e in zip(entry_ids, sheet.entries, strict=True)]
         entries = [(i, batch_id, *key, e.chain, e.block, e.note, at_ms, sheet.covers.get(key, "")) for i, key, e in numbered]
         postings = [(i, line, p.account, p.coin_id, p.units) for i, _, e in numbered for line, p in enumerate(e.postings)]
-        # The facts of this transaction.
+        hashed = _link(sheet.head.hash, [(entry[0], *entry[2:]) for entry in entries], postings)
+        # The facts of this transaction, and the next link.
         tx.insert(_ENTRY, entries)
         tx.insert(_POSTING, postings)
-        self._write_batch(tx, batch_id, [(entry[0], *entry[2:]) for entry in entries], postings, at_ms)
+        tx.insert(_BATCH, [(batch_id, sheet.head.committer, sheet.head.number + 1, sheet.head.hash, hashed, at_ms)])
         # Last, because another process may wait for these rows, and does so until the commit.
         self._write_balances(tx, self._touched(tx, sheet))
 
@@ -186,23 +205,6 @@ class Book:
         )
         if written != len(touched):
             raise InvariantBroken("a locked balance changed under its lock")
-
-    def _write_batch(self, tx: Tx, batch_id: int, entries: Sequence[_Values], postings: Sequence[_Values], at_ms: int) -> None:
-        committer = self._committer()
-        # The head of this committer's chain.
-        head = tx.one("SELECT number, hash FROM batch WHERE committer = :committer ORDER BY number DESC LIMIT 1", committer=committer)
-        number, previous = (head["number"] + 1, head["hash"]) if head else (1, GENESIS)
-        # The next link.
-        tx.run(
-            "INSERT INTO batch (id, committer, number, previous_hash, hash, at_ms) "
-            "VALUES (:id, :committer, :number, :previous_hash, :hash, :at_ms)",
-            id=batch_id,
-            committer=committer,
-            number=number,
-            previous_hash=previous,
-            hash=_link(previous, entries, postings),
-            at_ms=at_ms,
-        )
 
 
 def batch_hash(previous: str, entries: Iterable[Mapping[str, Any]], postings: Iterable[Mapping[str, Any]]) -> str:

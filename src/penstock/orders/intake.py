@@ -1,6 +1,7 @@
 """Group commit: every draft that waits is applied in one transaction (architecture, section 2.3).
 
-While one batch commits the next one gathers, so there is no artificial delay and the cost of a commit is shared. The order
+While one batch is written the next one gathers, so there is no artificial delay and the cost of a commit is shared. Where the database
+takes several writers, the next one is written while COMMIT waits for the disk: each has a committer's chain of its own. The order
 of steps is fixed: keys, a look at the balances, replay in arrival order, one write per table, and only then the lock on the
 balances, which other processes wait for. Where they do not cover everything, the transaction begins again and locks them before
 the replay, so that a refusal is always by a balance under lock. A stored order always wins over a refusal.
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -63,17 +65,31 @@ Answer = Order | Refused
 _AGAIN: Final = object()
 
 
-class Intake:
-    """One per process; its task `run` is the committer."""
+@dataclass(slots=True)
+class _Batch:
+    """Drafts of one transaction, and whose chain it is on. `locks_first`: judge them by balances under lock."""
 
-    def __init__(self, runtime: Runtime, database: Database, book: Book, outbox: Outbox, next_ids: Callable[[int], list[int]]) -> None:
+    drafts: list[Draft]
+    book: Book
+    locks_first: bool
+    written: Callable[[], object]
+    """To be told, from any thread, when nothing but COMMIT is left."""
+
+
+class Intake:
+    """One per process; its task `run` commits, with one batch under way for each of the books."""
+
+    def __init__(
+        self, runtime: Runtime, database: Database, books: Sequence[Book], outbox: Outbox, next_ids: Callable[[int], list[int]]
+    ) -> None:
         self._runtime = runtime
         self._database = database
-        self._book = book
+        self._books = books
         self._outbox = outbox
         self._next_ids = next_ids
         self._waiting: deque[Draft] = deque()
         self._arrived = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._stopping = False
         self._locks_first = False
         self.committed: Callable[[bool], None] = lambda external: None  # noqa: ARG005  told after each batch, whether workers have work
@@ -89,38 +105,62 @@ class Intake:
         return await draft.answer
 
     async def run(self) -> None:
-        """Commit what waits until `stop`; the last batch is finished."""
-        while not (self._stopping and not self._waiting):
-            await self._arrived.wait()
+        """Commit what waits until `stop`; the last batches are finished."""
+        await asyncio.gather(*map(self._take_turns, self._books))
+
+    async def _take_turns(self, book: Book) -> None:
+        """Batches on one chain. Each holds the turn until it is written: then all that it will ever lock is locked, and the next one
+        begins while this one waits for the disk.
+        """
+        while True:
+            async with self._turn:
+                if not (drafts := await self._gathered()):
+                    return
+                work = await self._written(drafts, book)
+            await work
+
+    async def _written(self, drafts: list[Draft], book: Book) -> asyncio.Task[None]:
+        """A batch that has nothing but COMMIT before it, or is over."""
+        written = asyncio.Event()
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, written.set)
+        work = self._runtime.spawn(self._commit(_Batch(drafts, book, self._locks_first, tell)), name="intake.batch")
+        work.add_done_callback(lambda _: written.set())
+        await written.wait()
+        return work
+
+    async def _gathered(self) -> list[Draft]:
+        """What waits, as soon as something does; nothing when no more will come."""
+        while not self._waiting and not self._stopping:
             self._arrived.clear()
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-                await self._commit(batch)
+            await self._arrived.wait()
+        return [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
 
     def stop(self) -> None:
         """Take no more drafts; `run` returns when the waiting ones are answered."""
         self._stopping = True
         self._arrived.set()
 
-    async def _commit(self, batch: list[Draft]) -> None:
+    async def _commit(self, batch: _Batch) -> None:
+        drafts = batch.drafts
         answers: Sequence[object]
         try:
             answers = await self._apply_surely(batch)
         except DatabaseUnavailable as error:
-            log.error("intake.database.away", size=len(batch), error=type(error).__name__)  # noqa: TRY400
-            answers = [_unstored() for _ in batch]  # alone they would fare no better, and everybody waits
+            log.error("intake.database.away", size=len(drafts), error=type(error).__name__)  # noqa: TRY400
+            answers = [_unstored() for _ in drafts]  # alone they would fare no better, and everybody waits
         except Exception as error:  # noqa: BLE001  whatever the database refuses, every caller gets an answer
-            if len(batch) > 1:
-                log.warning("intake.batch.refused", size=len(batch), error=type(error).__name__)
-                for draft in batch:
-                    await self._commit([draft])
+            if len(drafts) > 1:
+                log.warning("intake.batch.refused", size=len(drafts), error=type(error).__name__)
+                for draft in drafts:
+                    await self._commit(replace(batch, drafts=[draft]))
                 return
             log.error("intake.draft.failed", error=type(error).__name__)  # noqa: TRY400  no bodies in logs
             answers = [_unstored()]
         # Whoever was refused for want of money mostly comes again.
         self._locks_first = any(isinstance(answer, Refused) and answer.problem is Problem.BALANCE_INSUFFICIENT for answer in answers)
-        self._waiting.extendleft(draft for draft, answer in reversed([*zip(batch, answers, strict=True)]) if answer is _AGAIN)
-        for draft, answer in zip(batch, answers, strict=True):
+        self._waiting.extendleft(draft for draft, answer in reversed([*zip(drafts, answers, strict=True)]) if answer is _AGAIN)
+        self._arrived.set()  # the other chain may have the turn and wait
+        for draft, answer in zip(drafts, answers, strict=True):
             if answer is not _AGAIN and not draft.answer.done():
                 if isinstance(answer, Refused):
                     draft.answer.set_exception(answer)
@@ -128,13 +168,13 @@ class Intake:
                     draft.answer.set_result(answer)  # type: ignore[arg-type]
         self.committed(any(isinstance(a, Order) and not a.is_internal for a in answers))
 
-    async def _apply_surely(self, batch: list[Draft]) -> list[object]:
+    async def _apply_surely(self, batch: _Batch) -> list[object]:
         """Apply once. After a COMMIT of unknown outcome the same batch again finds its own keys, if it did commit."""
         for attempt in range(1, COMMIT_TRIES + 1):
             try:
                 return await self._database.write("intake", lambda tx: self._apply(tx, batch))
             except Unsure:
-                self._locks_first = True
+                batch.locks_first = True  # its own: what another batch met meanwhile says nothing of this one's balances
             except CommitUnknown:
                 log.warning("intake.commit.unknown", attempt=attempt)
                 await self._runtime.sleep(0.05 * attempt)
@@ -144,17 +184,17 @@ class Intake:
                 await self._runtime.sleep(0.05 * attempt)
         raise DatabaseUnavailable("the outcome of a commit stayed unknown")
 
-    def _apply(self, tx: Tx, batch: Sequence[Draft]) -> list[object]:
+    def _apply(self, tx: Tx, batch: _Batch) -> list[object]:
         now_ms = self._runtime.now_ms()
-        firsts = _first_wishes(batch)
+        firsts = _first_wishes(batch.drafts)
         ours = self._take_keys(tx, firsts, now_ms)
-        stored = _stored(tx, {draft.key for draft in batch} - ours)
+        stored = _stored(tx, {draft.key for draft in batch.drafts} - ours)
         spent = self._take_once(tx, [firsts[key] for key in sorted(ours)])
-        read = self._book.open if self._locks_first else self._book.look
+        read = batch.book.open if batch.locks_first else batch.book.look
         sheet = read(tx, _balances_touched([firsts[key] for key in ours]))
         verdicts: dict[tuple[int, str], tuple[str, Answer]] = {}
         answers: list[object] = []
-        for draft in batch:
+        for draft in batch.drafts:
             key = draft.key
             if key in stored:
                 answers.append(_repeat(draft, *stored[key]))
@@ -174,12 +214,13 @@ class Intake:
         self._drop_keys(tx, refused)
         self._give_once_back(tx, [firsts[key] for key in refused if key not in spent])
         if accepted:
+            events = self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
             rows = store.insert(tx, accepted, due_at_ms=now_ms)
             self._runtime.crash_point("intake:unreserved")
-            events = self._announce(tx, [order for order in accepted if order.is_internal], now_ms)
             marks = {order.id: mark for mark, order in verdicts.values() if isinstance(order, Order)}
             sheet.cover(dict(_cover(row, marks[row["id"]], events.get(row["id"], "")) for row in rows))
-            self._book.close(tx, sheet, now_ms)
+            batch.book.close(tx, sheet, now_ms)
+        batch.written()
         return answers
 
     def _take_keys(self, tx: Tx, firsts: dict[tuple[int, str], Draft], now_ms: int) -> set[tuple[int, str]]:

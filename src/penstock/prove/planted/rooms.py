@@ -341,6 +341,17 @@ ROOMS: Final = (
         test="tests/unit/test_core_attempt.py::test_what_an_observation_means",
     ),
     Bug(
+        name="two-batches-on-one-chain",
+        room="orders",
+        history="Two batches under way at once wrote the same link of one chain: the second was refused to its callers, with the first.",
+        edits=(
+            Edit(
+                "penstock.orders.intake:Intake.run", "map(self._take_turns, self._books)", "map(self._take_turns, [*self._books][:1] * 2)"
+            ),
+        ),
+        test="tests/integration/test_two_batches.py::test_a_batch_is_answered_while_the_one_before_waits_for_its_commit",
+    ),
+    Bug(
         name="unknown-commit-is-a-refusal",
         plan="M36",
         room="orders",
@@ -349,7 +360,7 @@ ROOMS: Final = (
             Edit(
                 "penstock.orders.intake:Intake._apply_surely",
                 '            log.warning("intake.commit.unknown", attempt=attempt)',
-                "            return [Refused(Problem.DISABLED_WITHDRAW, 'rolled back') for _ in batch]",
+                "            return [Refused(Problem.DISABLED_WITHDRAW, 'rolled back') for _ in batch.drafts]",
             ),
         ),
         test="tests/integration/test_db.py::test_after_a_commit_lost_on_the_wire_the_intake_finds_its_own_orders[answer]",
