@@ -1,6 +1,8 @@
 """The entrance on both databases: repeats, races for one balance, refusals that leave nothing behind."""
 
 import asyncio
+import shutil
+import threading
 from collections import Counter
 
 from penstock.core.errors import Problem, Refused
@@ -70,6 +72,31 @@ def test_who_comes_when_too_many_wait_is_told_so_at_once_and_may_come_back(migra
             assert codes(again) == {"Order": 50}
             assert {a.id for a in first if isinstance(a, Order)} == {a.id for a in again[:10]}
             assert await balances(r.database, "m:1") == {USDT: (units("950"), 0)}
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_while_a_batch_waits_for_its_turn_to_write_goes_along(sqlite_template, tmp_path):
+    # One writer: on PostgreSQL a batch begins at once.
+    shutil.copyfile(sqlite_template, tmp_path / "penstock.sqlite3")
+
+    async def scenario():
+        async with rooms(f"sqlite:///{tmp_path / 'penstock.sqlite3'}") as r:
+            await r.credit("m:1", "10", book=r.others)
+            go_on = threading.Event()
+            writing = asyncio.create_task(r.database.write("other", lambda _: go_on.wait(30)))
+            committer = asyncio.create_task(r.intake.run())
+            early = asyncio.create_task(r.intake.submit(r.draft("early")))
+            await r.database.read(lambda tx: tx.one("SELECT 1 AS alive"))  # by now its batch is made and waits
+            late = [asyncio.create_task(r.intake.submit(r.draft(f"late{n}"))) for n in range(3)]
+            await asyncio.sleep(0)
+            go_on.set()
+            assert codes(await asyncio.gather(writing, early, *late)) == {"bool": 1, "Order": 4}
+            r.intake.stop()
+            await committer
+            batches = await r.database.read(lambda tx: tx.all("SELECT number FROM batch WHERE committer = 'test-1'"))
+            assert [row["number"] for row in batches] == [1]
+            assert (await r.audit()).breaches == []
 
     asyncio.run(scenario())
 

@@ -67,13 +67,14 @@ _AGAIN: Final = object()
 
 @dataclass(slots=True)
 class _Batch:
-    """Drafts of one transaction, and whose chain it is on. `locks_first`: judge them by balances under lock."""
+    """Drafts of one transaction, and whose chain it is on. `locks_first`: judge them by balances under lock; `grows`: more may join."""
 
     drafts: list[Draft]
     book: Book
     locks_first: bool
     written: Callable[[], object]
     """To be told, from any thread, when nothing but COMMIT is left."""
+    grows: bool = True
 
 
 class Intake:
@@ -152,7 +153,7 @@ class Intake:
             if len(drafts) > 1:
                 log.warning("intake.batch.refused", size=len(drafts), error=type(error).__name__)
                 for draft in drafts:
-                    await self._commit(replace(batch, drafts=[draft]))
+                    await self._commit(replace(batch, drafts=[draft], grows=False))
                 return
             log.error("intake.draft.failed", error=type(error).__name__)  # noqa: TRY400  no bodies in logs
             answers = [_unstored()]
@@ -186,6 +187,7 @@ class Intake:
 
     def _apply(self, tx: Tx, batch: _Batch) -> list[object]:
         now_ms = self._runtime.now_ms()
+        self._top_up(batch)
         firsts = _first_wishes(batch.drafts)
         ours = self._take_keys(tx, firsts, now_ms)
         stored = _stored(tx, {draft.key for draft in batch.drafts} - ours)
@@ -222,6 +224,14 @@ class Intake:
             batch.book.close(tx, sheet, now_ms)
         batch.written()
         return answers
+
+    def _top_up(self, batch: _Batch) -> None:
+        """Who came while this batch waited for its turn to write goes along: a commit costs the same for more. Once, in the writer's
+        thread: until the batch is written nobody else takes from what waits.
+        """
+        while batch.grows and self._waiting and len(batch.drafts) < BATCH_MAX:
+            batch.drafts.append(self._waiting.popleft())
+        batch.grows = False
 
     def _take_keys(self, tx: Tx, firsts: dict[tuple[int, str], Draft], now_ms: int) -> set[tuple[int, str]]:
         rows = [(*key, firsts[key].fingerprint, _wish(firsts[key]).id, now_ms) for key in sorted(firsts)]
