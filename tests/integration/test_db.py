@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 import penstock
-import penstock.db
 from penstock.core.errors import InvariantBroken, Problem, Refused
 from penstock.core.order import Order
 from penstock.db import (
@@ -25,7 +24,9 @@ from penstock.db import (
     Conflict,
     DatabaseRefused,
     DatabaseUnavailable,
+    base,
     open_database,
+    postgresql,
 )
 from penstock.ledger.book import balances
 from penstock.runtime import SystemRuntime
@@ -439,7 +440,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing_of_itself(database_url, 
     amount_columns()  # what the real migrations declare, before they are replaced
     table = "CREATE TABLE {} (id {{INT}} PRIMARY KEY) {{STRICT}}"
     broken = [(1, "0001_good.sql", table.format("one")), (2, "0002_bad.sql", f"{table.format('two')}; {table.format('two')}")]
-    monkeypatch.setattr(penstock.db, "migrations", lambda: broken)
+    monkeypatch.setattr(base, "migrations", lambda: broken)
 
     async def body(database):
         with pytest.raises((DatabaseUnavailable, psycopg.Error, sqlite3.Error)):
@@ -799,7 +800,7 @@ def test_connections_killed_while_idle_are_replaced_without_anybody_noticing(pos
 
 
 def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_seconds_and_not_for_ever(postgres_migrated, monkeypatch):
-    monkeypatch.setitem(penstock.db._SESSION, "idle_in_transaction_session_timeout", "300ms")
+    monkeypatch.setitem(postgresql._SESSION, "idle_in_transaction_session_timeout", "300ms")
     stopped, let_go = threading.Event(), threading.Event()
 
     def holds(tx):
@@ -823,7 +824,7 @@ def test_a_process_that_stops_in_a_transaction_keeps_its_locks_for_seconds_and_n
 
 
 def test_a_read_may_think_longer_than_a_write_may_wait(postgres_migrated, monkeypatch):
-    monkeypatch.setitem(penstock.db._SESSION, "idle_in_transaction_session_timeout", "100ms")
+    monkeypatch.setitem(postgresql._SESSION, "idle_in_transaction_session_timeout", "100ms")
 
     def job(tx):
         threading.Event().wait(0.4)

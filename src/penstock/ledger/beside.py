@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from penstock.ledger.facts import Head
 from penstock.ledger.report import Finding, Report
 from penstock.ledger.rules import Terms, Totals
 from penstock.runtime import Runtime, SystemRuntime
+from penstock.sql import Given
 
 log = structlog.get_logger()
 
@@ -166,6 +167,9 @@ class _WhileAsked(Tx):
         if self._questions.is_over:
             raise _Over
         return self._tx.one(sql, **parameters)
+
+    def insert(self, into: str, rows: Sequence[Given]) -> None:
+        raise InvariantBroken(f"a reading writes nothing, and no {len(rows)} rows into {into}")
 
 
 async def _answer_all(database: Database) -> None:

@@ -19,6 +19,7 @@ from penstock.core.attempt import AttemptState
 from penstock.core.ledger import available, is_stored, reserved
 from penstock.core.order import TERMINAL, OrderState
 from penstock.db import CommitUnknown, SqliteDatabase, Tx
+from penstock.db.sqlite import SqliteTx
 from penstock.prove.virtual import Crash, VirtualRuntime
 
 T = TypeVar("T")
@@ -272,13 +273,13 @@ class WatchedDatabase(SqliteDatabase):
             result = super()._write(label, job)
         except Crash as crash:
             if str(crash) == f"{label}:after":  # it died, and its last commit stays
-                self._auditor.judge(self._rows, Tx("sqlite", self._writer))
+                self._auditor.judge(self._rows, SqliteTx(self._writer))
             raise
         except BaseException:
             self._rows.clear()
             raise
         rows, self._rows = self._rows, []
-        self._auditor.judge(rows, Tx("sqlite", self._writer))
+        self._auditor.judge(rows, SqliteTx(self._writer))
         if not label.startswith("migrate") and self._auditor.doubt(label):
             raise CommitUnknown(label)
         return result

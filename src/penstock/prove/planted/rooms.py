@@ -387,7 +387,7 @@ ROOMS: Final = (
         source="https://www.postgresql.org/docs/current/wal-async-commit.html",
         edits=(
             Edit(
-                "penstock.db:PostgresDatabase._connect",
+                "penstock.db.postgresql:PostgresDatabase._connect",
                 '("fsync", "full_page_writes", "synchronous_commit")',
                 '("fsync", "full_page_writes")',
             ),
@@ -400,7 +400,7 @@ ROOMS: Final = (
         room="db",
         history="SQLite in WAL mode with synchronous=NORMAL does not sync at COMMIT: a power cut took payments back that were sent.",
         source="https://www.sqlite.org/pragma.html#pragma_synchronous",
-        edits=(Edit("penstock.db:SqliteDatabase._check", "if level != 2:", "if level < 1:"),),
+        edits=(Edit("penstock.db.sqlite:SqliteDatabase._check", "if level != 2:", "if level < 1:"),),
         test="tests/integration/test_db.py::test_sqlite_that_does_not_sync_is_refused",
     ),
 )
