@@ -55,7 +55,8 @@ class Storm:
             case "lag":
                 node.faults.lag = chance.randint(1, 3)
             case "blind":
-                node.faults.blind = True
+                for other in network.nodes:
+                    other.faults.blind = other is node  # who sees none of ours on any node has been robbed, as far as anybody can tell
             case "fork":
                 depth = chance.randint(1, 4)
                 if depth in self.place.reorgs:
