@@ -22,6 +22,18 @@ class InvalidDestination(ValueError):
     """The address is not one that this network can pay; the text says what is wrong and what would be right."""
 
 
+def check_characters(text: str) -> None:
+    """What holds for an address of every network: nothing around it, and plain ASCII alone. Raises InvalidDestination."""
+    if text != text.strip():
+        raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
+    for position, character in enumerate(text[:100], start=1):
+        if not "!" <= character <= "~":
+            raise InvalidDestination(
+                f"Character {position} of the address is not a plain ASCII letter or digit (it may only look like one); "
+                "copy the address again from its source."
+            )
+
+
 class OwnAddress(InvalidDestination):
     """The address is the house's own, or a token contract: coins sent there are lost or go round in a circle."""
 

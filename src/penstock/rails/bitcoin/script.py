@@ -16,7 +16,7 @@ from embit import base58, bech32
 from embit.hashes import hash160
 from embit.script import Script
 
-from penstock.rails.base import InvalidDestination
+from penstock.rails.base import InvalidDestination, check_characters
 
 UNITS_MAX: Final = 21_000_000 * 10**8
 """All satoshis that can ever be (MAX_MONEY)."""
@@ -88,7 +88,7 @@ def parse_address(text: str, chain_id: int) -> Target:
     https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki https://en.bitcoin.it/wiki/Base58Check_encoding
     """
     params = params_of(chain_id)
-    _check_characters(text)
+    _check_form(text)
     lower = text.lower()
     hrp = lower.rpartition("1")[0]
     if hrp in {other.hrp for other in CHAINS.values()}:
@@ -100,15 +100,8 @@ def parse_address(text: str, chain_id: int) -> Target:
     return _base58(text, params)
 
 
-def _check_characters(text: str) -> None:
-    if text != text.strip():
-        raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
-    for position, character in enumerate(text[:100], start=1):
-        if not "!" <= character <= "~":
-            raise InvalidDestination(
-                f"Character {position} of the address is not a plain ASCII letter or digit (it may only look like one); "
-                "copy the address again from its source."
-            )
+def _check_form(text: str) -> None:
+    check_characters(text)
     if ":" in text or "?" in text:
         raise InvalidDestination("This looks like a payment link; give the address alone.")
     if text.lower().startswith(("lnbc", "lntb", "lnurl", "lno1")):

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import coincurve
 from Crypto.Hash import keccak as _keccak
 
-from penstock.rails.base import InvalidDestination
+from penstock.rails.base import InvalidDestination, check_characters
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 """Nobody's address: what is sent there is gone."""
@@ -58,16 +58,9 @@ def parse_address(text: str) -> str:
 
 def _refuse(text: str) -> NoReturn:
     """Why this is no address at all."""
-    if text != text.strip():
-        raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
     if (not text.startswith(("0x", "0X")) and "." in text) or text.endswith(".eth"):
         raise InvalidDestination("This looks like a name, and names are not resolved; give the 0x address itself.")
-    for position, character in enumerate(text[:100], start=1):
-        if not "!" <= character <= "~":
-            raise InvalidDestination(
-                f"Character {position} of the address is not a plain ASCII letter or digit (it may only look like one); "
-                "copy the address again from its source."
-            )
+    check_characters(text)
     if text.startswith("0X") or not text.startswith("0x"):
         raise InvalidDestination("The address must begin with 0x (small x), followed by 40 hexadecimal digits.")
     if len(text) != 42:

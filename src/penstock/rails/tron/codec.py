@@ -22,7 +22,7 @@ from Crypto.Hash import keccak as _keccak
 from google.protobuf.message import DecodeError
 
 from penstock.core.intent import Intent, Key, Signed
-from penstock.rails.base import InvalidDestination
+from penstock.rails.base import InvalidDestination, check_characters
 from penstock.rails.tron import schema
 
 INT64_MAX: Final = 2**63 - 1
@@ -92,14 +92,7 @@ def address_of_hex(text: str) -> str:
 
 def parse_address(text: str) -> str:
     """A destination as people write it, base58check or 41 with 40 hexadecimal digits, as base58check. Raises InvalidDestination."""
-    if text != text.strip():
-        raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
-    for position, character in enumerate(text[:100], start=1):
-        if not "!" <= character <= "~":
-            raise InvalidDestination(
-                f"Character {position} of the address is not a plain ASCII letter or digit (it may only look like one); "
-                "copy the address again from its source."
-            )
+    check_characters(text)
     if text[:2] in ("0x", "0X"):
         raise InvalidDestination("This is an address of an Ethereum-like network; an address of TRON begins with T.")
     if len(text) == 42 and text.startswith("41"):

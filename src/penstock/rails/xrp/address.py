@@ -17,7 +17,7 @@ from typing import Final
 import coincurve
 from Crypto.Hash import RIPEMD160
 
-from penstock.rails.base import InvalidDestination
+from penstock.rails.base import InvalidDestination, check_characters
 
 TAG_MAX: Final = 2**32 - 1
 
@@ -94,14 +94,7 @@ def parse_extended(text: str) -> tuple[Target, bool] | None:
 
 def parse_address(text: str, *, is_test: bool) -> Target:
     """A destination as people write it. Raises InvalidDestination with one sentence, which never repeats the text: it may be a secret."""
-    if text != text.strip():
-        raise InvalidDestination("The address has a space or line break at its beginning or end; remove it.")
-    for position, character in enumerate(text[:100], start=1):
-        if not "!" <= character <= "~":
-            raise InvalidDestination(
-                f"Character {position} of the address is not a plain ASCII letter or digit (it may only look like one); "
-                "copy the address again from its source."
-            )
+    check_characters(text)
     if text.startswith("r"):
         if not is_classic(text):
             raise InvalidDestination(
