@@ -29,6 +29,7 @@ from penstock.demo.payouts import CHAINS, CREDITS, FUNDS, PAYOUTS
 from penstock.process import command
 from penstock.runtime import SystemRuntime
 from penstock.setup import initialise
+from penstock.signer.program import until_signal
 
 PATIENCE_S: Final = 60.0
 
@@ -268,7 +269,7 @@ async def _close(stage: Stage) -> dict[str, Any]:
 
 
 async def _leave_running(stage: Stage, client: Client) -> None:
-    """Print a signed curl example and wait for Ctrl-C."""
+    """Print a signed curl example and wait for Ctrl-C, or for SIGTERM: what was started here ends here."""
     body = b"{}"
     flags = " ".join(f"-H '{name}: {value}'" for name, value in client.headers(body).items())
     stage.say("Running until Ctrl-C. Within two minutes, this call is valid:")
@@ -276,6 +277,4 @@ async def _leave_running(stage: Stage, client: Client) -> None:
     stage.console.print(
         f"\nPENSTOCK_HOME={stage.home}  app id {client.app_id}  secret {client.app_secret}", highlight=False, soft_wrap=True
     )
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        while True:
-            await stage.runtime.sleep(3600)
+    await until_signal()
