@@ -325,11 +325,23 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
         ("terms are", {"terms": {"gas_limit": 60_000}}),
         ("less than 21000 gas", {"terms": {"gas_limit": 20_999, "gas_price": 1}}),
         ("it does not approve", {"kind": "approve"}),
-        ("nonce", {"slot": -1}),
+        ("from 0 to 9223372036854775807, and -1 is none", {"slot": -1}),
+        # What no table can hold would stand in the journal for ever, and no start could read it into the books.
+        ("9223372036854775808 is none", {"slot": 2**63}),
+        ("9223372036854775808 is none", {"attempt_id": 2**63}),
+        ("9223372036854775808 is none", {"version": 2**63}),
+        ("9223372036854775808 is none", {"payments": (Payment(2**63, RECIPIENT, "", 1),)}),
     ],
 )
 def test_what_is_not_a_plain_allowed_payment_is_refused_by_name(open_signer, tmp_path, words, change):
     assert words in refusal(open_signer(), pay(**change))
+    assert (tmp_path / "signer.journal").read_bytes() == b""
+
+
+@pytest.mark.parametrize("attempt_id", [-1, 2**63])
+def test_a_death_under_an_id_that_no_table_can_hold_is_not_noted(open_signer, tmp_path, attempt_id):
+    with pytest.raises(SignRefused, match=f"{attempt_id} is none"):
+        asyncio.run(open_signer().bury([Death(1, "x"), Death(attempt_id, "x")]))
     assert (tmp_path / "signer.journal").read_bytes() == b""
 
 

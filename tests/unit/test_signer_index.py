@@ -417,7 +417,7 @@ def test_a_turn_of_the_switch_that_comes_out_of_a_backup_turns_nothing(home):
 
 
 def test_numbers_and_names_of_any_size_are_remembered(home):
-    huge = payment(10**30, slot=7)
+    huge = payment(2**62, slot=7)
     nul = payment(2, payments=(Payment(5, RECIPIENT, "", 5, key="1/a\0b"),))
     signed = sign(home.signer, huge, nul)
     home.restart()

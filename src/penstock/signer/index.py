@@ -47,7 +47,7 @@ CREATE TABLE spent (minute INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER N
     PRIMARY KEY (minute, what)) WITHOUT ROWID;
 CREATE TABLE turn (number INTEGER PRIMARY KEY, id TEXT NOT NULL, stop INTEGER NOT NULL, reason TEXT NOT NULL);
 """
-"""Numbers that a request brings are texts: the gateway may say any, and SQLite holds 64 bits. `known` is an `Attempt` as JSON, and so are the
+"""Ids are texts: a journal of before may have any, and SQLite holds 64 bits. `known` is an `Attempt` as JSON, and so are the
 texts of a turn: its file may have half a surrogate pair.
 """
 _MARK_EVERY: Final = 256

@@ -36,6 +36,8 @@ from penstock.signer.wire import entries_of
 _NO_CAPS: Final = Caps()
 _INTENT_BYTES_MAX: Final = 512 * 1024
 """In ASCII, as the journal has it: a line holds that, with room for dearer versions. A Bitcoin transaction for 500 orders needs 300 KiB."""
+_NUMBER_MAX: Final = 2**63 - 1
+"""Of ids, versions and slots: what the books can hold. The journal is for ever, and a start reads it into them."""
 _PROOF_MAX: Final = 1_000
 _OPENS_A_DAY: Final = 5
 """How often a token may be opened: more would only burn fees."""
@@ -145,6 +147,7 @@ class LocalSigner(PublicAddresses):
         memory = self._recalled(attempt_ids=[death.attempt_id for death in deaths])
         fresh = [death for death in deaths if death.attempt_id not in memory.dead]
         for death in fresh:
+            _check_numbers(death.attempt_id)
             attempt = memory.attempts.get(death.attempt_id)
             if attempt is not None and attempt.expires_ms is None:
                 raise SignRefused(f"attempt {death.attempt_id}: what was signed for it never expires")
@@ -192,6 +195,7 @@ class LocalSigner(PublicAddresses):
 
     def _check(self, intent: Intent, memory: Memory) -> bool:
         """Every rule on the intent itself; True when this version is new."""
+        _check_numbers(intent.attempt_id, intent.version, intent.slot, *(payment.order_id for payment in intent.payments))
         self._check_network(intent)
         if intent.attempt_id in memory.dead:
             raise SignRefused("the attempt is dead, and nothing is signed for it any more")
@@ -262,6 +266,11 @@ class LocalSigner(PublicAddresses):
         if broken:
             raise SignRefused(f"the transaction does not match its intent: {', '.join(broken)}")
         return signed
+
+
+def _check_numbers(*numbers: int) -> None:
+    if strange := [number for number in numbers if not 0 <= number <= _NUMBER_MAX]:
+        raise SignRefused(f"ids, versions and slots are numbers from 0 to {_NUMBER_MAX}, and {strange[0]} is none")
 
 
 def _check_holders(intent: Intent, memory: Memory) -> None:
