@@ -110,7 +110,8 @@ class PostgresDatabase(Database):
             for name, value in _SESSION.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except psycopg.OperationalError as error:
-            raise DatabaseUnavailable("PostgreSQL does not answer") from error
+            words = str(error).strip().partition("\n")[0]  # libpq's: server, user or database, never the password
+            raise DatabaseUnavailable(f"PostgreSQL does not answer; is it running, and is database.url right? {words}") from error
         connection.adapters.register_loader("numeric", _IntegerLoader)
         connection.prepare_threshold = 2
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):

@@ -107,7 +107,7 @@ class SqliteDatabase(Database):
         try:
             connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
         except sqlite3.OperationalError as error:
-            raise DatabaseUnavailable(f"{self._path}: {error}") from error
+            raise DatabaseUnavailable(f"{self._path}: {error}; its folder must be there, and ours to write") from error
         connection.row_factory = _rows()
         try:
             self._check(connection)
