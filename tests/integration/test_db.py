@@ -612,6 +612,16 @@ def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
     refused(f"sqlite:///{tmp_path / 'missing' / 'db'}", "unable to open", DatabaseUnavailable)
 
 
+def test_a_disk_that_is_full_is_named_as_such(tmp_path):
+    def fill(tx):
+        tx.run("PRAGMA max_page_count = 1")
+        tx.run("CREATE TABLE filler (content TEXT)")
+        tx.run("INSERT INTO filler VALUES (:content)", content="x" * 1_000_000)
+
+    with pytest.raises(DatabaseUnavailable, match="is there room on it"):
+        scenario(f"sqlite:///{tmp_path / 'db'}", lambda database: database.write("fill", fill))
+
+
 @pytest.mark.parametrize("password", ["se cret", "se@cret", "se/cret", "se%zzcret"])
 def test_a_password_that_is_not_encoded_is_refused_and_no_part_of_it_is_named(password):
     """It ended in a traceback with a part of the password, or in a host of that name that could not be found."""
