@@ -74,7 +74,7 @@ def init(
     from penstock.setup import initialise  # noqa: PLC0415  only this command has the seed in its memory
 
     made = guarded(initialise(configured, key_file=key_file, asked=asked or None))
-    emit(made, as_json, lambda m: show.facts("Penstock is ready", m))
+    emit(made, as_json, lambda m: show.facts("Penstock is ready", m | {"migrations": m["migrations"] or "none to make"}))
     if made["unlocked_by"] == "key file" and passphrase is not None:
         note("PENSTOCK_PASSPHRASE is set and not used: the key file of this home unlocks the keys")
     elif made["unlocked_by"] == "key file" and not key_file:
@@ -123,7 +123,10 @@ def _turn(reason: str, as_json: bool, *, stop: bool) -> None:
     try:
         turned = switch.turn(folder_of(configured), SystemRuntime(), stop=stop, reason=reason)
     except OSError as error:
-        fail(f"the switch is in the signer's folder {folder_of(configured)}, which cannot be written: {error.strerror}", 2)
+        fail(
+            f"the switch is in the signer's folder {folder_of(configured)}, which cannot be written: {error.strerror}; run this as the signer's user, with its home",
+            2,
+        )
     emit({"signing": not stop, "reason": turned.reason}, as_json, lambda m: show.facts("The signer", m))
 
 

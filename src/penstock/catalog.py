@@ -74,11 +74,6 @@ class Catalog:
         """The token with this id."""
         return self._tokens.get(token_id)
 
-    def coin_named_by(self, any_id: str) -> Coin | None:
-        """The coin that a token id or a coin id means: internal payouts and prices need no more (vendor: Token ID Interface)."""
-        token = self._tokens.get(any_id)
-        return token.coin if token is not None else self._coins.get(any_id)
-
     def coin_by_symbol(self, symbol: str) -> Coin | None:
         """The coin with this symbol, in any case: people type usdc.E, and no two symbols differ in case alone."""
         wanted = symbol.casefold()

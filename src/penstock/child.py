@@ -66,7 +66,8 @@ class Child:
         self._heard = heard
         self._end_s = end_s
         self._process: Process | None = None
-        self._hearing = False
+        self._reading = False
+        self._ending = asyncio.Lock()
         self._stopping = False
 
     async def start(self) -> None:
@@ -91,9 +92,11 @@ class Child:
         process, said = self._process, b""
         if process is None or process.stdout is None:
             raise self.failed(f"the {self._name} was not started")
+        self._reading = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 said = await process.stdout.readline()
+        self._reading = False
         if said != READY and not self._stopping:
             await self._end(process)
             text = said.decode(errors="replace").strip() or f"the {self._name}'s process did not start; its log may say more"
@@ -128,27 +131,28 @@ class Child:
     async def _ended(self) -> int | None:
         if self._process is None or self._process.stdout is None:
             return None
-        self._hearing = True
+        self._reading = True
         while data := await self._process.stdout.read(_PIECE_BYTES):
             self._heard(data)
-        self._hearing = False
+        self._reading = False
         return await self._process.wait()
 
     async def _end(self, process: Process) -> None:
         """The end of its pipe tells it to end; one that does not is killed."""
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(self._end_s):
+        async with self._ending:  # who waits for it to come up and who stops it may be two, and what it says has room for one reader
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                async with asyncio.timeout(self._end_s):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
                 await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        if process.stdout is not None and not self._hearing:
-            await process.stdout.read()
-        if process.stdin is not None:
-            with contextlib.suppress(OSError):
-                await process.stdin.wait_closed()
+            if process.stdout is not None and not self._reading:
+                await process.stdout.read()
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    await process.stdin.wait_closed()
 
 
 def told() -> dict[str, Any]:

@@ -401,7 +401,7 @@ class Commands:
         p = self._p
         stood = await auditor.resume(p.database, p.catalog, name, reason, next_ids=p.ids.next, now_ms=p.runtime.now_ms())
         if not stood:
-            raise Refused(Problem.NOT_FOUND, f"nothing stands on {chain}; `penstock audit` shows what does")
+            raise Refused(Problem.NOT_FOUND, f"nothing is stopped on {chain}; `penstock audit` shows what is")
         because = "; ".join(f"{where}: {why}" if where and not name else why for where, why in stood.items())
         return {"chain": chain, "stood_because": because, "reason": reason}
 

@@ -304,7 +304,7 @@ def _value(kind: Any, raw: object, where: str) -> object:
 def _text_of(raw: object, where: str) -> str:
     if isinstance(raw, str | int) and not isinstance(raw, bool):
         return str(raw)
-    raise SettingWrong(f"{where} must be a text")
+    raise SettingWrong(f"{where} must be a text, in quotation marks")
 
 
 def _bool(raw: object) -> bool:
@@ -327,7 +327,7 @@ def _int(raw: object) -> int:
 def _str(raw: object) -> str:
     if isinstance(raw, str):
         return raw
-    raise ValueError("a text")
+    raise ValueError("a text, in quotation marks")
 
 
 def _checked(settings: Settings) -> Settings:

@@ -161,7 +161,7 @@ async def _listening(runtime: Runtime, role: str, host: str, port: int, backlog:
         except (OSError, ValueError) as error:
             is_busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             if role != "all" or not is_busy or runtime.monotonic() > deadline:
-                raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}") from error
+                raise SettingWrong(f"server.listen: cannot listen on {host}:{port}: {error}; --listen takes another place") from error
         await runtime.sleep(0.05)
 
 
@@ -180,7 +180,7 @@ class _Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:
-            raise SettingWrong(f"server.listen: cannot listen on {listen}, see the line above") from error
+            raise SettingWrong(f"server.listen: cannot listen on {listen}, see the line above; --listen takes another place") from error
         log.info("serve.started", listen=listen, role=self._role)
         self._up()
 

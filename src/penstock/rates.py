@@ -293,11 +293,6 @@ def convert(amount: CoinAmount, from_rate: Rate, to_rate: Rate, to_coin: Coin) -
     return CoinAmount(to_coin, -(-amount.units * from_rate.usd // to_rate.usd))
 
 
-def coin_text_for_usd(usd: int, rate: Rate, *, decimals: int = 16) -> str:
-    """How much coin `usd` (10^-18 USD) buys, as wire text, rounded half up at 16 decimals (spec, section 10; token/rate)."""
-    return plain(_half_up(usd * 10**decimals, rate.usd), decimals)
-
-
 def usd_text(usd: int) -> str:
     """10^-18 USD as wire text: always two decimals, rounded half away from zero (spec, 16.9)."""
     cents = _half_up(abs(usd), 10 ** (USD_DECIMALS - 2))

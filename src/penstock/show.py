@@ -188,12 +188,12 @@ def devnet(networks: Sequence[Mapping[str, Any]], control: str) -> RenderableTyp
         f"{n['network']} = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in n['settings'].items())} }}" for n in networks
     ]
     shown = [{"network": n["network"], "chain_id": n["chain_id"], "url": n["url"]} for n in networks]
-    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "...", "units": "100000000"}, separators=(",", ":"))
+    fund = json.dumps({"network": networks[0]["network"], "do": "fund", "address": "...", "units": str(10**18)}, separators=(",", ":"))
     return _spaced(
         rows("Networks in a box (Ctrl-C ends them)", shown),
         Text("For the penstock.toml of a home of its own:", style="dim"),
         Text("\n".join(["[networks]", *lines]), no_wrap=True, overflow="ignore"),
-        Text("Coins for its hot address (penstock treasury shows it):", style="dim"),
+        Text("Coins for its hot address (penstock treasury shows it), in base units: an ether has 10^18, a bitcoin 10^8:", style="dim"),
         Text(f"curl -s {control} -d '{fund}'", no_wrap=True, overflow="ignore"),
     )
 
@@ -284,5 +284,5 @@ def audit(report: Mapping[str, Any]) -> RenderableType:
     if report["warnings"]:
         parts.append(rows("Warnings", report["warnings"]))
     house = [{"account": name, "coin": coin, "balance": text} for name, coins in report["balances"].items() for coin, text in coins.items()]
-    parts.append(rows("House accounts", house))
+    parts.append(rows("House accounts (above 0: earned or owed, below 0: spent or held)", house))
     return _spaced(*parts)

@@ -79,7 +79,7 @@ class Vault:
             if passphrase is None:
                 raise VaultError("the vault is locked by a passphrase; give it in PENSTOCK_PASSPHRASE")
             outer = _from_passphrase(passphrase, fields.get("kdf"))
-            wrong = "the passphrase does not open the vault"
+            wrong = "the passphrase does not open the vault: PENSTOCK_PASSPHRASE is another one than `penstock init` was given"
         elif wrap == "key file":
             outer = _from_key_file(home / "vault.key")
             wrong = "vault.key does not open the vault; it belongs to another one, or vault.json was altered"

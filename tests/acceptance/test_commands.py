@@ -126,7 +126,7 @@ def test_merchants(gateway: Gateway) -> None:
         (["order", "cancel", "nothing", "--reason", "x"], 1, "no order nothing"),
         (["order", "list", "--state", "lost"], 1, "accepted, held, sending"),
         (["webhook", "resend", "nothing"], 1, "no event"),
-        (["resume", "ETH", "--reason", "x"], 1, "nothing stands on ETH"),
+        (["resume", "ETH", "--reason", "x"], 1, "nothing is stopped on ETH"),
         (["order", "list", "--limit", "0"], 2, "limit"),
         (["merchant", "forget"], 2, "forget"),
     ],

@@ -107,6 +107,22 @@ def test_one_that_is_stopped_while_it_comes_up_is_no_failure():
     play(scenario)
 
 
+def test_one_that_ends_by_itself_while_it_is_stopped_ends_both():
+    """Two read its last words at once, and each took what woke the other: a `serve` whose start had failed hung for ever, one in twenty."""
+
+    async def scenario():
+        one = child("from penstock import child\nchild.told()\nchild.say('the vault is locked')")
+        await one.begin()
+        coming = asyncio.create_task(one.up())
+        await asyncio.sleep(0)
+        os.waitid(os.P_PID, one._process.pid, os.WEXITED | os.WNOWAIT)
+        async with asyncio.timeout(20):
+            await one.stop()
+            await coming
+
+    play(scenario)
+
+
 def test_one_that_does_not_end_is_killed():
     async def scenario():
         one = child(UP + "time.sleep(600)", end_s=0.0)

@@ -612,8 +612,31 @@ def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
     refused(f"sqlite:///{tmp_path / 'missing' / 'db'}", "unable to open", DatabaseUnavailable)
 
 
+def test_a_disk_that_is_full_is_named_as_such(tmp_path):
+    def fill(tx):
+        tx.run("PRAGMA max_page_count = 1")
+        tx.run("CREATE TABLE filler (content TEXT)")
+        tx.run("INSERT INTO filler VALUES (:content)", content="x" * 1_000_000)
+
+    with pytest.raises(DatabaseUnavailable, match="is there room on it"):
+        scenario(f"sqlite:///{tmp_path / 'db'}", lambda database: database.write("fill", fill))
+
+
+@pytest.mark.parametrize("password", ["se cret", "se@cret", "se/cret", "se%zzcret"])
+def test_a_password_that_is_not_encoded_is_refused_and_no_part_of_it_is_named(password):
+    """It ended in a traceback with a part of the password, or in a host of that name that could not be found."""
+    runtime = SystemRuntime()
+    with pytest.raises(DatabaseRefused, match="%40 for @") as caught:
+        open_database(runtime, f"postgresql://penstock:{password}@127.0.0.1:1/penstock")
+    runtime.close()
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+    assert "se" not in str(caught.value).replace("password", "").replace("user", "")
+
+
 def test_a_server_that_is_not_there_is_unavailable():
-    refused("postgresql://penstock:secret@127.0.0.1:1/penstock", "^PostgreSQL does not answer$", DatabaseUnavailable)
+    refused(
+        "postgresql://penstock:secret@127.0.0.1:1/penstock", r"^PostgreSQL does not answer(?!.*secret).*127\.0\.0\.1", DatabaseUnavailable
+    )
 
 
 def with_option(url, setting, value):

@@ -191,13 +191,6 @@ def test_look_ups_find_by_kind_or_not_at_all(shipped):
     assert shipped.coin_by_symbol("DOGE") is None
 
 
-def test_a_token_id_and_a_coin_id_both_name_the_coin(shipped):
-    """The vendor's own SDK pays internally with the coin id of USDT in the place of a token id."""
-    assert shipped.coin_named_by("8e5741cf-6e51-4892-9d04-3d40e1dd0128").symbol == "USDT"
-    assert shipped.coin_named_by("0912e09a-d8e2-41d7-a0bc-a25530892988").symbol == "USDT"
-    assert shipped.coin_named_by("bc78e27d-540b-4756-a7fa-69930eca6322") is None
-
-
 def test_ids_that_cannot_be_paid_yet_have_a_meaning_and_nothing_else(shipped):
     for known in ("bc78e27d-540b-4756-a7fa-69930eca6322", "5c48ec51-c8d0-45cc-ace9-1a3860bd0e25"):
         assert shipped.reserved(known)

@@ -83,17 +83,17 @@ def test_addresses_of_other_networks_and_damaged_ones_are_none():
 
 def test_the_first_block_is_regtests_own():
     town = Town(funds=())
-    first = town.chain.block_at(0)
+    first = town.chain.blocks.at(0)
     known = VECTORS["genesis"]
     assert (first.hash, first.time, first.header[36:68][::-1].hex()) == (known["hash"], known["time"], known["merkle_root"])
     assert first.transactions[0].txid == known["merkle_root"]
-    assert town.chain.coins.of(first.transactions[0].outputs[0].script) == {}, "nobody can ever spend it"
+    assert town.chain.blocks.coins.of(first.transactions[0].outputs[0].script) == {}, "nobody can ever spend it"
 
 
 def test_core_itself_refuses_a_block_with_a_forged_signature():
     town = Town()
     forged = read(town.pay(forged=True))
-    blocks = [town.chain.block_at(height) for height in range(1, town.chain.head.height + 1)]
+    blocks = [town.chain.blocks.at(height) for height in range(1, town.chain.blocks.head.height + 1)]
 
     def offered(transaction):
         kernel = Kernel()
@@ -110,14 +110,14 @@ def test_core_itself_refuses_a_block_with_a_forged_signature():
 
 def test_core_refuses_a_block_without_work_at_once():
     town = Town()
-    raw = bytearray(town.chain.head.raw)
+    raw = bytearray(town.chain.blocks.head.raw)
     raw[76:80] = next(
         nonce.to_bytes(4, "little")
         for nonce in range(1_000)
         if int.from_bytes(sha256d(bytes(raw[:76]) + nonce.to_bytes(4, "little")), "little") > blocklib.TARGET
     )
     with pytest.raises(Refused, match="INVALID_HEADER"):
-        Kernel().offer(bytes(raw), town.chain.head.time)
+        Kernel().offer(bytes(raw), town.chain.blocks.head.time)
 
 
 def test_a_box_is_never_the_main_network():
@@ -137,7 +137,7 @@ def test_the_same_inputs_make_the_same_chain_and_another_seed_another_one():
         town.box.tick()
         town.box.fund(BOB.address, 5_000)
         town.box.fork(2, "reorder")
-        return town.chain.head.hash
+        return town.chain.blocks.head.hash
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -150,7 +150,7 @@ def test_blocks_come_when_they_are_due_and_bear_that_time():
     assert chain.tick() == 0
     clock.pass_ms(2_001)
     assert chain.tick() == 3
-    assert [chain.block_at(height).time for height in (201, 202, 203)] == [1_800_000_001, 1_800_000_002, 1_800_000_003]
+    assert [chain.blocks.at(height).time for height in (201, 202, 203)] == [1_800_000_001, 1_800_000_002, 1_800_000_003]
 
 
 def test_after_a_long_silence_the_network_stood_still():
@@ -164,16 +164,16 @@ def test_after_a_long_silence_the_network_stood_still():
 def test_any_clock_will_do_be_it_behind_the_first_block_or_ahead_of_this_machine(now_ms):
     chain = chain_on(Clock(now_ms))
     chain.mine(3)
-    assert chain.head.height == 203
-    assert chain.head.time == max(now_ms // 1_000, chain.block_at(202).median_time + 1)
+    assert chain.blocks.head.height == 203
+    assert chain.blocks.head.time == max(now_ms // 1_000, chain.blocks.at(202).median_time + 1)
 
 
 def test_blocks_follow_faster_than_seconds_and_the_median_still_rises():
     town = Town(block_ms=50)
     town.clock.pass_ms(5_000)
     town.box.tick()
-    medians = [town.chain.block_at(height).median_time for height in range(town.chain.head.height + 1)]
-    times = [town.chain.block_at(height).time for height in range(town.chain.head.height + 1)]
+    medians = [town.chain.blocks.at(height).median_time for height in range(town.chain.blocks.head.height + 1)]
+    times = [town.chain.blocks.at(height).time for height in range(town.chain.blocks.head.height + 1)]
     assert all(time > median for time, median in zip(times[1:], medians, strict=False))
 
 
@@ -182,7 +182,7 @@ def test_the_subsidy_halves_and_fees_go_to_the_maker_of_the_block():
     assert [blocklib.subsidy(height) for height in (1, 149, 150, 299, 300)] == [50 * COIN, 50 * COIN, 25 * COIN, 25 * COIN, 1_250_000_000]
     town.send(fee=777)
     town.mine()
-    assert town.chain.head.transactions[0].outputs[0].units == blocklib.subsidy(town.chain.head.height) + 777
+    assert town.chain.blocks.head.transactions[0].outputs[0].units == blocklib.subsidy(town.chain.blocks.head.height) + 777
 
 
 def test_money_is_where_it_was_sent():
@@ -198,9 +198,9 @@ def test_money_is_where_it_was_sent():
 def test_old_blocks_are_forgotten_and_the_chain_goes_on():
     town = Town(history=30)
     town.mine(30)
-    assert town.chain.block_at(5) is None
-    assert town.chain.was_pruned(town.chain.hash_at(5))
-    assert len(town.chain.coins.of(ALICE.script)) == 1
+    assert town.chain.blocks.at(5) is None
+    assert town.chain.blocks.was_pruned(town.chain.blocks.hash_at(5))
+    assert len(town.chain.blocks.coins.of(ALICE.script)) == 1
     with pytest.raises(ValueError, match="from 1 to 18 "):
         town.box.fork(19)
     assert town.box.fork(18) == 232
@@ -213,7 +213,7 @@ def test_the_faucet_pays_every_kind_of_address_by_real_transactions():
     town = Town()
     paid = {address: town.box.fund(address, 50_000 + place) for place, (address, _) in enumerate(VECTORS["key_io"]["regtest"])}
     town.mine()
-    assert txids(town.chain.head) == list(paid.values())
+    assert txids(town.chain.blocks.head) == list(paid.values())
     assert [town.box.holding(address) for address in paid] == [50_000 + place for place in range(len(paid))]
 
 
@@ -247,10 +247,10 @@ def test_a_fork_that_keeps_brings_the_transactions_back(depth):
     town = Town()
     txid = town.send()
     height = town.mine(depth)
-    before = town.chain.head.hash
+    before = town.chain.blocks.head.hash
     assert town.box.fork(depth) == height + 1
-    assert town.chain.find(txid)[0].height == height - depth + 1
-    assert not town.chain.is_active(town.chain.block(before)), "the old block is known, and no longer of the chain"
+    assert town.chain.blocks.find(txid)[0].height == height - depth + 1
+    assert not town.chain.blocks.is_active(town.chain.blocks.get(before)), "the old block is known, and no longer of the chain"
     assert town.box.holding(BOB.address) == 10_000
 
 
@@ -261,7 +261,7 @@ def test_a_fork_that_drops_forgets_until_somebody_sends_again():
     town.mine()
     town.box.fork(1, "drop")
     town.mine()
-    assert town.chain.find(txid) is None
+    assert town.chain.blocks.find(txid) is None
     assert town.box.holding(BOB.address) == 0
     town.chain.submit(raw)
     town.mine()
@@ -272,9 +272,9 @@ def test_a_fork_that_reorders_brings_them_a_block_later_and_newest_first():
     town = Town(funds=(COIN, COIN))
     (first, second) = (town.send(coins=[coin], fee=fee) for coin, fee in zip(town.coins(), (2_000, 1_000), strict=True))
     town.mine()
-    assert txids(town.chain.head) == [first, second]
+    assert txids(town.chain.blocks.head) == [first, second]
     town.box.fork(1, "reorder")
-    older, newer = (town.chain.block_at(town.chain.head.height - back) for back in (1, 0))
+    older, newer = (town.chain.blocks.at(town.chain.blocks.head.height - back) for back in (1, 0))
     assert (txids(older), txids(newer)) == ([], [second, first])
 
 
@@ -286,7 +286,7 @@ def test_what_spends_from_a_dropped_transaction_is_dropped_with_it():
     child = town.send(purse=BOB, to=CAROL, units=5_000)
     town.box.fork(1, "drop")
     assert town.chain.mempool.get(child) is None
-    assert town.chain.find(txid) is None
+    assert town.chain.blocks.find(txid) is None
 
 
 def test_a_conflicting_payment_may_win_the_fork():
@@ -298,13 +298,13 @@ def test_a_conflicting_payment_may_win_the_fork():
     second = town.chain.submit(other).tx.txid
     town.mine()
     assert (town.box.holding(BOB.address), town.box.holding(CAROL.address)) == (0, 10_000)
-    assert town.chain.find(first) is None
-    assert town.chain.find(second) is not None
+    assert town.chain.blocks.find(first) is None
+    assert town.chain.blocks.find(second) is not None
 
 
 def test_a_fork_may_be_as_deep_as_the_chain():
     town = Town()
-    height = town.chain.head.height
+    height = town.chain.blocks.head.height
     assert town.box.fork(height) == height + 1
     assert town.box.holding(ALICE.address) == 0, "it came from the subsidy of a block that is no more"
     for depth in (0, height + 2):
@@ -317,9 +317,9 @@ def test_coins_are_the_same_after_undoing_and_making_the_blocks_again():
     for _ in range(3):
         town.send(fee=400)
         town.mine()
-    before = dict(town.chain.coins.of(ALICE.script))
+    before = dict(town.chain.blocks.coins.of(ALICE.script))
     town.box.fork(3)
-    assert {outpoint: coin.units for outpoint, coin in town.chain.coins.of(ALICE.script).items()} == {
+    assert {outpoint: coin.units for outpoint, coin in town.chain.blocks.coins.of(ALICE.script).items()} == {
         outpoint: coin.units for outpoint, coin in before.items()
     }
 
@@ -328,17 +328,17 @@ def test_an_invalidated_block_is_undone_with_all_that_follows_and_may_come_back(
     town = Town()
     txid = town.send()
     height = town.mine()
-    block = town.chain.head
+    block = town.chain.blocks.head
     town.mine(2)
-    tip = town.chain.head.hash
+    tip = town.chain.blocks.head.hash
     town.chain.invalidate(block)
-    assert town.chain.head.height == height - 1
+    assert town.chain.blocks.head.height == height - 1
     assert town.chain.mempool.get(txid) is not None
     town.mine()
-    assert town.chain.find(txid)[0].hash != block.hash
+    assert town.chain.blocks.find(txid)[0].hash != block.hash
     town.chain.reconsider(block)
-    assert town.chain.head.hash == tip
-    assert town.chain.find(txid)[0].hash == block.hash
+    assert town.chain.blocks.head.hash == tip
+    assert town.chain.blocks.find(txid)[0].hash == block.hash
     town.mine()
 
 
@@ -347,15 +347,15 @@ def test_an_invalidated_block_is_undone_with_all_that_follows_and_may_come_back(
 
 def test_coins_as_they_were_some_blocks_ago():
     town = Town()
-    before = town.chain.coins.of(ALICE.script)
+    before = town.chain.blocks.coins.of(ALICE.script)
     raw = town.pay()
     txid = town.chain.submit(raw).tx.txid
     town.mine()
     (change,) = outputs_of(raw, txid, ALICE)
     town.send(coins=[change], fee=900)
     town.mine()
-    unseen = [town.chain.block_at(town.chain.head.height - back) for back in (1, 0)]
-    earlier = EarlierCoins(town.chain.coins, unseen)
+    unseen = [town.chain.blocks.at(town.chain.blocks.head.height - back) for back in (1, 0)]
+    earlier = EarlierCoins(town.chain.blocks.coins, unseen)
     assert earlier.of(ALICE.script) == before
     assert earlier.of(BOB.script) == {}
     assert earlier.get(change[0]) is None, "it did not exist yet, though it is spent by now"
@@ -372,10 +372,10 @@ def test_a_spike_makes_cheap_ones_wait_until_it_is_over():
     assert town.chain.mempool.get(cheap) is not None
     town.box.fund(BOB.address, 5_000)
     town.mine()
-    assert len(txids(town.chain.head)) == 1, "the faucet pays what is asked"
+    assert len(txids(town.chain.blocks.head)) == 1, "the faucet pays what is asked"
     town.box.spike(1)
     town.mine()
-    assert town.chain.find(cheap) is not None
+    assert town.chain.blocks.find(cheap) is not None
     with pytest.raises(ValueError, match="1 or more"):
         town.box.spike(0)
 
@@ -396,12 +396,12 @@ def test_small_blocks_take_the_best_feerates_first():
     control([town.box], {"do": "block_weight", "weight": 40_000})
     sent = [town.send(coins=[coin], fee=300 + 10 * place) for place, coin in enumerate(town.coins())]
     town.mine()
-    first = txids(town.chain.head)
+    first = txids(town.chain.blocks.head)
     assert first == list(reversed(sent))[: len(first)]
     assert 0 < len(first) < len(sent)
-    assert town.chain.head.weight <= 40_000
+    assert town.chain.blocks.head.weight <= 40_000
     town.mine()
-    assert len(first) + len(txids(town.chain.head)) == len(sent)
+    assert len(first) + len(txids(town.chain.blocks.head)) == len(sent)
 
 
 def test_the_knobs_of_the_family_answer_with_the_status_and_refuse_nonsense():
@@ -438,8 +438,8 @@ def test_several_chains_live_in_one_process_each_with_its_own_clock():
     for _ in range(3):
         early.mine()
         late.mine()
-    assert late.chain.head.time - early.chain.head.time == 10**9
-    assert early.chain.head.height == late.chain.head.height == 204
+    assert late.chain.blocks.head.time - early.chain.blocks.head.time == 10**9
+    assert early.chain.blocks.head.height == late.chain.blocks.head.height == 204
 
 
 def test_block_files_go_with_the_box(tmp_path, monkeypatch):
@@ -461,7 +461,7 @@ def test_block_files_of_a_box_that_was_killed_go_with_the_next_one(tmp_path, mon
     second = chain_on(Clock())
     assert (killed.exists(), foreign.exists(), len(list(tmp_path.iterdir()))) == (False, True, 3)
     alive.mine()
-    assert (alive.head.height, second.head.height) == (201, 200)
+    assert (alive.blocks.head.height, second.blocks.head.height) == (201, 200)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -497,7 +497,7 @@ def test_whatever_happens_core_agrees_and_no_satoshi_is_made_or_lost(seed):
             town.box.forget(dice.choice([entry.tx.txid for entry in town.chain.mempool]))
 
     def undo():
-        block = town.chain.block_at(town.chain.head.height - dice.randint(0, 3))
+        block = town.chain.blocks.at(town.chain.blocks.head.height - dice.randint(0, 3))
         town.chain.invalidate(block)
         if dice.random() < 0.5:
             town.mine(dice.randint(1, 3))
@@ -506,8 +506,8 @@ def test_whatever_happens_core_agrees_and_no_satoshi_is_made_or_lost(seed):
     for _ in range(150):
         dice.choice([pay] * 12 + [town.mine] * 4 + [fork, forget, undo, lambda: town.box.spike(dice.randint(1, 8))])()
     town.mine()
-    made = sum(blocklib.subsidy(height) for height in range(1, town.chain.head.height + 1))
-    held = sum(coin.units for coin in town.chain.coins)
+    made = sum(blocklib.subsidy(height) for height in range(1, town.chain.blocks.head.height + 1))
+    held = sum(coin.units for coin in town.chain.blocks.coins)
     assert held == made, "fees go to the makers of blocks, and nothing else is lost"
     for entry in town.chain.mempool:
-        assert town.chain.mempool.parents(entry.tx.txid) or all(town.chain.coins.get(one.outpoint) for one in entry.tx.inputs)
+        assert town.chain.mempool.parents(entry.tx.txid) or all(town.chain.blocks.coins.get(one.outpoint) for one in entry.tx.inputs)

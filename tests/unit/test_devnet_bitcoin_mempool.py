@@ -54,7 +54,7 @@ def test_what_the_bytes_alone_say_is_judged_first():
     assert refusal(town, ALICE.spend([coin], [(BOB.script, 2**63)])) == "bad-txns-vout-negative"
     assert refusal(town, ALICE.spend([coin], [(BOB.script, 21_000_000 * COIN + 1)])) == "bad-txns-vout-toolarge"
     assert refusal(town, ALICE.spend([coin], [(BOB.script, 21_000_000 * COIN)] * 2)) == "bad-txns-txouttotal-toolarge"
-    assert refusal(town, town.chain.head.transactions[0].raw) == "coinbase"
+    assert refusal(town, town.chain.blocks.head.transactions[0].raw) == "coinbase"
 
 
 def test_what_is_not_standard_is_refused_in_cores_words():
@@ -125,9 +125,9 @@ def test_the_subsidy_of_a_block_may_be_spent_after_a_hundred_blocks():
 
 def test_locktimes_are_waited_for():
     town = Town()
-    height = town.chain.head.height
+    height = town.chain.blocks.head.height
     assert refusal(town, town.pay(locktime=height + 1)) == "non-final"
-    assert refusal(town, town.pay(locktime=town.chain.head.median_time)) == "non-final"
+    assert refusal(town, town.pay(locktime=town.chain.blocks.head.median_time)) == "non-final"
     assert read(town.pay(locktime=height + 9, sequence=0xFFFFFFFF)).locktime == height + 9
     town.chain.judge(read(town.pay(locktime=height + 9, sequence=0xFFFFFFFF)))
     assert refusal(town, town.pay(sequence=2)) == "non-BIP68-final"
@@ -223,7 +223,7 @@ def test_every_bump_of_twenty_wins_and_one_is_mined():
     sent = [town.send(fee=1_000 + 200 * number) for number in range(20)]
     assert waiting(town) == {sent[-1]}
     town.mine()
-    assert [txid for txid in sent if town.chain.find(txid)] == [sent[-1]]
+    assert [txid for txid in sent if town.chain.blocks.find(txid)] == [sent[-1]]
     assert town.box.holding(BOB.address) == 10_000
 
 
@@ -237,9 +237,9 @@ def test_a_segwit_payment_keeps_its_id_whatever_is_done_to_its_signature():
     child = town.send(coins=outputs_of(raw, sent.txid, ALICE), fee=700)
     assert control([town.box], {"do": "malleate", "txid": sent.txid}) == {"txid": sent.txid}
     town.mine()
-    mined = town.chain.head.transactions[1]
+    mined = town.chain.blocks.head.transactions[1]
     assert (mined.txid, mined.wtxid != sent.wtxid) == (sent.txid, True)
-    assert town.chain.head.transactions[2].txid == child
+    assert town.chain.blocks.head.transactions[2].txid == child
 
 
 def test_a_legacy_payment_gets_another_id_and_its_children_are_gone():
@@ -254,7 +254,7 @@ def test_a_legacy_payment_gets_another_id_and_its_children_are_gone():
     assert waiting(town) == {twin}
     assert refusal(town, raw).startswith(f"insufficient fee, rejecting replacement {sent.txid}"), "it is a conflict of its twin"
     town.mine()
-    assert (town.box.holding(BOB.address), town.chain.find(child), town.chain.find(sent.txid)) == (20_000, None, None)
+    assert (town.box.holding(BOB.address), town.chain.blocks.find(child), town.chain.blocks.find(sent.txid)) == (20_000, None, None)
 
 
 def test_there_is_no_twin_of_what_does_not_wait_or_bears_no_such_signature():
@@ -262,7 +262,7 @@ def test_there_is_no_twin_of_what_does_not_wait_or_bears_no_such_signature():
     with pytest.raises(ValueError, match="no such transaction waits"):
         town.chain.malleate("00" * 32)
     with pytest.raises(ValueError, match="no ECDSA signature"):
-        twin_of(town.chain.head.transactions[0])
+        twin_of(town.chain.blocks.head.transactions[0])
 
 
 # Chains of unconfirmed ones
@@ -282,7 +282,7 @@ def test_a_chain_of_unconfirmed_ones_is_at_most_twenty_five_long():
     words = f"too-long-mempool-chain, too many descendants for tx {first} [limit: {RELATIVES_MAX}]"
     assert refusal(town, BOB.spend(bob, [(CAROL.script, 500)])) == words
     town.mine()
-    assert len(town.chain.head.transactions) == RELATIVES_MAX + 1
+    assert len(town.chain.blocks.head.transactions) == RELATIVES_MAX + 1
 
 
 def test_a_child_pays_for_its_parent():
@@ -291,10 +291,10 @@ def test_a_child_pays_for_its_parent():
     parent = town.chain.submit(raw).tx.txid
     town.box.spike(10)
     town.mine()
-    assert town.chain.find(parent) is None
+    assert town.chain.blocks.find(parent) is None
     child = town.send(coins=outputs_of(raw, parent, ALICE), fee=4_000)
     town.mine()
-    assert [tx.txid for tx in town.chain.head.transactions[1:]] == [parent, child]
+    assert [tx.txid for tx in town.chain.blocks.head.transactions[1:]] == [parent, child]
 
 
 def test_a_child_that_pays_too_little_waits_while_its_parent_goes():
@@ -304,7 +304,7 @@ def test_a_child_that_pays_too_little_waits_while_its_parent_goes():
     child = town.send(coins=outputs_of(raw, parent, ALICE), fee=200)
     town.box.spike(10)
     town.mine()
-    assert [tx.txid for tx in town.chain.head.transactions[1:]] == [parent]
+    assert [tx.txid for tx in town.chain.blocks.head.transactions[1:]] == [parent]
     assert waiting(town) == {child}
 
 
@@ -313,9 +313,9 @@ def test_a_delayed_submission_is_mined_when_it_has_arrived():
     town.node.faults.delay_ms = 900_000
     txid = town.call("sendrawtransaction", town.pay().hex())
     town.mine()
-    assert town.chain.find(txid) is None
+    assert town.chain.blocks.find(txid) is None
     town.mine()
-    assert town.chain.find(txid) is not None
+    assert town.chain.blocks.find(txid) is not None
 
 
 def test_the_fee_is_what_inputs_have_over_outputs():

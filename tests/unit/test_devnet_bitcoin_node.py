@@ -145,7 +145,7 @@ def test_help_names_every_method():
 def test_the_chain_is_told_as_core_tells_it():
     town = Town(funds=())
     told = town.call("getblockchaininfo")
-    head = town.chain.head
+    head = town.chain.blocks.head
     assert told == {
         "chain": "regtest",
         "blocks": 200,
@@ -173,7 +173,7 @@ def test_a_block_is_told_in_four_ways():
     town = Town()
     txid = town.send(fee=1_234)
     town.mine()
-    head = town.chain.head
+    head = town.chain.blocks.head
     raw = town.call("getblock", head.hash, 0)
     assert raw == head.raw.hex()
     assert raw[:160] == town.call("getblockheader", head.hash, False)
@@ -188,7 +188,7 @@ def test_a_block_is_told_in_four_ways():
     assert list(two["tx"][0]["vin"][0]) == ["coinbase", "txinwitness", "sequence"]
     assert three["tx"][1]["vin"][0]["prevout"]["value"] == 1.0
     town.mine()
-    assert town.call("getblock", head.hash)["nextblockhash"] == town.chain.head.hash
+    assert town.call("getblock", head.hash)["nextblockhash"] == town.chain.blocks.head.hash
     assert error(town, "getblock", "00" * 32) == (-5, "Block not found")
     assert error(town, "getblock", "abc") == (-8, "blockhash must be of length 64 (not 3, for 'abc')")
     assert error(town, "getblock", "g" * 64)[1].startswith("blockhash must be hexadecimal string")
@@ -198,7 +198,7 @@ def test_a_block_off_the_chain_is_still_known_with_no_confirmations():
     town = Town()
     town.send()
     town.mine()
-    old = town.chain.head
+    old = town.chain.blocks.head
     town.box.fork(1, "drop")
     assert town.call("getblockheader", old.hash)["confirmations"] == -1
     tips = town.call("getchaintips")
@@ -210,8 +210,8 @@ def test_a_block_off_the_chain_is_still_known_with_no_confirmations():
 def test_blocks_are_made_undone_and_brought_back_by_their_calls():
     town = Town(funds=())
     made = town.call("generatetoaddress", 2, BOB.address)
-    assert town.chain.head.hash == made[-1]
-    assert town.chain.head.transactions[0].outputs[0].script == BOB.script
+    assert town.chain.blocks.head.hash == made[-1]
+    assert town.chain.blocks.head.transactions[0].outputs[0].script == BOB.script
     assert town.call("invalidateblock", made[0]) is None
     assert (town.call("getblockcount"), town.call("getchaintips")[1]["status"]) == (200, "invalid")
     town.call("reconsiderblock", made[0])
@@ -246,10 +246,12 @@ def test_a_transaction_is_told_while_it_waits_and_when_it_is_mined():
     assert script["desc"].startswith(f"addr({BOB.address})#")
     town.mine(2)
     told = town.call("getrawtransaction", txid, 2)
-    block = town.chain.block_at(town.chain.head.height - 1)
+    block = town.chain.blocks.at(town.chain.blocks.head.height - 1)
     assert (told["blockhash"], told["confirmations"], told["blocktime"], told["fee"]) == (block.hash, 2, block.time, 0.00001)
     assert town.call("getrawtransaction", txid, 1, block.hash)["in_active_chain"] is True
-    assert error(town, "getrawtransaction", txid, 1, town.chain.head.hash)[1].startswith("No such transaction found in the provided block")
+    assert error(town, "getrawtransaction", txid, 1, town.chain.blocks.head.hash)[1].startswith(
+        "No such transaction found in the provided block"
+    )
     assert error(town, "getrawtransaction", "00" * 32)[1].startswith("No such mempool or blockchain transaction")
     assert error(town, "getrawtransaction", txid, 1, "00" * 32) == (-5, "Block hash not found")
     assert error(town, "getrawtransaction", VECTORS["genesis"]["merkle_root"])[1].startswith("The genesis block coinbase")
@@ -259,7 +261,7 @@ def test_a_coin_is_told_until_something_spends_it():
     town = Town()
     (((txid, number), _),) = town.coins()
     told = town.call("gettxout", txid, number)
-    assert (told["bestblock"], told["confirmations"], told["value"], told["coinbase"]) == (town.chain.head.hash, 1, 1.0, False)
+    assert (told["bestblock"], told["confirmations"], told["value"], told["coinbase"]) == (town.chain.blocks.head.hash, 1, 1.0, False)
     assert town.call("gettxspendingprevout", [{"txid": txid, "vout": number}]) == [{"txid": txid, "vout": number}]
     spender = town.send()
     assert town.call("gettxout", txid, number) is None
@@ -328,7 +330,7 @@ def test_a_package_brings_in_a_parent_that_is_too_poor_alone():
     assert told["tx-results"][parent.wtxid]["fees"]["effective-includes"] == [parent.wtxid, child.wtxid]
     assert town.call("getmempoolentry", child.txid)["fees"]["ancestor"] == 0.00001
     town.mine()
-    assert town.chain.find(parent.txid) is not None
+    assert town.chain.blocks.find(parent.txid) is not None
     poor = town.pay(fee=0)
     grandchild = town.pay(coins=outputs_of(poor, read(poor).txid, ALICE), fee=100)
     told = town.call("submitpackage", [poor.hex(), grandchild.hex()])
@@ -422,7 +424,7 @@ def test_a_node_that_lags_knows_the_world_as_it_was():
     (((coin, number), _),) = town.coins()
     raw = town.pay()
     txid = town.chain.submit(raw).tx.txid
-    before = town.chain.head
+    before = town.chain.blocks.head
     town.mine(2)
     faults(town, lag=2)
     assert (town.call("getblockcount"), town.call("getbestblockhash")) == (201, before.hash)
@@ -433,7 +435,7 @@ def test_a_node_that_lags_knows_the_world_as_it_was():
     assert town.call("gettxout", coin, number) is None
     assert town.call("gettxout", coin, number, False)["confirmations"] == 1
     assert town.call("sendrawtransaction", raw.hex()) == txid
-    assert error(town, "getblock", town.chain.head.hash) == (-5, "Block not found")
+    assert error(town, "getblock", town.chain.blocks.head.hash) == (-5, "Block not found")
     faults(town, syncing=True)
     told = town.call("getblockchaininfo")
     assert (told["headers"], told["blocks"], told["initialblockdownload"]) == (203, 201, True)
@@ -458,7 +460,7 @@ def test_a_blind_node_knows_no_transaction():
     assert (town.call("getrawmempool"), town.call("getrawmempool", node=1)) == ([], [txid])
     assert error(town, "getmempoolentry", txid)[0] == -5
     town.mine()
-    assert error(town, "getrawtransaction", txid, 1, town.chain.head.hash)[0] == -5
+    assert error(town, "getrawtransaction", txid, 1, town.chain.blocks.head.hash)[0] == -5
 
 
 def test_fee_estimates_may_be_refused_or_wrong():
@@ -473,6 +475,6 @@ def test_fee_estimates_may_be_refused_or_wrong():
 
 def test_answers_are_json_that_any_parser_reads():
     town = Town()
-    answer = json.loads(encode(town.node.call("getblock", town.chain.head.hash, 3)), parse_float=str)
+    answer = json.loads(encode(town.node.call("getblock", town.chain.blocks.head.hash, 3)), parse_float=str)
     assert answer["tx"][1]["vin"][0]["prevout"]["value"] == "50.00000000"
     assert all(HEX64.fullmatch(tx["txid"]) for tx in answer["tx"])

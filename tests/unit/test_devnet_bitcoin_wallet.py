@@ -137,10 +137,10 @@ def test_a_payment_is_told_by_what_it_sent_and_what_it_cost(town):
     assert (row["category"], row["amount"], row["fee"], row["address"], row["vout"]) == ("send", -0.0001, -0.000015, BOB.address, 0)
     town.mine(3)
     told = town.call("gettransaction", txid, True, True)
-    block = town.chain.block_at(town.chain.head.height - 2)
+    block = town.chain.blocks.at(town.chain.blocks.head.height - 2)
     assert (told["confirmations"], told["blockhash"], told["blockheight"], told["blockindex"]) == (3, block.hash, block.height, 1)
     assert told["decoded"]["txid"] == txid
-    assert told["lastprocessedblock"] == {"hash": town.chain.head.hash, "height": town.chain.head.height}
+    assert told["lastprocessedblock"] == {"hash": town.chain.blocks.head.hash, "height": town.chain.blocks.head.height}
     other = town.send(purse=BOB, to=CAROL, units=5_000)
     assert error(town, "gettransaction", other) == (-5, "Invalid or non-wallet transaction id")
 
@@ -165,17 +165,17 @@ def test_a_forgotten_payment_is_neither_confirmed_nor_dead(town):
 
 
 def test_what_happened_since_a_block_is_listed_and_what_a_fork_removed(town):
-    start = town.chain.head.hash
+    start = town.chain.blocks.head.hash
     first = town.send(fee=1_000)
     town.mine()
     told = town.call("listsinceblock", start)
-    assert ([row["txid"] for row in told["transactions"]], told["removed"], told["lastblock"]) == ([first], [], town.chain.head.hash)
-    old = town.chain.head.hash
+    assert ([row["txid"] for row in told["transactions"]], told["removed"], told["lastblock"]) == ([first], [], town.chain.blocks.head.hash)
+    old = town.chain.blocks.head.hash
     town.box.fork(1, "drop")
     told = town.call("listsinceblock", old)
     assert [row["txid"] for row in told["removed"]] == [first]
     assert [(row["txid"], row["confirmations"]) for row in told["transactions"]] == [(first, 0)], "in no block, and not forgotten"
-    assert town.call("listsinceblock", "", 6)["lastblock"] == town.call("getblockhash", town.chain.head.height - 5)
+    assert town.call("listsinceblock", "", 6)["lastblock"] == town.call("getblockhash", town.chain.blocks.head.height - 5)
     everything = town.call("listsinceblock")
     assert {row["category"] for row in everything["transactions"]} == {"receive", "send"}
     assert error(town, "listsinceblock", "00" * 32) == (-5, "Block not found")
@@ -184,7 +184,9 @@ def test_what_happened_since_a_block_is_listed_and_what_a_fork_removed(town):
 
 def test_change_is_listed_where_it_is_asked_for(town):
     txid = town.send()
-    rows = [row for row in town.call("listsinceblock", town.chain.head.hash, 1, True, True, True)["transactions"] if row["txid"] == txid]
+    rows = [
+        row for row in town.call("listsinceblock", town.chain.blocks.head.hash, 1, True, True, True)["transactions"] if row["txid"] == txid
+    ]
     assert [(row["category"], row["vout"]) for row in rows] == [("send", 0), ("send", 1), ("receive", 1)]
 
 

@@ -21,7 +21,6 @@ from penstock.rates import (
     Prices,
     Rate,
     StalePrice,
-    coin_text_for_usd,
     convert,
     parse_json,
     parse_price,
@@ -284,15 +283,6 @@ def test_what_an_amount_is_worth():
     assert usd_value(CoinAmount(ETH, 1), rate("0.5")) == 1
     assert usd_value(CoinAmount(ETH, 1), rate("0.4999")) == 0
     assert usd_value(-CoinAmount.parse(ETH, "2"), rate("3000")) == -6000 * ONE_USD
-
-
-@pytest.mark.parametrize(
-    ("usd", "price", "text"),
-    [("1000", "16944.3", "0.0590168965374787"), ("1000", "23980.08", "0.0417012787280109"), ("1", "1", "1"), ("12", "0.5", "24")],
-)
-def test_the_published_examples_of_token_rate(usd, price, text):
-    """Spec, 4.7 and section 10: 16 decimals, rounded half up."""
-    assert coin_text_for_usd(parse_price(usd), rate(price)) == text
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,21 @@ def _plain_rows(cursor: psycopg.Cursor[Any]) -> RowMaker[Row]:
     return lambda values: dict(zip(names, values, strict=True))
 
 
+def _parameters(url: str) -> dict[str, Any]:
+    """What a URL says. Raises DatabaseRefused without a word of it: where a letter of the password is not encoded, libpq takes a part of it
+    for something else and would name it.
+    """
+    try:
+        found = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        found = None
+    if found is None or any("@" in str(found.get(name, "")) for name in ("host", "port", "dbname")):
+        raise DatabaseRefused(
+            "a PostgreSQL URL is like postgresql://user:password@host:5432/name, with %40 for @, %2F for / and %25 for % in the password"
+        )
+    return found
+
+
 class PostgresDatabase(Database):
     """PostgreSQL: READ COMMITTED with row locks, durable commits only, bounded retry on conflicts."""
 
@@ -104,13 +119,14 @@ class PostgresDatabase(Database):
 
     def _connect(self) -> psycopg.Connection[Row]:
         try:
-            wanted = {**self._wire, **conninfo_to_dict(self._url)}
-            connection = psycopg.connect(**wanted, autocommit=True, row_factory=_plain_rows)  # type: ignore[arg-type]
+            wanted = {**self._wire, **_parameters(self._url)}
+            connection = psycopg.connect(**wanted, autocommit=True, row_factory=_plain_rows)
             self._connections.add(connection)
             for name, value in _SESSION.items():
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         except psycopg.OperationalError as error:
-            raise DatabaseUnavailable("PostgreSQL does not answer") from error
+            words = str(error).strip().partition("\n")[0]  # libpq's: server, user or database, never the password
+            raise DatabaseUnavailable(f"PostgreSQL does not answer; is it running, and is database.url right? {words}") from error
         connection.adapters.register_loader("numeric", _IntegerLoader)
         connection.prepare_threshold = 2
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):

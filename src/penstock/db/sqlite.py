@@ -80,6 +80,11 @@ def _all(cursor: sqlite3.Cursor) -> list[Row]:
     return rows
 
 
+def _sentence(error: sqlite3.OperationalError) -> str:
+    """What SQLite says; a full disk is an "I/O error" to it where it maps a file."""
+    return f"{error}; is there room on it?" if "disk" in str(error) else str(error)
+
+
 class SqliteDatabase(Database):
     """SQLite: WAL, synchronous=FULL, one writer connection, readers beside it. Writers of several processes take turns at a lock of the kernel:
     SQLite's own way to wait is to sleep up to 100 ms and try again, which idles, and is unfair.
@@ -107,13 +112,13 @@ class SqliteDatabase(Database):
         try:
             connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=512)
         except sqlite3.OperationalError as error:
-            raise DatabaseUnavailable(f"{self._path}: {error}") from error
+            raise DatabaseUnavailable(f"{self._path}: {error}; its folder must be there, and ours to write") from error
         connection.row_factory = _rows()
         try:
             self._check(connection)
         except sqlite3.OperationalError as error:
             connection.close()
-            raise DatabaseUnavailable(f"{self._path}: {error}") from error
+            raise DatabaseUnavailable(f"{self._path}: {_sentence(error)}") from error
         except sqlite3.DatabaseError as error:
             connection.close()
             raise DatabaseRefused(f"{self._path}: {error}") from error
@@ -158,7 +163,7 @@ class SqliteDatabase(Database):
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            raise DatabaseUnavailable(str(error)) from error
+            raise DatabaseUnavailable(_sentence(error)) from error
         try:
             result = job(SqliteTx(connection))
             self._runtime.crash_point(f"{label}:before")
@@ -169,7 +174,7 @@ class SqliteDatabase(Database):
             if isinstance(error, sqlite3.IntegrityError):
                 raise Conflict(str(error)) from error
             if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error) and "syntax" not in str(error):
-                raise DatabaseUnavailable(str(error)) from error
+                raise DatabaseUnavailable(_sentence(error)) from error
             raise
         return result
 

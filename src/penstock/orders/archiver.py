@@ -59,7 +59,7 @@ class Archiver:
     async def run(self, before_ms: int) -> list[dict[str, Any]]:
         """End what an earlier run began, then archive month by month what was over before a moment. Raises Refused."""
         if before_ms > self._runtime.now_ms() - AGE_MIN_MS:
-            raise Refused(Problem.INVALID_ARGUMENT, "nothing is archived that is younger than 30 days")
+            raise Refused(Problem.INVALID_ARGUMENT, "nothing is archived that is younger than 30 days: name an earlier day")
         with _told(self._folder), archive_file.alone(self._folder):
             ends = await self._database.read(lambda tx: retention.months(tx, before_ms))
             unfinished = await self._database.read(archive.unfinished)

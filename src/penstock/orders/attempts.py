@@ -45,12 +45,11 @@ class Version:
     txid: str | None
     raw: bytes | None
     sends: int
-    sent_at_ms: int | None
 
     @classmethod
     def unsigned(cls, intent: Intent, version_id: int) -> Version:
         """As `insert_versions` has just written it."""
-        return cls(version_id, intent.attempt_id, intent.version, intent.kind, intent, None, None, 0, None)
+        return cls(version_id, intent.attempt_id, intent.version, intent.kind, intent, None, None, 0)
 
     def view(self, *, given: bool) -> VersionView:
         """As a rail sees a signed version."""
@@ -405,7 +404,7 @@ def load(tx: Tx, attempt_ids: Sequence[int]) -> list[Attempt]:
     keys = [{"id": attempt_id} for attempt_id in attempt_ids]
     versions: dict[int, list[Version]] = {}
     for row in tx.all(
-        "SELECT id, attempt_id, number, kind, intent, txid, raw, sends, sent_at_ms FROM version "
+        "SELECT id, attempt_id, number, kind, intent, txid, raw, sends FROM version "
         "WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})}) ORDER BY attempt_id, number",
         k=keys,
     ):

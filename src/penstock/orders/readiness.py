@@ -51,7 +51,9 @@ class Readiness:
             )
         except DatabaseUnavailable:
             return ["the database does not answer"], []
-        warnings += [f"nothing is sent on {lane['chain']}: {lane['halted']}" for lane in lanes]
+        warnings += [
+            f"nothing is sent on {lane['chain']}: {lane['halted']} (`penstock resume {lane['chain']}` when you know why)" for lane in lanes
+        ]
         held = await self._database.read(attempts.holds)
         warnings += [f"nothing is sent on {chain}, recovery hold: {reason}" for chain, reason in held.items()]
         if self.signer is not None and (stopped := (await self.signer.standing()).stopped):

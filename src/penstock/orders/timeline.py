@@ -31,7 +31,8 @@ _WEBHOOK_NEXT: Final = {
 _HELD: Final = {
     "liquidity": "it goes on by itself when the hot address is refilled (see `penstock treasury`)",
     "fee cap": "it goes on by itself when the network is cheaper, or when networks.<CHAIN>.fee_max is raised",
-    "network paused": "it goes on by itself when the network answers and its lane is not halted (`penstock audit` shows why, `penstock resume` lets it go on)",
+    "network paused": "it goes on by itself when the network answers; after `penstock resume` where it was halted (`penstock audit` shows why), "
+    "or `penstock signer go` where the signer is stopped",
     "policy": "the operator's policy must allow it",
     "approval": "a person must approve it",
 }

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from penstock.rails.bitcoin import codec as bitcoin
 from penstock.rails.evm import codec as evm
@@ -20,7 +20,6 @@ from penstock.rails.lightning import codec as lightning
 from penstock.rails.tron import codec as tron
 from penstock.rails.xrp.transaction import decode_signed as decode_xrp
 
-Topic = Literal["head", "time", "count", "balance", "fee", "status", "event", "identity", "hash", "delivered", "waiting", "work"]
 Answer = dict[str, Any]
 
 NOWHERE: Final = "ab" * 32

@@ -51,7 +51,7 @@ class BitcoinBox:
         chain = self.chain
         return {
             "chain_id": chain.spec.chain_id,
-            "head": chain.head.height,
+            "head": chain.blocks.head.height,
             "final": None,
             "block_ms": chain.block_ms,
             "fee_sat_per_kvb": chain.market_fee(1),
@@ -74,12 +74,12 @@ class BitcoinBox:
         """Satoshis in unspent outputs at the head. Raises ValueError."""
         if contract is not None:
             raise ValueError("there are no tokens on this network")
-        return sum(coin.units for coin in self.chain.coins.of(script_of(address)).values())
+        return sum(coin.units for coin in self.chain.blocks.coins.of(script_of(address)).values())
 
     def mine(self, count: int = 1) -> int:
         """Make blocks now."""
         self.chain.mine(count)
-        return self.chain.head.height
+        return self.chain.blocks.head.height
 
     def set_block_time(self, block_ms: int) -> None:
         """Another pace; 0 for only on demand."""

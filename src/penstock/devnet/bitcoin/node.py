@@ -150,7 +150,7 @@ class BitcoinNode:
         return {
             "chain": self._claim()[0],
             "blocks": view.height,
-            "headers": self.chain.head.height if self.faults.syncing else view.height,
+            "headers": self.chain.blocks.head.height if self.faults.syncing else view.height,
             "bestblockhash": tip.hash,
             "bits": f"{BITS:08x}",
             "target": f"{TARGET:064x}",
@@ -169,21 +169,21 @@ class BitcoinNode:
         """The network that it says it serves, and that one's first block."""
         wrong = self.faults.chain_id
         if wrong in {0, CHAIN_ID}:
-            return "regtest", self.chain.hash_at(0)
+            return "regtest", self.chain.blocks.hash_at(0)
         return NAMES.get(wrong) or ("signet", hashlib.sha256(str(wrong).encode()).hexdigest())
 
     def _block_hash(self, height: Any) -> str:
         number = whole(height)
         if not 0 <= number <= self.view.height:
             raise RpcError(INVALID_PARAMETER, "Block height out of range")
-        return self.chain.hash_at(number) if number else self._claim()[1]
+        return self.chain.blocks.hash_at(number) if number else self._claim()[1]
 
     def known_block(self, block_hash: Any, name: str = "blockhash") -> Block:
         """The block of this hash. Raises RpcError."""
         given = hash_of(block_hash, name)
         block = self.view.block(given)
         if block is None:
-            if self.chain.was_pruned(given):
+            if self.chain.blocks.was_pruned(given):
                 raise RpcError(MISC_ERROR, "Block not available (pruned data)")
             raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found")
         return block
@@ -200,9 +200,9 @@ class BitcoinNode:
     def _chain_tips(self) -> list[dict[str, Any]]:
         view = self.view
         tips = [{"height": view.height, "hash": view.tip.hash, "branchlen": 0, "status": "active"}]
-        for block in self.chain.stale_tips():
-            status = "invalid" if self.chain.is_invalid(block) else "valid-fork"
-            length = block.height - self.chain.fork_height(block)
+        for block in self.chain.blocks.stale_tips():
+            status = "invalid" if self.chain.blocks.is_invalid(block) else "valid-fork"
+            length = len(self.chain.blocks.branch(block))
             tips.append({"height": block.height, "hash": block.hash, "branchlen": length, "status": status})
         return tips
 
@@ -247,7 +247,7 @@ class BitcoinNode:
 
     def _raw_transaction(self, txid: Any, verbosity: Any = 0, blockhash: Any = None) -> Any:
         wanted = hash_of(txid, "parameter 1")
-        if wanted == self.chain.first_txid:
+        if wanted == self.chain.blocks.first.transactions[0].txid:
             words = "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved"
             raise RpcError(INVALID_ADDRESS_OR_KEY, words)
         level = int(verbosity) if isinstance(verbosity, bool) else whole(verbosity)

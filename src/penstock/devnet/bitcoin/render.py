@@ -115,7 +115,7 @@ def header(view: View, block: Block) -> dict[str, Any]:
     if block.height:
         fields["previousblockhash"] = block.parent
     if confirmations > 1:
-        fields["nextblockhash"] = view.chain.hash_at(block.height + 1)
+        fields["nextblockhash"] = view.chain.blocks.hash_at(block.height + 1)
     return fields
 
 

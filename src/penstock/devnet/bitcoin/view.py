@@ -27,25 +27,26 @@ class View:
     def __init__(self, chain: BitcoinChain, *, lag: int = 0, blind: bool = False) -> None:
         self.chain = chain
         self.blind = blind
-        self.height = max(0, chain.head.height - lag)
-        self._unseen = [block for height in range(self.height + 1, chain.head.height + 1) if (block := chain.block_at(height)) is not None]
-        self.coins: Coins | EarlierCoins = EarlierCoins(chain.coins, self._unseen) if self._unseen else chain.coins
+        blocks = chain.blocks
+        self.height = max(0, blocks.head.height - lag)
+        self._unseen = [block for height in range(self.height + 1, blocks.head.height + 1) if (block := blocks.at(height)) is not None]
+        self.coins: Coins | EarlierCoins = EarlierCoins(blocks.coins, self._unseen) if self._unseen else blocks.coins
         self._late = {tx.txid: Found(tx, block, place) for block in self._unseen for place, tx in enumerate(block.transactions) if place}
 
     @property
     def tip(self) -> Block:
         """Its newest block."""
-        block = self.chain.block_at(self.height)
-        return self.chain.head if block is None else block
+        block = self.chain.blocks.at(self.height)
+        return self.chain.blocks.head if block is None else block
 
     def block(self, block_hash: str) -> Block | None:
         """The block of this hash, of the best chain or not, unless it has not arrived."""
-        block = self.chain.block(block_hash)
-        return None if block is None or (self.chain.is_active(block) and block.height > self.height) else block
+        block = self.chain.blocks.get(block_hash)
+        return None if block is None or (self.chain.blocks.is_active(block) and block.height > self.height) else block
 
     def depth(self, block: Block) -> int:
         """Confirmations of a block's transactions: 1 for the newest block, -1 off the best chain."""
-        return self.height - block.height + 1 if self.chain.is_active(block) else -1
+        return self.height - block.height + 1 if self.chain.blocks.is_active(block) else -1
 
     def find(self, txid: str) -> Found | None:
         """A transaction of the best chain, or one that waits."""
@@ -53,7 +54,7 @@ class View:
             return None
         if txid in self._late:
             return Found(self._late[txid].tx, None)
-        place = self.chain.find(txid)
+        place = self.chain.blocks.find(txid)
         if place is not None:
             return Found(place[0].transactions[place[1]], *place) if place[0].height <= self.height else None
         entry = self.chain.mempool.get(txid)

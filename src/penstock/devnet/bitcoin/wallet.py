@@ -99,7 +99,7 @@ class Wallet:
     @staticmethod
     def _source(view: View, outpoint: Outpoint) -> Coin | None:
         """What an input spends, whatever became of it since."""
-        made = view.chain.find(outpoint[0])
+        made = view.chain.blocks.find(outpoint[0])
         tx = made[0].transactions[made[1]] if made is not None else view.chain.seen.get(outpoint[0])
         if tx is None or outpoint[1] >= len(tx.outputs):
             return None
@@ -115,7 +115,7 @@ class Wallet:
         if view.blind:
             return None
         found = view.find(txid)
-        if found is None and view.chain.find(txid) is None and (tx := view.chain.seen.get(txid)) is not None:
+        if found is None and view.chain.blocks.find(txid) is None and (tx := view.chain.seen.get(txid)) is not None:
             found = Found(tx, None)
         return found if found is not None and self.concerns(view, found.tx) else None
 
@@ -123,14 +123,14 @@ class Wallet:
         """Its transactions in blocks above a height, oldest first, and those in no block."""
         start = min((one.since for one in self.watched.values()), default=0)
         for number in range(max(height + 1, start), view.height + 1):
-            block = view.chain.block_at(number)
+            block = view.chain.blocks.at(number)
             if block is not None:
                 yield from self.in_block(view, block)
         for entry in view.waiting():
             if self.concerns(view, entry.tx):
                 yield Found(entry.tx, None)
         if not view.blind:
-            yield from (Found(tx, None) for tx in list(view.chain.seen.values()) if self._lost(view, tx))
+            yield from (Found(tx, None) for tx in list(view.chain.seen) if self._lost(view, tx))
 
     def in_block(self, view: View, block: Block) -> Iterator[Found]:
         """Its transactions in one block."""
@@ -139,13 +139,13 @@ class Wallet:
                 yield Found(tx, block, place)
 
     def _lost(self, view: View, tx: Tx) -> bool:
-        return view.chain.find(tx.txid) is None and view.chain.mempool.get(tx.txid) is None and self.concerns(view, tx)
+        return view.chain.blocks.find(tx.txid) is None and view.chain.mempool.get(tx.txid) is None and self.concerns(view, tx)
 
 
 def first_height(view: View, timestamp: int) -> int:
     """The first block with which all later ones are, by their headers, at least as young; the next one where none is."""
     height = view.height + 1
-    while height > 0 and (block := view.chain.block_at(height - 1)) is not None and block.time >= timestamp:
+    while height > 0 and (block := view.chain.blocks.at(height - 1)) is not None and block.time >= timestamp:
         height -= 1
     return height
 
@@ -243,7 +243,7 @@ def place_of(wallet: Wallet, view: View, found: Found) -> dict[str, Any]:
         fields["trusted"] = entry is not None and all(coin.script in wallet.watched for coin in entry.spent)
     entry = view.entry(tx.txid)
     seen_s = entry.at_ms // 1_000 if entry is not None else block.time if block is not None else view.tip.time
-    conflicts = view.chain.conflicts(tx)
+    conflicts = view.chain.seen.conflicts(tx)
     return fields | {
         "txid": tx.txid,
         "wtxid": tx.wtxid,
@@ -259,7 +259,7 @@ def _confirmations(view: View, found: Found) -> int:
     """Depth of its block; 0 in none; below 0 where a transaction with the same coins is so deep in the chain."""
     if found.block is not None:
         return view.depth(found.block)
-    depths = [view.depth(block) for txid in view.chain.conflicts(found.tx) if (block := _block_of(view, txid)) is not None]
+    depths = [view.depth(block) for txid in view.chain.seen.conflicts(found.tx) if (block := _block_of(view, txid)) is not None]
     return -max(depths, default=0)
 
 

@@ -260,7 +260,7 @@ class WalletMethods:
         undone: list[Block] = []
         height = -1
         if start is not None:
-            while not self._node.chain.is_active(start):
+            while not self._node.chain.blocks.is_active(start):
                 undone.append(start)
                 start = self._node.known_block(start.parent)
             height = start.height
@@ -271,7 +271,7 @@ class WalletMethods:
         if flag(include_removed):
             lost = [found for block in undone for found in one.in_block(view, block)]
             fields["removed"] = [row for found in lost for row in self._rows(one, view, found, change=change)]
-        return fields | {"lastblock": self._node.chain.hash_at(max(0, view.height + 1 - depth))}
+        return fields | {"lastblock": self._node.chain.blocks.hash_at(max(0, view.height + 1 - depth))}
 
     def _rows(self, one: Wallet, view: View, found: Found, *, change: bool) -> list[dict[str, Any]]:
         now = found

@@ -16,7 +16,6 @@ from penstock.rails.base import NodeUnreachable, Submission
 from penstock.rails.lightning.codec import AMOUNT_MSAT_MAX, PayOrder, chain_of, node_id
 from penstock.rails.rpc import BadAnswer, Call, Fault, Node
 
-IDENTITY: Final = "identity"
 LOOK: Final = "look"
 SEND: Final = "send"
 PURSE: Final = "purse"
