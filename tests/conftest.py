@@ -5,6 +5,7 @@ import os
 import hypothesis
 
 pytest_plugins = [
+    "tests.fixtures.memory",
     "tests.fixtures.not_run",
     "tests.fixtures.databases",
     "tests.fixtures.nodes",

@@ -18,6 +18,7 @@ from penstock.prove.planted import lane
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.lists import ALL, BUGS, TESTED, UNSEEN
 from penstock.prove.planted.patch import Edit, Moved, planted, resolve
+from tests.fixtures.commands import base_environment, command_runner
 
 ROOT = Path(__file__).parents[2]
 GOES_BACK = Edit("penstock.core.order:wire_status", "max(_WIRE[state], shown)", "_WIRE[state]")
@@ -30,12 +31,19 @@ def test_each_planted_bug_is_found_by_its_seed(tmp_path):
     assert tried.counts["planted_bugs_caught"] == tried.counts["planted_bugs"] == len(tried.table) == len(BUGS) >= 40
 
 
+@pytest.fixture(scope="module")
+def pytests():
+    """Runs of pytest, each in a process of its own, with the product imported once and no plugin but our own."""
+    with command_runner("from pytest import console_main as main; import hypothesis, penstock.prove.planted.lists, penstock.wiring") as runner:
+        yield runner
+
+
 @pytest.mark.parametrize("bug", TESTED, ids=lambda bug: bug.name)
-def test_the_test_that_is_named_for_it_fails_with_it(bug):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--planted", bug.name, f"{ROOT}/{bug.test}"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
-    assert re.search("planted line was reached [1-9]", ended.stdout)
+def test_the_test_that_is_named_for_it_fails_with_it(pytests, bug, tmp_path, postgres_url):
+    env = base_environment(tmp_path) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PENSTOCK_TEST_POSTGRES": postgres_url}
+    ended = pytests.run("-q", "-p", "no:cacheprovider", "--planted", bug.name, f"{ROOT}/{bug.test}", env=env, cwd=ROOT)
+    assert ended.code == pytest.ExitCode.TESTS_FAILED, ended
+    assert re.search("planted line was reached [1-9]", ended.out)
 
 
 def test_planted_bugs_have_names_and_histories_of_their_own():
