@@ -34,7 +34,9 @@ def test_each_planted_bug_is_found_by_its_seed(tmp_path):
 @pytest.fixture(scope="module")
 def pytests():
     """Runs of pytest, each in a process of its own, with the product imported once and no plugin but our own."""
-    with command_runner("from pytest import console_main as main; import hypothesis, penstock.prove.planted.lists, penstock.wiring") as runner:
+    with command_runner(
+        "from pytest import console_main as main; import hypothesis, penstock.prove.planted.lists, penstock.wiring"
+    ) as runner:
         yield runner
 
 

@@ -167,4 +167,5 @@ def _breach(said: str) -> Breach:
 if __name__ == "__main__":
     import sys
 
-    print(simulation.replay(int(sys.argv[1]), networks=tuple(name for name in "".join(sys.argv[2:3]).split(",") if name)))
+    chosen = tuple(name for name in "".join(sys.argv[2:3]).split(",") if name)
+    print(simulation.replay(int(sys.argv[1]), networks=chosen, label="".join(sys.argv[3:4])))

@@ -83,10 +83,10 @@ def _fast_folder() -> str | None:
     return str(shared) if shared.is_dir() else None
 
 
-def replay(seed: int, *, networks: Collection[str] = ()) -> str:
+def replay(seed: int, *, networks: Collection[str] = (), label: str = "") -> str:
     """A seed's whole history as text, one line an event, and how it ended."""
     try:
-        outcome = run(seed, networks=networks)
+        outcome = run(seed, networks=networks, label=label)
     except Violation as violation:
         return str(violation)
     return "\n".join((*outcome.trace, f"seed {seed}: {outcome.paid} of {outcome.orders} wishes accepted, nothing wrong, {outcome.hash}"))

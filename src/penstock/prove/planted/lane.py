@@ -128,7 +128,7 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
     """The violation's first line, "" where there is none, and how often the planted line was reached. Raises Moved."""
     with planted(bug.edits) as reached:
         try:
-            simulation.run(seed, networks=bug.networks)
+            simulation.run(seed, networks=bug.networks, label=bug.crash)
         except Violation as violation:
             if not reached.times:
                 raise Moved(f"{bug.name}: seed {seed} fails without coming by the planted line") from violation
@@ -137,10 +137,10 @@ def caught(bug: Bug, seed: int) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=4096)
-def _clean(networks: tuple[str, ...], seed: int) -> str:
+def _clean(networks: tuple[str, ...], seed: int, crash: str) -> str:
     """What the product as it is breaks under a seed, "" for nothing. Many bugs share one seed."""
     try:
-        simulation.run(seed, networks=networks)
+        simulation.run(seed, networks=networks, label=crash)
     except Violation as violation:
         return str(violation).splitlines()[0]
     return ""
@@ -148,9 +148,6 @@ def _clean(networks: tuple[str, ...], seed: int) -> str:
 
 def _not_clean(bug: Bug, seed: int) -> Found | None:
     """The product as it is, under the seed that found the bug."""
-    said = _clean(bug.networks, seed)
-    return (
-        Found("other", f"without {bug.name} too {said}", f"python -m penstock.prove.seeds {seed} {','.join(bug.networks)}")
-        if said
-        else None
-    )
+    said = _clean(bug.networks, seed, bug.crash)
+    line = f"python -m penstock.prove.seeds {seed} {','.join(bug.networks)} {bug.crash}".strip()
+    return Found("other", f"without {bug.name} too {said}", line) if said else None
