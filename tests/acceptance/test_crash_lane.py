@@ -28,10 +28,12 @@ def tell(request: pytest.FixtureRequest, folder: Path, url: str = "", restart=No
     assert tried.counts["orders"] > 10 and tried.counts["blows"] >= 2 and tried.counts["unfinished_stories"] == 0, tried
 
 
+@pytest.mark.slow
 def test_however_often_the_program_is_killed_on_sqlite_each_order_is_paid_once(request, tmp_path):
     tell(request, tmp_path)
 
 
+@pytest.mark.slow
 def test_however_often_the_program_is_killed_on_postgresql_each_order_is_paid_once(request, tmp_path):
     with postgres_server() as server, restarter(server) as restart:
         tell(request, tmp_path, server.url, restart)

@@ -30,6 +30,7 @@ def boxes() -> Iterator[list[BoxChain]]:
             yield [BoxChain(n["network"], n["url"], n["chain_id"]) for n in json.loads(line)["networks"]]
 
 
+@pytest.mark.slow
 def test_each_coin_and_token_of_each_network_is_paid_and_booked(new_gateway: Make, boxes: list[BoxChain]) -> None:
     assert {box.name for box in boxes} == {network.chain for network in Catalog.load().networks() if network.family == "evm"}
     gateway = new_gateway(*boxes)

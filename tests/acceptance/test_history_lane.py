@@ -16,6 +16,7 @@ def tried(request, folder, database, url="", **how):
     return asyncio.run(witness.run(Budget(SECONDS, seed, folder, 1, url), databases=(database,), **how))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", witness.DATABASES)
 def test_what_merchants_saw_of_a_program_that_was_killed_has_a_serial_order(request, tmp_path, database, postgres_url):
     said = tried(request, tmp_path, database, postgres_url)

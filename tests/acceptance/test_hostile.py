@@ -18,6 +18,7 @@ def tried(run, folder, seconds, postgresql=""):
     return found.counts
 
 
+@pytest.mark.slow
 def test_hostile_callers_get_nothing_and_leave_nothing_behind(tmp_path):
     counts = tried(hostile.run, tmp_path, 40)
     assert counts["endless_requests"] == 8

@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from penstock.prove import workers
 from penstock.prove.lane import Budget
 
 
+@pytest.mark.slow
 def test_workers_asleep_past_their_lease_and_processes_killed_at_random_pay_everybody_once(request, tmp_path, postgres_url):
     seed = request.config.getoption("--seed") or request.config.getoption("--first-seed")
     tried = asyncio.run(workers.run(Budget(40, seed, tmp_path, 1, postgres_url)))

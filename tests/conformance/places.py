@@ -20,6 +20,9 @@ from penstock.rails.lightning import codec as lightning
 from tests.conformance.anvil import AnvilNetwork, anvil_network
 from tests.fixtures.house import House, house_on
 
+SETTLED_S = 5.0
+"""Until what was funded is final on any of them, at a block a second."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -82,10 +85,10 @@ class Place:
                 if token.is_native is native:
                     for address in hot:
                         house.network.fund(address, units, token.contract)
-            house.wait(10)
+            house.wait(SETTLED_S)
             house.run(house.product.treasury.refresh())
             house.run(Commands(house.product).open_tokens(self.chain))
-            house.wait(10)
+            house.wait(SETTLED_S)
         house.run(house.product.treasury.refresh())
 
     def received(self, house: House, address: str, symbol: str) -> str:

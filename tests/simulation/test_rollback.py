@@ -24,6 +24,7 @@ def quiet():
     structlog.configure(**before)
 
 
+@pytest.mark.slow
 def test_older_copies_put_back_on_every_family_pay_nobody_twice(tmp_path):
     tried = rollback.run(Budget(seconds=600, seed=1, folder=tmp_path))
     assert tried.found == ()

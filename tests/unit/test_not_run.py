@@ -25,6 +25,7 @@ def test_a_skip_is_listed_and_fails_where_ci_is_set(tmp_path, monkeypatch, ci, c
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     command = [sys.executable, "-m", "pytest", "-p", "tests.fixtures.not_run", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
