@@ -14,7 +14,7 @@ def write(began, ended, value):
 
 
 def read(began, ended, value):
-    return Operation(began, ended, lambda state: state if state == value else None, f"read {value}")
+    return Operation(began, ended, lambda state: state if state == value else None, f"read {value}", monotone=True)
 
 
 def add(began, ended, value):
@@ -41,6 +41,11 @@ def test_what_was_never_answered_happened_or_did_not_but_not_both():
 
 def test_a_read_may_lie_between_two_calls_that_ended_after_it_began():
     assert contradiction(0, [add(0, 2, 1), add(0, 9, 2), read(1, 9, 2), read(3, 9, 3)]) == ""
+
+
+def test_what_changes_nothing_now_may_change_something_later():
+    """It was taken at once, and then nothing was left to explain the read: a contradiction where there is none."""
+    assert contradiction(0, [write(0, 1, 1), write(0, 3, 0), read(2, 3, 0)]) == ""
 
 
 def test_more_than_can_be_decided_is_said_to_be_undecided():

@@ -85,7 +85,8 @@ def _judged(breach: Breach, about: str, initial: State, operations: Sequence[Ope
 
 
 def _operation(call: Call, step: Callable[[State], State | None]) -> Operation[State]:
-    return Operation(call.began, call.ended, step, str(call))
+    # Orders and their ends are for ever; a cancelling that met no order may be one that met it later.
+    return Operation(call.began, call.ended, step, str(call), monotone=call.kind != "cancel")
 
 
 # --------------------------------------------------------------------------------------------------------------------- one id

@@ -25,12 +25,16 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[State]):
-    """One call. `step` is the state after it, or None where it cannot have answered so; times are of one clock, in seconds."""
+    """One call. `step` is the state after it, or None where it cannot have answered so; times are of one clock, in seconds.
+
+    `monotone` says that where it changes nothing now it will change nothing later either: a question, or what can happen but once.
+    """
 
     began: float
     ended: float
     step: Callable[[State], State | None]
     text: str
+    monotone: bool = False
 
 
 def contradiction(initial: State, operations: Sequence[Operation[State]], *, configurations_max: int = CONFIGURATIONS_MAX) -> str:
@@ -61,12 +65,12 @@ def contradiction(initial: State, operations: Sequence[Operation[State]], *, con
 def _following(calls: Sequence[Operation[State]], done: int, state: State) -> list[tuple[int, State]]:
     """The configurations after one more operation, the most urgent last.
 
-    One that is possible and changes nothing is taken at once: whatever could follow without it can follow it.
+    A monotone one that is possible and changes nothing is taken at once: whatever could follow without it can follow it.
     """
     found: list[tuple[float, int, State]] = []
     for place in _possible(calls, done):
         after = calls[place].step(state)
-        if after == state:
+        if calls[place].monotone and after == state:
             return [(done | 1 << place, state)]
         if after is not None:
             found.append((calls[place].ended, done | 1 << place, after))
