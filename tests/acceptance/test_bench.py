@@ -47,7 +47,7 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
     for row in found["results"]:
         assert row["per_second"] > 0
         if not row["part"].startswith("query"):
-            assert row["ratio"] == pytest.approx(row["per_second"] / row["baseline_per_second"], abs=0.01)
+            assert row["ratio"] == pytest.approx(row["per_second"] / row["baseline_per_second"], rel=0.01, abs=0.01)
     assert {(base["clients"], base["accounts"]) for base in found["baselines"]} == set(run.BASELINES)
     assert {start["store"] for start in found["starts"]} == {"sqlite", "postgresql"}
     assert "mixed postgresql" in report.read_text()

@@ -20,9 +20,6 @@ from penstock.rails.lightning import codec as lightning
 from tests.conformance.anvil import AnvilNetwork, anvil_network
 from tests.fixtures.house import House, house_on
 
-SETTLED_S = 5.0
-"""Until what was funded is final on any of them, at a block a second."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -85,10 +82,10 @@ class Place:
                 if token.is_native is native:
                     for address in hot:
                         house.network.fund(address, units, token.contract)
-            house.wait(SETTLED_S)
+            house.wait(10)
             house.run(house.product.treasury.refresh())
             house.run(Commands(house.product).open_tokens(self.chain))
-            house.wait(SETTLED_S)
+            house.wait(10)
         house.run(house.product.treasury.refresh())
 
     def received(self, house: House, address: str, symbol: str) -> str:
