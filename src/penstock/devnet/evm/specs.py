@@ -35,7 +35,8 @@ def _spec(catalog: Catalog, network: Network) -> ChainSpec:
         for token in catalog.tokens_on(network.chain)
         if token.contract is not None
     }
-    tip = max(int(network.param("priority_fee_min_wei", 0)), 10**6)
+    least = int(network.param("priority_fee_min_wei", 0))
+    tip = max(least, 10**6)
     spec = ChainSpec(
         name=network.chain,
         chain_id=network.chain_id if network.chain_id in CHAIN_IDS else box_chain_id(network.chain_id),
@@ -43,7 +44,7 @@ def _spec(catalog: Catalog, network: Network) -> ChainSpec:
         block_ms=min(network.block_ms, BLOCK_MS_MAX),
         base_fee=tip * 2,
         tip=tip,
-        tip_min=tip // 2,
+        tip_min=min(least, tip // 2),  # where blocks were empty for a while, the gateway offers no more than what the catalogue names
         legacy=network.param("fee_model", "eip1559") == "legacy",
         op_stack=bool(network.param("op_stack", False)),
         finality_tag=bool(network.param("has_finality_tag", False)),
