@@ -36,8 +36,11 @@ _SESSION: Final = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
+    "random_page_cost": "1.1",
 }
-"""How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine."""
+"""How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine; and that pages of an
+index cost no seek: what is worked on is in memory, and its tables are not to be read from end to end because they are small yet.
+"""
 _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 

@@ -65,10 +65,10 @@ def due_merchants(tx: Tx, *, now_ms: int) -> list[int]:
         "WITH RECURSIVE waiting(merchant_id) AS ("
         "SELECT MIN(merchant_id) FROM outbox WHERE due_at_ms IS NOT NULL UNION ALL "
         "SELECT (SELECT MIN(later.merchant_id) FROM outbox AS later WHERE later.due_at_ms IS NOT NULL "
-        "AND later.merchant_id > waiting.merchant_id) FROM waiting WHERE waiting.merchant_id IS NOT NULL) "
-        "SELECT merchant_id, due FROM (SELECT merchant_id, (SELECT MIN(first.due_at_ms) FROM outbox AS first "
-        "WHERE first.merchant_id = waiting.merchant_id AND first.due_at_ms IS NOT NULL) AS due "
-        "FROM waiting WHERE merchant_id IS NOT NULL) AS found WHERE due <= :now_ms ORDER BY due, merchant_id LIMIT :limit",
+        "AND later.merchant_id > waiting.merchant_id) FROM waiting WHERE waiting.merchant_id IS NOT NULL), "
+        "found AS MATERIALIZED (SELECT merchant_id, (SELECT MIN(first.due_at_ms) FROM outbox AS first "
+        "WHERE first.merchant_id = waiting.merchant_id AND first.due_at_ms IS NOT NULL) AS due FROM waiting WHERE merchant_id IS NOT NULL) "
+        "SELECT merchant_id FROM found WHERE due <= :now_ms ORDER BY due, merchant_id LIMIT :limit",
         now_ms=now_ms,
         limit=MERCHANTS_MAX,
     )
