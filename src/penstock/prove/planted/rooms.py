@@ -253,8 +253,8 @@ ROOMS: Final = (
         edits=(
             Edit(
                 "penstock.webhooks.outbox:claim",
-                "tx.all(_TAKE_EACH,",
-                "tx.all(_TAKE_EACH.replace('due_at_ms = :until_ms', 'due_at_ms = :until_ms + 1000000000'),",
+                "tx.all(_TAKE_SAME,",
+                "tx.all(_TAKE_SAME.replace('due_at_ms = :until_ms', 'due_at_ms = :until_ms + 1000000000'),",
             ),
             Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
         ),
