@@ -569,6 +569,46 @@ def test_a_busy_healthy_endpoint_gets_up_to_64_at_once_and_is_not_held_up_by_the
     scenario(migrated_url, body)
 
 
+def test_a_send_that_ends_wakes_the_pump_only_where_an_event_waits_for_its_room(migrated_url):
+    async def body(w):
+        await w.add_merchant(1)
+        woken = []
+        w.deliverer.finished = lambda: woken.append(w.runtime.monotonic())
+        for events, claimed, wakes in ((1, 1, False), (3, 2, True)):
+            await w.enqueue(1, events)
+            found = await w.deliverer.claim(200)
+            assert len(found) == claimed
+            woken.clear()
+            await w.deliverer.handle(found)
+            await w.deliverer.settled()
+            assert bool(woken) is wakes
+        assert len(await w.deliverer.claim(200)) == 1
+
+    scenario(migrated_url, body)
+
+
+def test_room_that_comes_while_a_claim_looks_is_not_missed(migrated_url):
+    async def body(w):
+        await w.add_merchant(1)
+        await w.enqueue(1)
+        first = await w.deliverer.claim(200)
+        woken = []
+        w.deliverer.finished = lambda: woken.append(1)
+        look = w.database.read
+
+        async def slow(job):
+            seen = await look(job)
+            await w.deliverer.handle(first)
+            await w.deliverer.settled()
+            return seen
+
+        w.database.read = slow
+        await w.deliverer.claim(200)
+        assert woken
+
+    scenario(migrated_url, body)
+
+
 # ------------------------------------------------------------------------------------------------------------------ resends
 
 
