@@ -176,7 +176,7 @@ ROOMS: Final = (
         room="core",
         history="Once in a block, always in a block: when a fork threw the payment out, nobody sent it again.",
         edits=(Edit("penstock.core.attempt:_not_in_a_block", "Decision(A.SENT, Outcome.UNDO)", "Decision(A.INCLUDED, Outcome.WAIT)"),),
-        seed=1,
+        seed=12,
     ),
     Bug(
         name="duplicates-known-in-memory-alone",
