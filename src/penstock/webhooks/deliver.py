@@ -172,15 +172,15 @@ class Deliverer:
         now_ms, lease = self._runtime.now_ms(), mark + self._runtime.random_bytes(8).hex()
         waiting = await self._database.read(partial(outbox.due_merchants, now_ms=now_ms))
         shares = self._shares(waiting, room)
-        events = (
-            await self._database.write("deliver.claim", partial(outbox.claim, shares=shares, lease=lease, now_ms=now_ms)) if shares else []
-        )
+        take = partial(outbox.claim, shares=shares, most=room, lease=lease, now_ms=now_ms)
+        events = await self._database.write("deliver.claim", take) if shares else []
         taken = Counter(event.merchant_id for event in events)
-        self._has_more = len(shares) < len(waiting) or any(taken[merchant_id] == count for merchant_id, count in shares)
+        is_cut = len(events) == room or len(shares) < len(waiting)
+        self._has_more = is_cut or any(taken[merchant_id] == count for merchant_id, count in shares)
         return events
 
     def _shares(self, merchant_ids: Sequence[int], room: int) -> list[tuple[int, int]]:
-        """How many events of each merchant may be taken now."""
+        """How many events of each merchant may be taken now, of as many merchants as there is room for: most have fewer events than they may."""
         shares, doubtful = [], self._doubtful
         for merchant_id in merchant_ids:
             gate = self._gates.get(merchant_id) or Gate()
@@ -191,7 +191,8 @@ class Deliverer:
                 doubtful += max(0, count)
             if count > 0:
                 shares.append((merchant_id, count))
-                room -= count
+            if len(shares) == room:
+                break
         return shares
 
     async def handle(self, events: Sequence[Event]) -> None:

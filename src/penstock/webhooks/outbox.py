@@ -81,24 +81,29 @@ _OLDEST: Final = (
 )
 _TAKE: Final = "UPDATE outbox SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms"
 _TAKEN: Final = "RETURNING outbox.id, merchant_id, body, sends, tries"
-_TAKE_SAME: Final = f"{_TAKE} WHERE id IN (SELECT due.id FROM {{ROWS k(merchant_id {{INT}})}} JOIN outbox AS due ON due.id IN ({_OLDEST.format(':count')})) {_TAKEN}"
+_TAKE_SAME: Final = (
+    f"{_TAKE} WHERE id IN (SELECT due.id FROM {{ROWS k(merchant_id {{INT}})}} "
+    f"JOIN outbox AS due ON due.id IN ({_OLDEST.format(':count')}) LIMIT :most) {_TAKEN}"
+)
 _TAKE_ALL: Final = (
     "WITH oldest AS (SELECT due.id FROM {ROWS k(merchant_id {INT}, count {INT})} "
     f"CROSS JOIN LATERAL ({_OLDEST.format('k.count')}) AS due LIMIT :most) {_TAKE} FROM oldest WHERE outbox.id = oldest.id {_TAKEN}"
 )
 
 
-def claim(tx: Tx, shares: Sequence[tuple[int, int]], *, lease: str, now_ms: int) -> list[Event]:
-    """For each merchant at most so many of its due events, oldest due first, leased to the caller."""
+def claim(tx: Tx, shares: Sequence[tuple[int, int]], *, most: int, lease: str, now_ms: int) -> list[Event]:
+    """For each merchant at most so many of its due events, oldest due first, and `most` of all together, leased to the caller."""
     times = {"lease": lease, "until_ms": now_ms + LEASE_MS, "now_ms": now_ms}
     # Others skip what we hold. SQLite's LIMIT knows no columns: those who may have as many go together.
     if tx.dialect == "sqlite":
         of_count: defaultdict[int, list[dict[str, int]]] = defaultdict(list)
         for merchant_id, count in shares:
             of_count[count].append({"merchant_id": merchant_id})
-        rows = [row for count, group in of_count.items() for row in tx.all(_TAKE_SAME, **times, count=count, k=group)]
+        rows: list[Row] = []
+        for count, group in of_count.items():
+            rows += tx.all(_TAKE_SAME, **times, count=count, k=group, most=most - len(rows))
     else:
-        rows = tx.all(_TAKE_ALL, **times, k=list(shares), most=sum(count for _, count in shares))
+        rows = tx.all(_TAKE_ALL, **times, k=list(shares), most=most)
     place = {merchant_id: number for number, (merchant_id, _) in enumerate(shares)}
     return [Event(**row, lease=lease) for row in sorted(rows, key=lambda row: (place[row["merchant_id"]], row["id"]))]
 
