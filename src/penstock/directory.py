@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -35,9 +36,10 @@ NAME_MAX: Final = 80
 NETWORKS_MAX: Final = 100
 OVERLAP_S_MAX: Final = 90 * 86_400
 LIST_MAX: Final = 10_000
-ACCOUNTS_AT_ONCE: Final = 500
-"""Looked up in one statement: those of requests that came while the statement before was under way."""
+LOOKED_UP_AT_ONCE: Final = 500
+"""Accounts, or merchants, in one statement: those that were asked for while the statement before was under way."""
 _TRIES: Final = 20
+_THESE: Final = "SELECT id FROM merchant WHERE id IN (SELECT n.key FROM {ROWS n(key {INT})})"
 
 
 class DirectoryError(Exception):
@@ -94,8 +96,11 @@ class Directory:
         self._sum: int | None = None
         self._looked_at = float("-inf")
         self._look = asyncio.Lock()
+        self._missed: Together[int | str, _Known | None] = Together(
+            runtime, partial(_each, self._merchants), name="merchants", most=LOOKED_UP_AT_ONCE, broken=DatabaseUnavailable
+        )
         self._account: Together[int | str, Account | None] = Together(
-            runtime, self._accounts, name="accounts", most=ACCOUNTS_AT_ONCE, broken=DatabaseUnavailable
+            runtime, partial(_each, self._accounts), name="accounts", most=LOOKED_UP_AT_ONCE, broken=DatabaseUnavailable
         )
 
     # --------------------------------------------------------------------------------------------------------- merchants
@@ -105,20 +110,16 @@ class Directory:
         if self._is_stale():
             await self._be_fresh()
         merchant_id = self._id_of.get(app_id)
-        if merchant_id is None and app_id:
-            found = await self._load("app_id = :key", app_id)
-            merchant_id = found[0].merchant.id if found else None
-        known = self._known.get(merchant_id) if merchant_id is not None else None
+        known = self._known.get(merchant_id) if merchant_id is not None else await self._missed(app_id) if app_id else None
         return known.at(self._runtime.now_ms()) if known is not None and known.merchant.id != HOUSE_MERCHANT else None
 
     async def merchant(self, merchant_id: int) -> Merchant | None:
         """By number, for webhooks; the house is made when it is first asked for. Raises DatabaseUnavailable."""
         await self._be_fresh()
-        if merchant_id not in self._known and not await self._load("id = :key", merchant_id):
-            if merchant_id != HOUSE_MERCHANT:
-                return None
-            await self._make_house()
-        return self._known[merchant_id].at(self._runtime.now_ms())
+        known = self._known.get(merchant_id) or await self._missed(merchant_id)
+        if known is None and merchant_id == HOUSE_MERCHANT:
+            known = await self._make_house()
+        return known.at(self._runtime.now_ms()) if known is not None else None
 
     def _is_stale(self) -> bool:
         return self._runtime.monotonic() - self._looked_at >= STALE_S
@@ -148,30 +149,40 @@ class Directory:
         total, rows = await self._database.read(job)
         changed = [row["id"] for row in rows if self._known[row["id"]].changed_at_ms != row["changed_at_ms"]]
         if changed:
-            await self._load("id IN (SELECT k.id FROM {ROWS k(id {INT})})", 0, k=[{"id": merchant_id} for merchant_id in changed])
+            await self._load(_THESE, n=[{"key": merchant_id} for merchant_id in changed])
         self._sum, self._looked_at = total if stores == self._stores else None, started
 
     async def list_merchants(self) -> list[Merchant]:
         """Every merchant but the house, in the order of their making."""
         now_ms = self._runtime.now_ms()
-        return [known.at(now_ms) for known in await self._load("id > :key", HOUSE_MERCHANT, keep=False)]
+        return [
+            known.at(now_ms) for known in await self._load("SELECT id FROM merchant WHERE id > :house", keep=False, house=HOUSE_MERCHANT)
+        ]
 
-    async def _load(self, where: str, key: int | str, *, keep: bool = True, **more: Any) -> list[_Known]:
+    async def _merchants(self, keys: list[int | str]) -> Mapping[int | str, _Known]:
+        """Merchants by either of their names, those of many callers at once."""
+        numbers, app_ids = [{"key": key} for key in keys if isinstance(key, int)], [{"key": key} for key in keys if isinstance(key, str)]
+        found = await self._load(
+            f"{_THESE} UNION SELECT id FROM merchant WHERE app_id IN (SELECT a.key FROM {{ROWS a(key TEXT)}})", n=numbers, a=app_ids
+        )
+        return {key: known for known in found for key in (known.merchant.id, known.merchant.app_id)}
+
+    async def _load(self, chosen: str, *, keep: bool = True, **parameters: Any) -> list[_Known]:
         now_ms = self._runtime.now_ms()
+        chosen = f"{chosen} ORDER BY id LIMIT :limit"
 
         def job(tx: Tx) -> tuple[list[Row], list[Row]]:
-            chosen = f"SELECT id FROM merchant WHERE {where} ORDER BY id LIMIT :limit"
             # The merchants that are asked for ...
             rows = tx.all(
                 "SELECT id, name, app_id, webhook_url, disabled, ip_allow, changed_at_ms FROM merchant "
                 f"WHERE id IN ({chosen}) ORDER BY id",
-                key=key, limit=LIST_MAX, **more,
+                limit=LIST_MAX, **parameters,
             )  # fmt: skip
             # ... and their secrets that are valid now, newest first.
             secrets = tx.all(
                 "SELECT id, merchant_id, sealed, valid_until_ms FROM merchant_secret "
                 f"WHERE merchant_id IN ({chosen}) AND (valid_until_ms IS NULL OR valid_until_ms > :now_ms) ORDER BY id DESC",
-                key=key, limit=LIST_MAX, now_ms=now_ms, **more,
+                limit=LIST_MAX, now_ms=now_ms, **parameters,
             )  # fmt: skip
             return rows, secrets
 
@@ -226,7 +237,7 @@ class Directory:
             return merchant_id
 
         merchant_id = await self._insert("merchant.add", job)
-        return (await self._load("id = :key", merchant_id))[0].merchant, secret
+        return (await self._load(_THESE, n=[{"key": merchant_id}]))[0].merchant, secret
 
     async def set_merchant(
         self, merchant_id: int, *, webhook_url: str | None = None, disabled: bool | None = None, ip_allow: Sequence[str] | None = None
@@ -249,7 +260,7 @@ class Directory:
             )
 
         await self._database.write("merchant.set", job)
-        return (await self._load("id = :key", merchant_id))[0].at(self._runtime.now_ms())
+        return (await self._load(_THESE, n=[{"key": merchant_id}]))[0].at(self._runtime.now_ms())
 
     async def rotate_secret(self, merchant_id: int, overlap_s: int, *, ids: Sequence[int]) -> tuple[Secret, int]:
         """A new secret; the current one ends after `overlap_s`. Returns it with the time (Unix ms) at which the old one ends.
@@ -272,10 +283,10 @@ class Directory:
             self._add_secret(tx, merchant_id, ids[0], secret, now_ms)
 
         await self._database.write("merchant.rotate", job)
-        await self._load("id = :key", merchant_id)
+        await self._load(_THESE, n=[{"key": merchant_id}])
         return secret, until_ms
 
-    async def _make_house(self) -> None:
+    async def _make_house(self) -> _Known:
         now_ms = self._runtime.now_ms()
 
         def job(tx: Tx) -> None:
@@ -283,7 +294,7 @@ class Directory:
                 _insert_merchant(tx, HOUSE_MERCHANT, "(the house)", "house", "", disabled=1, now_ms=now_ms)
 
         await self._insert("merchant.house", job)
-        await self._load("id = :key", HOUSE_MERCHANT)
+        return (await self._load(_THESE, n=[{"key": HOUSE_MERCHANT}]))[0]
 
     async def _insert(self, label: str, job: Callable[[Tx], Any]) -> Any:
         """Run a job that chooses what must be unique; when somebody else was first, it looks and chooses again."""
@@ -333,7 +344,7 @@ class Directory:
             key = normalise_email(text)
         return await self._account(key) if key is not None else None
 
-    async def _accounts(self, keys: list[int | str]) -> Sequence[Account | Exception | None]:
+    async def _accounts(self, keys: list[int | str]) -> Mapping[int | str, Account]:
         numbers, addresses = [{"key": key} for key in keys if isinstance(key, int)], [{"key": key} for key in keys if isinstance(key, str)]
 
         def job(tx: Tx) -> list[Row]:
@@ -345,16 +356,10 @@ class Directory:
                 rows += tx.all(f"{columns} WHERE email IN (SELECT k.key FROM {{ROWS k(key TEXT)}})", k=addresses)
             return rows
 
-        try:
-            rows = await self._database.read(job)
-        except DatabaseUnavailable as error:
-            return [error] * len(keys)
-        except Exception as error:  # noqa: BLE001  what the database refuses of one must not be refused to the others
-            return [error] if len(keys) == 1 else [(await self._accounts([key]))[0] for key in keys]
         found: dict[int | str, Account] = {}
-        for row in rows:
+        for row in await self._database.read(job):
             found[row["id"]] = found[row["email"]] = Account(**row)
-        return [found.get(key) for key in keys]
+        return found
 
     async def list_accounts(self) -> list[Account]:
         """Accounts in the order of their making."""
@@ -385,6 +390,21 @@ class Directory:
             return number
 
         return Account(await self._insert("account.add", job), address, nickname)
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+async def _each(look_up: Callable[[list[_K]], Awaitable[Mapping[_K, _V]]], keys: list[_K]) -> Sequence[_V | Exception | None]:
+    """What is found for each key, or why it is not known."""
+    try:
+        found = await look_up(keys)
+    except DatabaseUnavailable as error:
+        return [error] * len(keys)
+    except Exception as error:  # noqa: BLE001  what the database refuses of one must not be refused to the others
+        return [error] if len(keys) == 1 else [(await _each(look_up, [key]))[0] for key in keys]
+    return [found.get(key) for key in keys]
 
 
 def _insert_merchant(tx: Tx, merchant_id: int, name: str, app_id: str, webhook_url: str, *, disabled: int, now_ms: int) -> None:

@@ -216,6 +216,14 @@ def test_a_cast_is_no_parameter():
     assert translate("SELECT :v, ':v'", "sqlite") == "SELECT :v, ':v'"
 
 
+def test_a_list_of_keys_goes_to_an_index_of_postgresql_as_an_array():
+    keys = "SELECT id FROM orders WHERE id {} (SELECT k.id FROM {{ROWS k(id {{INT}})}})"
+    array = "ARRAY(SELECT CAST(value AS BIGINT) FROM jsonb_array_elements_text(CAST(%(k)s AS jsonb)) AS listed)"
+    assert translate(keys.format("IN"), "postgresql") == f"SELECT id FROM orders WHERE id = ANY({array})"
+    assert "NOT IN (SELECT k.id FROM (SELECT" in translate(keys.format("NOT IN"), "postgresql")
+    assert "IN (SELECT k.id FROM (SELECT value AS id FROM json_each(:k)" in translate(keys.format("IN"), "sqlite")
+
+
 def test_a_table_whose_rows_change_often_is_filled_by_half_where_that_means_something():
     assert translate("{HALF_FULL orders}", "postgresql") == "ALTER TABLE orders SET (fillfactor = 50)"
     assert translate("{HALF_FULL orders}", "sqlite") == "SELECT 1"

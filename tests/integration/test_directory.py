@@ -187,6 +187,21 @@ def test_a_miss_is_asked_each_time_and_a_new_merchant_counts_from_the_next_reque
     scenario(migrated_url, body)
 
 
+def test_merchants_that_nobody_has_asked_for_yet_are_loaded_together(migrated_url):
+    async def body(h):
+        made = [(await h.add(f"Shop {n}"))[0] for n in range(20)]
+        fresh = h.second()
+        await fresh.refresh()
+        before = h.reads
+        of_numbers = asyncio.gather(*(fresh.merchant(m.id) for m in made for _ in range(3)), fresh.merchant(99))
+        of_app_ids = asyncio.gather(*(fresh.by_app_id(m.app_id) for m in made[:5]), fresh.by_app_id("nobody"))
+        assert await of_numbers == [*(m for m in made for _ in range(3)), None]
+        assert await of_app_ids == [*made[:5], None]
+        assert h.reads == before + 1
+
+    scenario(migrated_url, body)
+
+
 def test_memory_is_not_trusted_when_the_database_cannot_be_asked(migrated_url):
     async def body(h):
         merchant, _ = await h.add()

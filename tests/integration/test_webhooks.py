@@ -201,7 +201,9 @@ def test_an_event_is_claimed_once_and_again_when_the_lease_is_over(migrated_url)
         now_ms = w.runtime.now_ms()
 
         async def claim(at_ms, count=9, lease="a"):
-            events = await w.database.write("claim", lambda tx: statements.claim(tx, [(1, count), (2, 5)], lease=lease, now_ms=at_ms))
+            events = await w.database.write(
+                "claim", lambda tx: statements.claim(tx, [(1, count), (2, 5)], most=200, lease=lease, now_ms=at_ms)
+            )
             return [event.id for event in events]
 
         assert await claim(now_ms, 2) == made[:2]
@@ -220,14 +222,40 @@ def test_each_merchant_gives_its_oldest_up_to_its_share_in_the_order_of_the_shar
             await w.add_merchant(number)
             made[number] = [(await w.enqueue(number, at_ms=now_ms - age))[0]["id"] for age in (2, 9, 0, 5, -1)]
         events = await w.database.write(
-            "claim", lambda tx: statements.claim(tx, [(3, 2), (1, 9), (2, 1), (77, 4)], lease="a", now_ms=now_ms)
+            "claim", lambda tx: statements.claim(tx, [(3, 2), (1, 9), (2, 1), (77, 4)], most=200, lease="a", now_ms=now_ms)
         )
         assert [(event.merchant_id, event.id) for event in events] == [
             *((3, made[3][place]) for place in (1, 3)),
             *((1, made[1][place]) for place in (0, 1, 2, 3)),
             (2, made[2][1]),
         ]
-        assert await w.database.write("claim", lambda tx: statements.claim(tx, [], lease="a", now_ms=now_ms)) == []
+        assert await w.database.write("claim", lambda tx: statements.claim(tx, [], most=200, lease="a", now_ms=now_ms)) == []
+
+    scenario(migrated_url, body)
+
+
+def test_a_claim_takes_no_more_than_there_is_room_for_from_those_who_wait_longest(migrated_url):
+    async def body(w):
+        now_ms = w.runtime.now_ms()
+        for number in (1, 2, 3):
+            await w.add_merchant(number)
+            await w.enqueue(number, 2, at_ms=now_ms)
+        shares = [(2, 4), (3, 4), (1, 4)]
+        for merchants in ([2, 2, 3], [3, 1, 1], []):
+            events = await w.database.write("claim", lambda tx: statements.claim(tx, shares, most=3, lease="a", now_ms=now_ms))
+            assert [event.merchant_id for event in events] == merchants
+
+    scenario(migrated_url, body)
+
+
+def test_events_of_many_merchants_are_claimed_up_to_the_limit_though_each_might_send_more(migrated_url):
+    async def body(w):
+        for number in range(1, 11):
+            await w.add_merchant(number)
+            await w.enqueue(number)
+        found = await w.deliverer.claim(9)
+        assert len(found) == 9
+        assert len({event.merchant_id for event in found}) == 9
 
     scenario(migrated_url, body)
 
@@ -239,7 +267,7 @@ def test_after_a_takeover_the_first_holder_changes_and_logs_nothing(migrated_url
         now_ms = w.runtime.now_ms()
 
         async def claim(at_ms, lease):
-            (event,) = await w.database.write("claim", lambda tx: statements.claim(tx, [(1, 9)], lease=lease, now_ms=at_ms))
+            (event,) = await w.database.write("claim", lambda tx: statements.claim(tx, [(1, 9)], most=200, lease=lease, now_ms=at_ms))
             return event
 
         async def record(event, state, result, due_at_ms=None):
@@ -565,6 +593,46 @@ def test_a_busy_healthy_endpoint_gets_up_to_64_at_once_and_is_not_held_up_by_the
         assert 32 < w.sink.most["https://m1.example/"] <= 64
         assert len(w.sink.got) == 3_000
         await w.stop()
+
+    scenario(migrated_url, body)
+
+
+def test_a_send_that_ends_wakes_the_pump_only_where_an_event_waits_for_its_room(migrated_url):
+    async def body(w):
+        await w.add_merchant(1)
+        woken = []
+        w.deliverer.finished = lambda: woken.append(w.runtime.monotonic())
+        for events, claimed, wakes in ((1, 1, False), (3, 2, True)):
+            await w.enqueue(1, events)
+            found = await w.deliverer.claim(200)
+            assert len(found) == claimed
+            woken.clear()
+            await w.deliverer.handle(found)
+            await w.deliverer.settled()
+            assert bool(woken) is wakes
+        assert len(await w.deliverer.claim(200)) == 1
+
+    scenario(migrated_url, body)
+
+
+def test_room_that_comes_while_a_claim_looks_is_not_missed(migrated_url):
+    async def body(w):
+        await w.add_merchant(1)
+        await w.enqueue(1)
+        first = await w.deliverer.claim(200)
+        woken = []
+        w.deliverer.finished = lambda: woken.append(1)
+        look = w.database.read
+
+        async def slow(job):
+            seen = await look(job)
+            await w.deliverer.handle(first)
+            await w.deliverer.settled()
+            return seen
+
+        w.database.read = slow
+        await w.deliverer.claim(200)
+        assert woken
 
     scenario(migrated_url, body)
 

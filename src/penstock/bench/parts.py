@@ -120,7 +120,7 @@ class Round:
         before = len((await answered(self._place.outside))["came"])
         bodies = self._bodies(case, self._lives)
         if case.part == "mixed":
-            async with gateway(self._place, "all") as gate:
+            async with gateway(self._place, "all", case.processes) as gate:
                 self.starts_s.append(gate.start_s)
                 await self._released()
                 meter = self._meter(gate)

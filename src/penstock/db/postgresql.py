@@ -36,8 +36,13 @@ _SESSION: Final = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
+    "random_page_cost": "1.1",
 }
-"""How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine."""
+"""How soon the server notices that we are stopped or gone, so that nobody waits for ever for the locks of a dead machine; and that pages of an
+index cost no seek: what is worked on is in memory, and its tables are not to be read from end to end because they are small yet.
+"""
+_BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0"
+"""A read holds no locks and may think for long."""
 _GONE: Final = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
@@ -145,13 +150,13 @@ class PostgresDatabase(Database):
             except queue.Empty:
                 break
             try:
-                connection.execute(statement)
+                connection.execute(statement, prepare=False)
                 return connection
             except psycopg.OperationalError:
                 self.breaks += 1
                 connection.close()
         connection = self._connect()
-        connection.execute(statement)
+        connection.execute(statement, prepare=False)
         return connection
 
     def _release(self, connection: psycopg.Connection[Row]) -> None:
@@ -187,7 +192,7 @@ class PostgresDatabase(Database):
             self._release(connection)
             raise
         try:
-            outcome = connection.execute("COMMIT").statusmessage
+            outcome = connection.execute("COMMIT", prepare=False).statusmessage
         except _GONE as error:
             self.breaks += 1
             connection.close()
@@ -201,9 +206,8 @@ class PostgresDatabase(Database):
 
     def _read(self, job: Callable[[Tx], T]) -> T:
         try:
-            connection = self._begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection = self._begin(_BEGIN_READ)
             try:
-                connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # a read holds no locks and may think for long
                 return job(PostgresTx(connection))
             finally:
                 if not connection.closed:

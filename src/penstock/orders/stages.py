@@ -194,10 +194,12 @@ class Stages:
             async with gate:
                 return version, await rail.withheld(raw)
 
+        rails: dict[str, object] = {chain: self._board.rail(chain) for chain in {version.intent.chain for version in versions}}
+        withholding = {chain: rail for chain, rail in rails.items() if isinstance(rail, Withholds)}
         tasks, free_of_it = [], []
         for version in versions:
-            rail: object = self._board.rail(version.intent.chain)
-            if not isinstance(rail, Withholds) or version.raw is None or version.sends:
+            rail = withholding.get(version.intent.chain)
+            if rail is None or version.raw is None or version.sends:
                 free_of_it.append(version)
             elif not self._held(version.intent.chain):
                 tasks.append(self._runtime.spawn(ask(version, rail, version.raw), name="withheld"))

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -152,27 +153,34 @@ class Deliverer:
         self._doubtful = 0
         self._results: list[Outcome] = []
         self._recording = False
+        self._has_more = True
+        """Whether there may be events that were due and found no room at the last look: without any, no send that ends makes room for one."""
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.holds_seat = False
         """Whether a successor may take this process for dead as soon as it has its seat: it takes over what is being sent."""
         self.finished: Callable[[], None] = lambda: None
-        """Told when sends are over and there is room for more: the pump's `wake`."""
+        """Told when sends are over and there is room for what waits: the pump's `wake`."""
 
     async def claim(self, limit: int) -> list[Event]:
         """Events that are due and whose endpoint has room; the others stay where they are."""
+        self._has_more = True  # until it is known: a send may be over while we look
         room = min(limit, IN_FLIGHT_MAX - self._in_flight)
         if room <= 0:
             return []
         mark = outbox.SEATED if self.holds_seat else outbox.HELPING
         now_ms, lease = self._runtime.now_ms(), mark + self._runtime.random_bytes(8).hex()
-        shares = self._shares(await self._database.read(partial(outbox.due_merchants, now_ms=now_ms)), room)
-        if not shares:
-            return []
-        return await self._database.write("deliver.claim", partial(outbox.claim, shares=shares, lease=lease, now_ms=now_ms))
+        waiting = await self._database.read(partial(outbox.due_merchants, now_ms=now_ms))
+        shares = self._shares(waiting, room)
+        take = partial(outbox.claim, shares=shares, most=room, lease=lease, now_ms=now_ms)
+        events = await self._database.write("deliver.claim", take) if shares else []
+        taken = Counter(event.merchant_id for event in events)
+        is_cut = len(events) == room or len(shares) < len(waiting)
+        self._has_more = is_cut or any(taken[merchant_id] == count for merchant_id, count in shares)
+        return events
 
     def _shares(self, merchant_ids: Sequence[int], room: int) -> list[tuple[int, int]]:
-        """How many events of each merchant may be taken now."""
+        """How many events of each merchant may be taken now, of as many merchants as there is room for: most have fewer events than they may."""
         shares, doubtful = [], self._doubtful
         for merchant_id in merchant_ids:
             gate = self._gates.get(merchant_id) or Gate()
@@ -183,7 +191,8 @@ class Deliverer:
                 doubtful += max(0, count)
             if count > 0:
                 shares.append((merchant_id, count))
-                room -= count
+            if len(shares) == room:
+                break
         return shares
 
     async def handle(self, events: Sequence[Event]) -> None:
@@ -262,7 +271,8 @@ class Deliverer:
                     await self._record(batch)
                 finally:
                     self._in_flight -= len(batch)
-                self.finished()
+                if self._has_more:
+                    self.finished()
         finally:
             self._recording = False
             if self._in_flight == 0:

@@ -6,6 +6,7 @@ itself. The functions on a `Tx` are the statements of delivery; `Outbox` is what
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,35 +65,45 @@ def due_merchants(tx: Tx, *, now_ms: int) -> list[int]:
         "WITH RECURSIVE waiting(merchant_id) AS ("
         "SELECT MIN(merchant_id) FROM outbox WHERE due_at_ms IS NOT NULL UNION ALL "
         "SELECT (SELECT MIN(later.merchant_id) FROM outbox AS later WHERE later.due_at_ms IS NOT NULL "
-        "AND later.merchant_id > waiting.merchant_id) FROM waiting WHERE waiting.merchant_id IS NOT NULL) "
-        "SELECT merchant_id, due FROM (SELECT merchant_id, (SELECT MIN(first.due_at_ms) FROM outbox AS first "
-        "WHERE first.merchant_id = waiting.merchant_id AND first.due_at_ms IS NOT NULL) AS due "
-        "FROM waiting WHERE merchant_id IS NOT NULL) AS found WHERE due <= :now_ms ORDER BY due, merchant_id LIMIT :limit",
+        "AND later.merchant_id > waiting.merchant_id) FROM waiting WHERE waiting.merchant_id IS NOT NULL), "
+        "found AS MATERIALIZED (SELECT merchant_id, (SELECT MIN(first.due_at_ms) FROM outbox AS first "
+        "WHERE first.merchant_id = waiting.merchant_id AND first.due_at_ms IS NOT NULL) AS due FROM waiting WHERE merchant_id IS NOT NULL) "
+        "SELECT merchant_id FROM found WHERE due <= :now_ms ORDER BY due, merchant_id LIMIT :limit",
         now_ms=now_ms,
         limit=MERCHANTS_MAX,
     )
     return [row["merchant_id"] for row in rows]
 
 
-_OLDEST: Final = "SELECT id FROM outbox WHERE merchant_id = {} AND due_at_ms IS NOT NULL AND due_at_ms <= :now_ms ORDER BY due_at_ms, id LIMIT {} {{SKIP_LOCKED}}"
+_OLDEST: Final = (
+    "SELECT first.id FROM outbox AS first WHERE first.merchant_id = k.merchant_id AND first.due_at_ms IS NOT NULL AND first.due_at_ms <= :now_ms "
+    "ORDER BY first.due_at_ms, first.id LIMIT {} {{SKIP_LOCKED}}"
+)
 _TAKE: Final = "UPDATE outbox SET lease = :lease, lease_until_ms = :until_ms, due_at_ms = :until_ms"
 _TAKEN: Final = "RETURNING outbox.id, merchant_id, body, sends, tries"
-_TAKE_EACH: Final = f"{_TAKE} WHERE id IN ({_OLDEST.format(':merchant_id', ':count')}) {_TAKEN}"
+_TAKE_SAME: Final = (
+    f"{_TAKE} WHERE id IN (SELECT due.id FROM {{ROWS k(merchant_id {{INT}})}} "
+    f"JOIN outbox AS due ON due.id IN ({_OLDEST.format(':count')}) LIMIT :most) {_TAKEN}"
+)
 _TAKE_ALL: Final = (
     "WITH oldest AS (SELECT due.id FROM {ROWS k(merchant_id {INT}, count {INT})} "
-    f"CROSS JOIN LATERAL ({_OLDEST.format('k.merchant_id', 'k.count')}) AS due LIMIT :most) {_TAKE} FROM oldest WHERE outbox.id = oldest.id {_TAKEN}"
+    f"CROSS JOIN LATERAL ({_OLDEST.format('k.count')}) AS due LIMIT :most) {_TAKE} FROM oldest WHERE outbox.id = oldest.id {_TAKEN}"
 )
 
 
-def claim(tx: Tx, shares: Sequence[tuple[int, int]], *, lease: str, now_ms: int) -> list[Event]:
-    """For each merchant at most so many of its due events, oldest due first, leased to the caller."""
-    wanted = [{"merchant_id": merchant_id, "count": count} for merchant_id, count in shares]
+def claim(tx: Tx, shares: Sequence[tuple[int, int]], *, most: int, lease: str, now_ms: int) -> list[Event]:
+    """For each merchant at most so many of its due events, oldest due first, and `most` of all together, leased to the caller."""
     times = {"lease": lease, "until_ms": now_ms + LEASE_MS, "now_ms": now_ms}
-    # Others skip what we hold. SQLite has no LATERAL, and no round trip that it would save.
+    # Others skip what we hold. SQLite's LIMIT knows no columns: those who may have as many go together.
     if tx.dialect == "sqlite":
-        rows = [row for share in wanted for row in tx.all(_TAKE_EACH, **times, **share)]
+        of_count: defaultdict[int, list[dict[str, int]]] = defaultdict(list)
+        for merchant_id, count in shares:
+            of_count[count].append({"merchant_id": merchant_id})
+        rows: list[Row] = []
+        for count, group in of_count.items():
+            rows += tx.all(_TAKE_SAME, **times, count=count, k=group, most=most - len(rows))
     else:
-        rows = tx.all(_TAKE_ALL, **times, k=wanted, most=sum(count for _, count in shares))
+        rows = tx.all(_TAKE_ALL, **times, k=list(shares), most=most)
     place = {merchant_id: number for number, (merchant_id, _) in enumerate(shares)}
     return [Event(**row, lease=lease) for row in sorted(rows, key=lambda row: (place[row["merchant_id"]], row["id"]))]
 

@@ -46,7 +46,7 @@ BITCOIN: Final = (
                 "    return seen",
             ),
         ),
-        seed=64,
+        seed=10,
     ),
     Bug(
         name="bump-with-other-coins",

@@ -91,7 +91,7 @@ TRON: Final = (
                 'topics[0] != TRANSFER_TOPIC.replace("ddf2", "ddf3")',
             ),
         ),
-        seed=1,
+        seed=2,
     ),
     Bug(
         name="status-goes-back",

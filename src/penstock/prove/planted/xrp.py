@@ -56,7 +56,7 @@ XRP: Final = (
             ),
             DEAD_ORDERS_MAY_GO_ON,
         ),
-        seed=6,
+        seed=5,
     ),
     Bug(
         name="gap-in-the-ledgers-ignored",
@@ -73,7 +73,7 @@ XRP: Final = (
                 "    if all(view.validated > newest.terms",
             ),
         ),
-        seed=7,
+        seed=1,
     ),
     Bug(
         name="tag-dropped",
