@@ -41,7 +41,7 @@ def test_a_command_that_is_killed_anywhere_is_ended_by_the_next_one(new_gateway:
     before = {name: home.order(name) for name in ("paid", "failed")}
     accounts = home.command("audit")["balances"]
     for death in DEATHS:
-        words = [sys.executable, "-m", "penstock.prove.crashing", "--at", death, "archive", "--before", str(began_ms + DAY_MS)]
+        words = [sys.executable, "-m", "penstock.prove.installed.crashing", "--at", death, "archive", "--before", str(began_ms + DAY_MS)]
         died = subprocess.run(words, env=home.env, cwd=home.home.parent, check=False, capture_output=True, timeout=60)
         assert died.returncode == -signal.SIGKILL, (death, died)
         report = home.command("audit")

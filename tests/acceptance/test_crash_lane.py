@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 import penstock
-from penstock.prove import crash, plan, points
-from penstock.prove.blows import KillAt
+from penstock.prove.installed import plan, points
+from penstock.prove.installed.blows import KillAt
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import crash
 from tests.fixtures.databases import fresh_database, postgres_server
 from tests.fixtures.gateway import Make, token_id, unique
 from tests.fixtures.immediate import restarter

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from penstock.prove import witness
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import witness
 from penstock.prove.planted.serving import FLAWS
 
 SECONDS = 4

@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from penstock.prove import canaries, hostile, races, sinks
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import canaries, hostile, races, sinks
 
 
 def tried(run, folder, seconds, postgresql=""):

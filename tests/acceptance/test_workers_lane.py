@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from penstock.prove import workers
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import workers
 
 
 @pytest.mark.slow

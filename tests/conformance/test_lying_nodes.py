@@ -2,10 +2,10 @@
 
 import pytest
 
-from penstock.prove.dialects import DIALECTS
 from penstock.prove.lane import Budget
-from penstock.prove.lies import LIES
-from penstock.prove.lying import SCENES, Case, Play, cases, run
+from penstock.prove.lanes.lying import SCENES, Case, Play, cases, run
+from penstock.prove.liars.dialects import DIALECTS
+from penstock.prove.liars.lies import LIES
 
 SAMPLE_S = 20.0
 SEED = 20_261_121

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from penstock.prove.virtual import Crash
+from penstock.prove.simulated.virtual import Crash
 from tests.conformance.places import PLACES
 
 SEEDS = range(1, 6)

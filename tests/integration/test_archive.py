@@ -19,7 +19,7 @@ from penstock.orders import adopt, archiver, retention
 from penstock.orders.archiver import Archiver
 from penstock.orders.store import OrderStore
 from penstock.orders.timeline import Timelines
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from penstock.webhooks.outbox import Outbox
 from tests.fixtures.rooms import USDT, Rooms, units

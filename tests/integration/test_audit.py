@@ -8,7 +8,7 @@ from penstock.core.intent import Intent, JournalEntry
 from penstock.ledger import guards
 from penstock.ledger.audit import NAMED_MAX, Terms, audit, recompute
 from penstock.ledger.signed import Said
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, rooms, units
 from tests.integration.test_road import usdt

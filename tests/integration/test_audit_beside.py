@@ -24,7 +24,7 @@ from penstock.ledger.checkpoint import Checkpoint
 from penstock.orders import auditor, readiness
 from penstock.orders.auditor import Auditor, NotTheBooks
 from penstock.process import command
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from penstock.setup import initialise
 from tests.fixtures.rooms import rooms
 from tests.integration.test_audit import TAMPERS, a_day, found, terms_of, usdt

@@ -9,7 +9,7 @@ from penstock.ledger.audit import Terms, audit, look_again
 from penstock.ledger.checkpoint import Checkpoint
 from penstock.orders import auditor, readiness
 from penstock.orders.auditor import Auditor
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from tests.fixtures.rooms import USDT, Rooms, rooms, units
 from tests.integration.test_audit import TAMPERS, a_day, attempt, order, terms_of

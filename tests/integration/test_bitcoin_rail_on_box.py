@@ -11,7 +11,7 @@ from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending,
 from penstock.core.intent import Payment, Resource
 from penstock.devnet.box import Arguments
 from penstock.devnet.boxes import make_networks
-from penstock.prove.reach import BoxPost
+from penstock.prove.simulated.reach import BoxPost
 from penstock.rails.base import LaneView, NodeUnreachable, NotEnough, Verdict, VersionView
 from penstock.rails.bitcoin import codec
 from penstock.rails.bitcoin.rail import BitcoinRail
@@ -146,7 +146,7 @@ def test_a_reply_that_is_lost_after_the_node_accepted_is_unknown_and_the_same_by
     async def at_once(seconds):
         del seconds
 
-    monkeypatch.setattr("penstock.prove.reach.asyncio.sleep", at_once)
+    monkeypatch.setattr("penstock.prove.simulated.reach.asyncio.sleep", at_once)
     version = signed(town.bind())
     town.fault(break_after=1, breakage=how)
     assert town.submit(version).verdict is Verdict.UNKNOWN

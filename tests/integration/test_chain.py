@@ -7,7 +7,7 @@ from penstock.ledger import chain
 from penstock.ledger.audit import audit, recompute
 from penstock.orders import attempts
 from penstock.prove.lane import Budget
-from penstock.prove.tamper import LEAST, as_an_intruder, run
+from penstock.prove.lanes.tamper import LEAST, as_an_intruder, run
 from tests.fixtures.rooms import Rooms, rooms
 from tests.integration.test_audit import a_day, of_rows, terms_of
 from tests.integration.test_auditor import made, touch

@@ -11,7 +11,7 @@ from penstock.core.party import Account
 from penstock.core.snowflake import compose, wire_id
 from penstock.db import DatabaseUnavailable, open_database
 from penstock.directory import LIST_MAX, REFRESH_S, Directory, DirectoryError
-from penstock.prove.virtual import Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.simulated.virtual import Journal, VirtualLoop, VirtualRuntime
 from penstock.pump import every
 
 IDS = iter(compose(1_790_000_000_000, 1, n) for n in range(4096))

@@ -12,7 +12,7 @@ import pytest
 from penstock.core.snowflake import SEQUENCES, WORKERS, compose, moment_ms
 from penstock.db import CommitUnknown, open_database
 from penstock.ids import LEASE_MS, IdSource, LeaseLost, NoWorkerFree
-from penstock.prove.virtual import Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.simulated.virtual import Journal, VirtualLoop, VirtualRuntime
 from penstock.runtime import SystemRuntime
 
 START = 1_790_000_000_000
@@ -300,7 +300,7 @@ DRAW = """
 import asyncio, os, sys
 from penstock.db import open_database
 from penstock.ids import IdSource
-from penstock.prove.virtual import Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.simulated.virtual import Journal, VirtualLoop, VirtualRuntime
 from penstock.runtime import SystemRuntime
 
 async def main():

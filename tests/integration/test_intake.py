@@ -10,7 +10,7 @@ from penstock.core.money import Coin
 from penstock.core.order import Order
 from penstock.ledger.book import Balances, balances, totals
 from penstock.orders import intake
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from tests.fixtures.rooms import USDT, rooms, units
 
 

@@ -23,7 +23,7 @@ from penstock.core.order import Order, fingerprint
 from penstock.db import open_database
 from penstock.ledger.audit import Terms, audit
 from penstock.orders.auditor import Auditor
-from penstock.prove.tamper import as_an_intruder
+from penstock.prove.lanes.tamper import as_an_intruder
 from penstock.runtime import SystemRuntime
 from tests.fixtures.chain import Road
 from tests.fixtures.rooms import USDT, Rooms, units

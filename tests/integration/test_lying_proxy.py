@@ -10,10 +10,10 @@ from penstock.core.event import Final, Included
 from penstock.devnet.boxes import make_networks
 from penstock.devnet.server import Box
 from penstock.networks import RAILS, Site
-from penstock.prove.liar import Liar
-from penstock.prove.lies import LIES
-from penstock.prove.lines import lying_proxy
-from penstock.prove.lying import SCENES
+from penstock.prove.lanes.lying import SCENES
+from penstock.prove.liars.liar import Liar
+from penstock.prove.liars.lies import LIES
+from penstock.prove.liars.lines import lying_proxy
 from penstock.rails.base import NodeUnreachable, Verdict
 from penstock.rails.post import ANSWER_BYTES_MAX, HttpPost
 from penstock.runtime import SystemRuntime

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import penstock
-from penstock.prove import redteam
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import redteam
 
 
 def test_the_red_team_gets_nothing_signed_and_honest_payments_go_on(tmp_path):

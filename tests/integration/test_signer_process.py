@@ -16,7 +16,7 @@ import pytest
 from penstock.config import load
 from penstock.core.intent import SignLater, SignRefused
 from penstock.core.party import Secret
-from penstock.prove.signer_house import UNITS, environment_of, signer_house
+from penstock.prove.installed.signer_house import UNITS, environment_of, signer_house
 from penstock.runtime import SystemRuntime
 from penstock.setup import initialise
 from penstock.signer import switch, wire

@@ -10,7 +10,7 @@ from penstock.core.intent import Payment
 from penstock.devnet.boxes import make_networks
 from penstock.devnet.control import control
 from penstock.devnet.tron.chain import CHAIN_ID
-from penstock.prove.reach import BoxPost
+from penstock.prove.simulated.reach import BoxPost
 from penstock.rails.base import FeeEstimate, LaneView, Unpayable, Verdict, VersionView
 from penstock.rails.rpc import Http, Nodes
 from penstock.rails.tron import codec

@@ -12,7 +12,7 @@ from penstock.core.order import OrderState
 from penstock.db import open_database
 from penstock.ledger.audit import audit
 from penstock.ledger.report import Report
-from penstock.prove.ageing import age
+from penstock.prove.installed.ageing import age
 from penstock.runtime import SystemRuntime
 from penstock.sql import migrations
 from tests.fixtures.rooms import rooms

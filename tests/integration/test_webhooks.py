@@ -14,7 +14,7 @@ from penstock.core.errors import Problem, Refused
 from penstock.core.party import Merchant, Secret
 from penstock.core.snowflake import compose, wire_id
 from penstock.db import CommitUnknown, DatabaseUnavailable, open_database
-from penstock.prove.virtual import Crash, Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.simulated.virtual import Crash, Journal, VirtualLoop, VirtualRuntime
 from penstock.pump import Pump
 from penstock.webhooks import outbox as statements
 from penstock.webhooks.deliver import SCHEDULE_S, Deliverer, Reply, TargetFailed

@@ -13,7 +13,7 @@ from penstock.core.intent import Payment
 from penstock.core.money import Token
 from penstock.devnet.box import Arguments
 from penstock.devnet.boxes import make_networks
-from penstock.prove.reach import BoxPost
+from penstock.prove.simulated.reach import BoxPost
 from penstock.rails.base import (
     Destination,
     InvalidDestination,

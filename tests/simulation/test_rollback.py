@@ -1,6 +1,6 @@
 """Older copies put back (test plan, A7): nothing is paid twice, every order that is still there ends, what is lost is named.
 
-A failure names its seed; `penstock.prove.rollback.play(seed)` replays it.
+A failure names its seed; `penstock.prove.lanes.rollback.play(seed)` replays it.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 from penstock.orders import adopt, attempts, recovery
-from penstock.prove import rollback
 from penstock.prove.lane import Budget
+from penstock.prove.lanes import rollback
 from penstock.signer import local
 
 

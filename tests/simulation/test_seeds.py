@@ -2,9 +2,9 @@
 
 import pytest
 
-from penstock.prove import seeds
 from penstock.prove.lane import Budget
-from penstock.prove.networks import PLACES
+from penstock.prove.lanes import seeds
+from penstock.prove.simulated.networks import PLACES
 
 
 @pytest.mark.slow

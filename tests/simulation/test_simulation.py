@@ -6,8 +6,8 @@
 import pytest
 
 from penstock.commands import Commands
-from penstock.prove import simulation
-from penstock.prove.networks import PLACES
+from penstock.prove.simulated import simulation
+from penstock.prove.simulated.networks import PLACES
 from tests.conformance.places import PLACES as SCENES
 
 LABELS = [

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.prove.history import CONFLICT, OK, SHORT, UNKNOWN, Call, History
-from penstock.prove.models import Wish
-from penstock.prove.serial import NEVER
+from penstock.prove.histories.history import CONFLICT, OK, SHORT, UNKNOWN, Call, History
+from penstock.prove.histories.models import Wish
+from penstock.prove.histories.serial import NEVER
 
 E18 = 10**18
 COIN = "usdt"

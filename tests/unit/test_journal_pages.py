@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from penstock.prove.house import MemoryJournal
+from penstock.prove.simulated.house import MemoryJournal
 from penstock.signer.index import Index
 from penstock.signer.journal import FILE, PAGE_ENTRIES, START, FileJournal, JournalBroken, entry_of, page
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock.db import CommitUnknown, DatabaseUnavailable
-from penstock.prove.virtual import Journal, VirtualLoop, VirtualRuntime
+from penstock.prove.simulated.virtual import Journal, VirtualLoop, VirtualRuntime
 from penstock.pump import BACK_OFF_S_MAX, Pump
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.prove.serial import NEVER, Operation, Undecided, contradiction
+from penstock.prove.histories.serial import NEVER, Operation, Undecided, contradiction
 
 
 def write(began, ended, value):

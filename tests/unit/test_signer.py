@@ -12,7 +12,7 @@ from eth_account import Account
 from penstock.core.intent import Death, Intent, Payment, SignLater, SignRefused
 from penstock.core.money import Coin, Network, Token
 from penstock.core.seal import OrderSeal
-from penstock.prove.house import MemoryJournal
+from penstock.prove.simulated.house import MemoryJournal
 from penstock.rails.evm import codec
 from penstock.runtime import SystemRuntime
 from penstock.signer.addresses import PublicAddresses, PublicKeys, keep_public, load_public

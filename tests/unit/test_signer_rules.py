@@ -8,7 +8,7 @@ import pytest
 from bip_utils import Bip39MnemonicDecoder
 
 from penstock.core.intent import Death, Payment, SignLater, SignRefused
-from penstock.prove.house import MemoryJournal
+from penstock.prove.simulated.house import MemoryJournal
 from penstock.runtime import SystemRuntime
 from penstock.signer import switch
 from penstock.signer.local import LocalSigner

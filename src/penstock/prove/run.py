@@ -51,25 +51,25 @@ class Lane:
 
 
 LANES: Final = (
-    Lane("races", "penstock.prove.races:run", 0.05, "a thousand callers at once: one id, one balance"),
-    Lane("hostile", "penstock.prove.hostile:run", 0.08, "forged, bent and replayed requests over real sockets"),
-    Lane("sinks", "penstock.prove.sinks:run", 0.05, "receivers of webhooks that hang, lie and point inwards"),
-    Lane("canaries", "penstock.prove.canaries:run", 0.04, "marked secrets, and whether they show up anywhere"),
-    Lane("redteam", "penstock.prove.redteam:run", 0.04, "a gateway in a thief's hands, against the real signer"),
-    Lane("lying", "penstock.prove.lying:run", 0.12, "nodes that lie, on every network"),
-    Lane("tamper", "penstock.prove.tamper:run", 0.04, "rows edited behind our back"),
-    Lane("crash", "penstock.prove.crash:run", 0.22, "the real program killed at named points"),
+    Lane("races", "penstock.prove.lanes.races:run", 0.05, "a thousand callers at once: one id, one balance"),
+    Lane("hostile", "penstock.prove.lanes.hostile:run", 0.08, "forged, bent and replayed requests over real sockets"),
+    Lane("sinks", "penstock.prove.lanes.sinks:run", 0.05, "receivers of webhooks that hang, lie and point inwards"),
+    Lane("canaries", "penstock.prove.lanes.canaries:run", 0.04, "marked secrets, and whether they show up anywhere"),
+    Lane("redteam", "penstock.prove.lanes.redteam:run", 0.04, "a gateway in a thief's hands, against the real signer"),
+    Lane("lying", "penstock.prove.lanes.lying:run", 0.12, "nodes that lie, on every network"),
+    Lane("tamper", "penstock.prove.lanes.tamper:run", 0.04, "rows edited behind our back"),
+    Lane("crash", "penstock.prove.lanes.crash:run", 0.22, "the real program killed at named points"),
     Lane(
         "workers",
-        "penstock.prove.workers:run",
+        "penstock.prove.lanes.workers:run",
         0.05,
         "two API processes and two workers on one database, asleep past their lease or killed",
     ),
-    Lane("history", "penstock.prove.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
-    Lane("rollback", "penstock.prove.rollback:run", 0.06, "older copies of database and journal put back, on every network"),
+    Lane("history", "penstock.prove.lanes.witness:run", 0.08, "what merchants saw of a killed program has one order of things"),
+    Lane("rollback", "penstock.prove.lanes.rollback:run", 0.06, "older copies of database and journal put back, on every network"),
     Lane("planted", "penstock.prove.planted.lane:run", 0.13, "known bugs of the field put in: does the simulation see them?"),
-    Lane("simulation", "penstock.prove.seeds:run", 0.17, "whole days of bad weather on all networks, in virtual time"),
-    Lane("soak", "penstock.prove.soak:run", 1.0, "the same for long, with an eye on memory and open files", by_name=True),
+    Lane("simulation", "penstock.prove.lanes.seeds:run", 0.17, "whole days of bad weather on all networks, in virtual time"),
+    Lane("soak", "penstock.prove.lanes.soak:run", 1.0, "the same for long, with an eye on memory and open files", by_name=True),
 )
 
 

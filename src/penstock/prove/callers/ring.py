@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from penstock.prove.callers.lines import Hang, Headers, Line, Reply, request
+from penstock.prove.installed.program import Program
 from penstock.prove.lane import Breach, Found
 from penstock.prove.merchant import V1, Merchant
-from penstock.prove.program import Program
 
 T = TypeVar("T")
 

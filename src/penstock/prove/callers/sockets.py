@@ -15,8 +15,8 @@ from penstock.http.connections import FILES_KEPT, HEAD_S
 from penstock.prove.callers.lines import HANG_S, Hang, Line, Reply, as_headers, conversation, json_bytes, request
 from penstock.prove.callers.ring import Ring
 from penstock.prove.callers.shapes import SENTINEL, Shape, shapes
+from penstock.prove.installed.program import Program, files
 from penstock.prove.merchant import V1, Merchant
-from penstock.prove.program import Program, files
 
 IDLE_MAX: Final = 10_000
 HOSTS: Final = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 
-from penstock.prove import simulation
-from penstock.prove.auditor import Violation
 from penstock.prove.lane import Budget, Found, Tried
 from penstock.prove.planted.bug import Bug
 from penstock.prove.planted.lists import BUGS, TESTED, UNSEEN
 from penstock.prove.planted.patch import Moved, planted
+from penstock.prove.simulated import simulation
+from penstock.prove.simulated.auditor import Violation
 
 SEEDS_MAX = 2_000
 """Fresh seeds within which a bug must be found."""
@@ -149,5 +149,5 @@ def _clean(networks: tuple[str, ...], seed: int, crash: str) -> str:
 def _not_clean(bug: Bug, seed: int) -> Found | None:
     """The product as it is, under the seed that found the bug."""
     said = _clean(bug.networks, seed, bug.crash)
-    line = f"python -m penstock.prove.seeds {seed} {','.join(bug.networks)} {bug.crash}".strip()
+    line = f"python -m penstock.prove.lanes.seeds {seed} {','.join(bug.networks)} {bug.crash}".strip()
     return Found("other", f"without {bug.name} too {said}", line) if said else None

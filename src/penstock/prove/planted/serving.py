@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from penstock.prove import crashing
+from penstock.prove.installed import crashing
 from penstock.prove.planted.patch import Edit, planted
 
 _LATER: Final = """answers = []
