@@ -20,6 +20,8 @@ REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
 LIVES: Final = ("settle", "webhooks", "mixed")
 """Those in which orders are sent, confirmed, settled and told to their merchant."""
 CONNECTIONS: Final = 128
+CROWD: Final = 256
+"""Connections of callers who are many: each waits longer, and a commit is shared by more."""
 KNOWN: Final = 1_000
 """Orders that queries ask for."""
 STALLED_S: Final = 60.0
@@ -28,7 +30,9 @@ LOOK_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the result. `ids`: how the merchants choose their order ids; `processes`: how many answer callers on one port."""
+    """One line of the result. `ids`: how the merchants choose their order ids; `processes`: how many answer callers on one port, over so
+    many `connections`.
+    """
 
     part: str
     store: str
@@ -36,6 +40,7 @@ class Case:
     preloaded: int
     ids: str = "random"
     processes: int = 1
+    connections: int = CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Round:
         if case.part.startswith("query"):
             return await self._query(gate, case)
         before, wal, meter = await counted(self._place), wal_bytes(self._place), self._meter(gate)
-        seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants)
+        seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants, connections=case.connections)
         cores, used_us, wal = meter.read(seen.cpu_s), meter.each_us("gateway", self._requests), wal_bytes(self._place) - wal
         stored = (await counted(self._place))[0] - before[0]
         more = {
@@ -105,8 +110,8 @@ class Round:
         to = self._place.accounts[number % len(self._place.accounts)] if inside else ADDRESS
         return {"token_id": self._place.token_id, "address": to, "value": "25", "merchant_order_id": name}
 
-    async def _send(self, path: str, bodies: list[dict[str, Any]], *, merchants: int) -> Measured:
-        plan = Plan("127.0.0.1", self._place.port, path, self._place.merchants[:merchants], bodies, CONNECTIONS)
+    async def _send(self, path: str, bodies: list[dict[str, Any]], *, merchants: int, connections: int = CONNECTIONS) -> Measured:
+        plan = Plan("127.0.0.1", self._place.port, path, self._place.merchants[:merchants], bodies, connections)
         found = await result_of(os.environ, self._place.log, "penstock.bench.load", given=json.dumps(asdict(plan)).encode())
         return Measured(**found)
 

@@ -12,6 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penstock.bench.parts import CONNECTIONS
+
 COUNTED: Final = "Every order was counted in the database, and the audit found nothing."
 Values = Mapping[str, Any]
 
@@ -22,6 +24,7 @@ COLUMNS: Final = {
     "preloaded": "before",
     "ids": "ids",
     "processes": "processes",
+    "connections": "connections",
     "per_second": "a second",
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
@@ -122,6 +125,7 @@ def _name(row: Values) -> str:
         *([f"{row['preloaded']:,} before"] if row["preloaded"] else []),
         *([f"{row['ids']} ids"] if row["ids"] != "random" else []),
         *([f"{row['processes']} processes"] if row["processes"] > 1 else []),
+        *([f"{row['connections']} connections"] if row["connections"] != CONNECTIONS else []),
     ]
     return f"{row['part']} {row['store']} ({', '.join(more)})"
 

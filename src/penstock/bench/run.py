@@ -20,7 +20,7 @@ from typing import Any, Final
 import psycopg
 
 from penstock.bench import baseline
-from penstock.bench.parts import LIVES, PARTS, REQUESTS, Case, Round, Sample
+from penstock.bench.parts import CROWD, LIVES, PARTS, REQUESTS, Case, Round, Sample
 from penstock.bench.place import Place, audited, gateway, opened_place
 from penstock.db import open_database
 from penstock.runtime import SystemRuntime
@@ -82,8 +82,8 @@ class Bench:
         if sample.wrong:
             self.wrong.append(sample.wrong)
         slow = f", p99 {sample.p99_ms:,.0f} ms" if sample.p99_ms is not None else ""
-        where = f"{case.part}, {case.store}, {case.merchants} merchants, {case.preloaded:,} before, {case.ids}, {case.processes} processes"
-        self.say(f"{where}: {sample.per_second:,.0f}/s{slow}")
+        where = f"{case.part}, {case.store}, {case.merchants} merchants, {case.preloaded:,} before, {case.ids}"
+        self.say(f"{where}, {case.processes} processes, {case.connections} connections: {sample.per_second:,.0f}/s{slow}")
 
     async def compare(self) -> None:
         """One round of every baseline."""
@@ -186,6 +186,8 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
             ]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
+            cases += [Case(part, place.store, 1, place.preloaded, processes=count, connections=CROWD) for count in both]
+            cases.append(Case(part, place.store, len(place.merchants), place.preloaded, processes=both[-1], connections=CROWD))
     return cases
 
 
