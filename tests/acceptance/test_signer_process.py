@@ -126,6 +126,7 @@ def test_after_serve_is_killed_the_next_one_has_a_signer_and_the_first_is_gone(p
 
 
 def test_a_house_answers_while_its_signer_reads_a_long_past_and_pays_when_that_is_read(place: Place) -> None:
+    place.paid(place.pay())
     place.gateway.stop()
     journal = FileJournal(place.gateway.home / "signer")
     assert "sign" in [entry["kind"] for entry in entries(journal)]
