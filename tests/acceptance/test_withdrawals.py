@@ -436,8 +436,9 @@ def test_too_many_requests_are_told_to_wait(new_gateway: Any) -> None:
 # -------------------------------------------------------------------------------------------------------------------- the end
 
 
-def test_books_are_sound_after_all_of_this(gateway: Gateway) -> None:
+def test_books_are_sound_after_all_of_this(gateway: Gateway, merchant: Merchant, account: tuple[str, str]) -> None:
+    merchant.accepted(merchant_order_id=unique("last"), address=account[0], token_id=USDT, value="1")
     report = gateway.audit()
-    assert report["counts"]["orders"] >= 15
+    assert report["counts"]["orders"] >= 1, "how many of the others ran in this house is chance"
     # Merchants here were credited more than the chains hold: declared and unseen, which is a warning and no breach.
     assert all(warning["invariant"] == "I11" for warning in report["warnings"])
