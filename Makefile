@@ -51,9 +51,8 @@ NODES := tests/nodes/node_modules/.installed
 $(NODES): tests/nodes/package.json tests/nodes/package-lock.json tools/install-nodes
 	@tools/install-nodes $@
 
-# One call for everything: both databases, black box, nodes, in JOBS processes side by side: one more than a small machine has cores, since
-# many tests wait, for programs, clocks and blocks. PYTEST="-k sqlite" chooses.
-JOBS ?= 3
+# One call for everything: both databases, black box, nodes, in JOBS processes side by side. PYTEST="-k sqlite" chooses.
+JOBS ?= 2
 .PHONY: test
 test: $(VENV)/.tests $(NODES) ## set up all that tests need, run check and every test; say what could not run
 	@$(MAKE) --no-print-directory check
