@@ -14,6 +14,7 @@ from penstock.bench import place, preload, result, run
 from penstock.bench.baseline import own_database
 from penstock.bench.load import Measured
 from penstock.bench.parts import Case, Sample, _wrong
+from penstock.bench.processes import Used
 from penstock.core.order import OrderState
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.process import command
@@ -54,7 +55,7 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
 
 
 def seen(**changes):
-    values = {"done": 10, "refused": 0, "began_at_ms": 0, "took_s": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_s": 0.1, "codes": {}}
+    values = {"done": 10, "refused": 0, "began_at_ms": 0, "p50_ms": 1.0, "p99_ms": 2.0, "used": Used(1.0, {"load": 0.1}), "codes": {}}
     return Measured(**{**values, **changes})
 
 

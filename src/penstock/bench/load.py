@@ -2,24 +2,27 @@
 
     python -m penstock.bench.load < plan.json > result.json
 
-Everything is signed and laid out as bytes before the clock starts. Each connection sends its next request when the answer before has come.
+Everything is signed and laid out as bytes, and every connection is open, before the clock starts. Each sends its next request when the answer
+before has come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
-import resource
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 
+from penstock.bench.processes import Meter, Used
 from penstock.core import wire_signature
 from penstock.core.wire import compact
 
@@ -29,7 +32,9 @@ STALLED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send: `path` and one JSON body a request, each signed by one of the merchants (app id, secret), spread evenly."""
+    """What to send: `path` and one JSON body a request, each signed by one of the merchants (app id, secret), spread evenly. `pids` are
+    the processes to be weighed meanwhile.
+    """
 
     host: str
     port: int
@@ -37,25 +42,25 @@ class Plan:
     merchants: list[tuple[str, str]]
     bodies: list[dict[str, Any]]
     connections: int
+    pids: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came back: requests by outcome, seconds in all, latencies in milliseconds, and the generator's own seconds of CPU."""
+    """What came back: requests by outcome, latencies in milliseconds, and who used the CPU meanwhile; `load` is the generator itself."""
 
     done: int
     refused: int
     began_at_ms: int
-    took_s: float
     p50_ms: float
     p99_ms: float
-    cpu_s: float
+    used: Used
     codes: dict[str, int]
 
     @property
     def per_second(self) -> float:
         """Successful answers a second."""
-        return self.done / self.took_s if self.took_s else 0.0
+        return self.done / self.used.took_s
 
 
 def spelled(plan: Plan) -> deque[bytes]:
@@ -88,9 +93,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._next()
 
-    def _next(self) -> None:
+    def ask(self) -> None:
+        """Send the next request, or leave."""
         if not self._waiting:
             self._transport.close()
             return
@@ -108,7 +113,7 @@ class _Connection(asyncio.Protocol):
         self._latencies.append(time.perf_counter() - self._sent_at)
         self._codes[b"10000" if body.startswith(SUCCESS) else body[:24]] += 1
         self._buffer = b""
-        self._next()
+        self.ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended.done():
@@ -124,32 +129,29 @@ async def run(plan: Plan) -> Measured:
     latencies: list[float] = []
     codes: Counter[bytes] = Counter()
     ended = [loop.create_future() for _ in range(plan.connections)]
-    cpu, began, began_at_ms = _cpu_s(), time.perf_counter(), time.time_ns() // 1_000_000
-    for end in ended:
-        await loop.create_connection(lambda end=end: _Connection(waiting, latencies, codes, end), plan.host, plan.port)  # type: ignore[misc]
+    callers = [
+        (await loop.create_connection(partial(_Connection, waiting, latencies, codes, end), plan.host, plan.port))[1] for end in ended
+    ]
+    meter, began_at_ms = Meter(load=[os.getpid()], **plan.pids), time.time_ns() // 1_000_000
+    for caller in callers:
+        caller.ask()
     await asyncio.wait_for(asyncio.gather(*ended), STALLED_S + len(plan.bodies) / 50)
-    took_s = time.perf_counter() - began
+    used = meter.read()
     latencies.sort()
     done = codes.pop(b"10000", 0)
     return Measured(
         done=done,
         refused=sum(codes.values()),
         began_at_ms=began_at_ms,
-        took_s=took_s,
         p50_ms=_at(latencies, 0.5) * 1000,
         p99_ms=_at(latencies, 0.99) * 1000,
-        cpu_s=_cpu_s() - cpu,
+        used=used,
         codes={code.decode("utf-8", "replace"): count for code, count in codes.most_common(5)},
     )
 
 
 def _at(ordered: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def names(count: int, prefix: str, *, sequential: bool, seed: int) -> Iterable[str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from penstock.bench.load import Measured, Plan, names
 from penstock.bench.place import ADDRESS, Gateway, Place, counted, gateway, wal_bytes
-from penstock.bench.processes import Meter, answered, result_of
+from penstock.bench.processes import Meter, Used, answered, result_of
 
 PARTS: Final = ("accept", "internal", "query", "settle", "webhooks", "mixed", "sign")
 REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
@@ -78,13 +78,14 @@ class Round:
         """One round of accept, internal or query on a gateway without workers."""
         if case.part.startswith("query"):
             return await self._query(gate, case)
-        before, wal, meter = await counted(self._place), wal_bytes(self._place), self._meter(gate)
-        seen = await self._send("/withdraw", self._bodies(case, self._requests), merchants=case.merchants, connections=case.connections)
-        cores, used_us, wal = meter.read(seen.cpu_s), meter.each_us("gateway", self._requests), wal_bytes(self._place) - wal
+        before, wal = await counted(self._place), wal_bytes(self._place)
+        bodies = self._bodies(case, self._requests)
+        seen = await self._send("/withdraw", bodies, merchants=case.merchants, connections=case.connections, gate=gate)
+        wal = wal_bytes(self._place) - wal
         stored = (await counted(self._place))[0] - before[0]
         more = {
-            **cores,
-            "gateway_us": used_us,
+            **seen.used.cores,
+            "gateway_us": round(seen.used.cpu_s["gateway"] * 1_000_000 / self._requests, 1),
             "rss_mb": gate.memory_mb(),
             **({"wal_bytes": round(wal / stored)} if wal and stored else {}),
         }
@@ -94,9 +95,8 @@ class Round:
         each = int(case.part.partition("-")[2])
         count = max(1, self._requests // 2 if each == 1 else self._requests // 20)
         bodies = [{"merchant_order_ids": [f"known-{(n * each + i) % KNOWN}" for i in range(each)]} for n in range(count)]
-        meter = self._meter(gate)
-        seen = await self._send("/bill/info", bodies, merchants=1)
-        more = {**meter.read(seen.cpu_s), "rss_mb": gate.memory_mb(), "orders_per_second": round(seen.per_second * each, 1)}
+        seen = await self._send("/bill/info", bodies, merchants=1, gate=gate)
+        more = {**seen.used.cores, "rss_mb": gate.memory_mb(), "orders_per_second": round(seen.per_second * each, 1)}
         return Sample(seen.per_second, seen.p50_ms, seen.p99_ms, more, _wrong(case, seen, count, count))
 
     def _bodies(self, case: Case, count: int) -> list[dict[str, Any]]:
@@ -110,13 +110,16 @@ class Round:
         to = self._place.accounts[number % len(self._place.accounts)] if inside else ADDRESS
         return {"token_id": self._place.token_id, "address": to, "value": "25", "merchant_order_id": name}
 
-    async def _send(self, path: str, bodies: list[dict[str, Any]], *, merchants: int, connections: int = CONNECTIONS) -> Measured:
-        plan = Plan("127.0.0.1", self._place.port, path, self._place.merchants[:merchants], bodies, connections)
+    async def _send(
+        self, path: str, bodies: list[dict[str, Any]], *, merchants: int, connections: int = CONNECTIONS, gate: Gateway | None = None
+    ) -> Measured:
+        weighed = {} if gate is None else self._weighed(gate)
+        plan = Plan("127.0.0.1", self._place.port, path, self._place.merchants[:merchants], bodies, connections, weighed)
         found = await result_of(os.environ, self._place.log, "penstock.bench.load", given=json.dumps(asdict(plan)).encode())
-        return Measured(**found)
+        return Measured(**{**found, "used": Used(**found["used"])})
 
-    def _meter(self, gate: Gateway) -> Meter:
-        return Meter(gateway=(gate.pid,), outside=(self._place.outside_pid,))
+    def _weighed(self, gate: Gateway) -> dict[str, list[int]]:
+        return {"gateway": [gate.pid], "outside": [self._place.outside_pid]}
 
     # ---------------------------------------------------------------------------------------------------- lives
 
@@ -128,11 +131,11 @@ class Round:
             async with gateway(self._place, "all", case.processes) as gate:
                 self.starts_s.append(gate.start_s)
                 await self._released()
-                meter = self._meter(gate)
+                meter = Meter(**self._weighed(gate))
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
                 await self._arrived(before + self._lives)
-                cores = meter.read(seen.cpu_s)
-                more = {**cores, "rss_mb": gate.memory_mb(), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
+                more = {**self._used(meter, self._lives), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
+                more["rss_mb"] = gate.memory_mb()
             began_ms = seen.began_at_ms
         else:
             async with gateway(self._place, "api"):
@@ -140,9 +143,10 @@ class Round:
             began_ms = 0
             async with gateway(self._place, "all") as gate:
                 self.starts_s.append(gate.start_s)
-                meter = self._meter(gate)
+                came = await self._arrived(before + self._lives // 10)
+                meter = Meter(**self._weighed(gate))
                 await self._arrived(before + self._lives)
-                more = {**meter.read(), "rss_mb": gate.memory_mb()}
+                more = {**self._used(meter, before + self._lives - came), "rss_mb": gate.memory_mb()}
         return await self._lived(case, seen, before, began_ms, more)
 
     async def _released(self) -> None:
@@ -154,8 +158,12 @@ class Round:
                     return
                 await asyncio.sleep(LOOK_S)
 
-    async def _arrived(self, wanted: int) -> None:
-        """Until so many events have come. Raises TimeoutError when none comes any more."""
+    def _used(self, meter: Meter, lives: int) -> dict[str, float]:
+        used = meter.read()
+        return {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / max(1, lives), 1)}
+
+    async def _arrived(self, wanted: int) -> int:
+        """Until so many events have come; how many there are. Raises TimeoutError when none comes any more."""
         last, at = -1, time.monotonic()
         while (found := (await answered(f"{self._place.outside}/count"))["came"]) < wanted:
             if found != last:
@@ -163,6 +171,7 @@ class Round:
             if time.monotonic() - at > STALLED_S:
                 raise TimeoutError(f"{found} of {wanted} webhooks came, and then none for {STALLED_S:g} s")
             await asyncio.sleep(LOOK_S)
+        return int(found)
 
     async def _lived(self, case: Case, seen: Measured, before: int, began_ms: int, more: dict[str, float]) -> Sample:
         """A backlog's rate is taken between the first tenth and the end, when everything runs; a mixed one's from the first request on."""

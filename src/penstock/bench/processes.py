@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,25 +132,32 @@ def family(pid: int) -> list[int]:
     return [pid]
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Seconds of CPU by who used them, in so many seconds."""
+
+    took_s: float
+    cpu_s: dict[str, float]
+
+    @property
+    def cores(self) -> dict[str, float]:
+        """How many cores each of them kept busy."""
+        return {f"{name}_cores": round(seconds / self.took_s, 2) for name, seconds in self.cpu_s.items()}
+
+
 class Meter:
-    """What was used between two moments, by these processes and by all others together (the database is among those)."""
+    """What is used from now on, by these processes and by `others`, which are all the rest of the machine (the database is among those)."""
 
     def __init__(self, **pids: Sequence[int]) -> None:
         self._pids = pids
         self._began = time.monotonic()
-        self._before = self._used()
-        self._machine = machine_cpu_s()
+        self._before = self._so_far()
 
-    def _used(self) -> dict[str, float]:
-        return {name: sum(cpu_s(pid) for pid in pids) for name, pids in self._pids.items()}
+    def _so_far(self) -> dict[str, float]:
+        of_each = {name: sum(cpu_s(pid) for pid in pids) for name, pids in self._pids.items()}
+        return of_each | {"others": machine_cpu_s() - sum(of_each.values())}
 
-    def each_us(self, name: str, count: int) -> float:
-        """Microseconds of CPU that these processes have used for each of so many."""
-        return round((self._used()[name] - self._before[name]) * 1_000_000 / max(1, count), 1)
-
-    def read(self, load_cpu_s: float = 0.0) -> dict[str, float]:
-        """Cores each of them kept busy, on average. `load_cpu_s` is what a generator that has ended says of itself."""
-        took = time.monotonic() - self._began
-        used = {name: seconds - self._before[name] for name, seconds in self._used().items()} | {"load": load_cpu_s}
-        used["others"] = max(0.0, machine_cpu_s() - self._machine - sum(used.values()))
-        return {f"{name}_cores": round(seconds / took, 2) for name, seconds in used.items()}
+    def read(self) -> Used:
+        """What was used until now."""
+        now = self._so_far()
+        return Used(time.monotonic() - self._began, {name: max(0.0, seconds - self._before[name]) for name, seconds in now.items()})
