@@ -77,17 +77,13 @@ def _batches_named(tx: Tx, checkpoints: Sequence[Row]) -> dict[tuple[str, int], 
     for row in checkpoints:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # what cannot be read is not what was written, and is named for that
             keys += [{"committer": name, "number": head[0]} for name, head in json.loads(row["heads"])["batches"].items()]
-    rows = tx.all(
-        "SELECT committer, number, hash FROM batch WHERE (committer, number) IN "
-        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
-        k=keys,
-    )
-    archived = tx.all(
-        "SELECT committer, number, hash FROM archive_head WHERE (committer, number) IN "
-        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
-        k=keys,
-    )
-    return {(row["committer"], row["number"]): row["hash"] for row in (*rows, *archived)}
+    named = "FROM {ROWS k(committer TEXT, number {INT})} JOIN %s AS seen ON seen.committer = k.committer AND seen.number = k.number"
+    rows = [
+        row
+        for table in ("batch", "archive_head")
+        for row in tx.all(f"SELECT seen.committer, seen.number, seen.hash {named % table}", k=keys)
+    ]
+    return {(row["committer"], row["number"]): row["hash"] for row in rows}
 
 
 def _check_heads(

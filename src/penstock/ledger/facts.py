@@ -100,8 +100,8 @@ def ends(tx: Tx) -> dict[str, int]:
 def are_batches(tx: Tx, heads: Mapping[str, Head]) -> bool:
     """Whether each of these is a batch of its committer as it is stored."""
     rows = tx.all(
-        "SELECT committer, number, hash FROM batch WHERE (committer, number) IN "
-        "(SELECT k.committer, k.number FROM {ROWS k(committer TEXT, number {INT})})",
+        "SELECT batch.committer, batch.number, batch.hash FROM {ROWS k(committer TEXT, number {INT})} "
+        "JOIN batch ON batch.committer = k.committer AND batch.number = k.number",
         k=[(name, head.number) for name, head in heads.items()],
     )
     return {row["committer"]: Head(row["number"], row["hash"]) for row in rows} == heads

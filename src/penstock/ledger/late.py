@@ -13,8 +13,8 @@ UNSEEN_MS: Final = 60 * 60_000
 """How long an attempt that was sent may go without any answer of a node."""
 UNHELD_MS: Final = 24 * 60 * 60_000
 """How long an order may be under way before somebody should ask why."""
-
-
+_OPEN: Final = "orders.state NOT IN ('succeeded', 'failed')"
+"""In the words of the partial index: SQLite does not see that a state is neither of them."""
 HALTED: Final = "halted"
 """The mark of a finding that only says what an earlier one has done."""
 
@@ -41,7 +41,7 @@ def check(tx: Tx, report: Report, now_ms: int) -> None:
         report.add("I16", f"nothing was seen of {row['n']} attempts under way for an hour", mark="attempts unseen")
     # Neither held with a reason nor before a person, and yet not over: their last step is long ago.
     rows = tx.all(
-        "SELECT orders.id, orders.state FROM orders WHERE orders.state IN ('sending', 'confirming') AND NOT EXISTS "
+        f"SELECT orders.id, orders.state FROM orders WHERE {_OPEN} AND orders.state IN ('sending', 'confirming') AND NOT EXISTS "
         "(SELECT 1 FROM order_history WHERE order_history.order_id = orders.id AND order_history.at_ms >= :before) ORDER BY orders.id LIMIT 100",
         before=now_ms - UNHELD_MS,
     )
@@ -49,12 +49,12 @@ def check(tx: Tx, report: Report, now_ms: int) -> None:
         report.add("I16", f"order {found['id']} is {found['state']} for more than a day", mark=f"order {found['id']}")
     # Nobody has to act on them and they are not over: they would wait for ever.
     for found in tx.all(
-        "SELECT orders.id, orders.state FROM orders WHERE orders.state IN ('accepted', 'held') AND orders.due_at_ms IS NULL "
+        f"SELECT orders.id, orders.state FROM orders WHERE {_OPEN} AND orders.state IN ('accepted', 'held') AND orders.due_at_ms IS NULL "
         "ORDER BY orders.id LIMIT 100"
     ):
         report.add("I16", f"order {found['id']} is {found['state']} and nobody will look at it", mark=f"order {found['id']}")
     # Its network may go on, and then nothing else would call for the person that it waits for.
-    for found in tx.all("SELECT id FROM orders WHERE state = 'quarantined' ORDER BY id LIMIT 100"):
+    for found in tx.all(f"SELECT id FROM orders WHERE {_OPEN} AND state = 'quarantined' ORDER BY id LIMIT 100"):
         report.add("I16", f"order {found['id']} waits for a person: `penstock order decide`", mark=f"order {found['id']}")
 
 

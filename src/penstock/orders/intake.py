@@ -10,7 +10,7 @@ the replay, so that a refusal is always by a balance under lock. A stored order 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -271,12 +271,15 @@ class Intake:
             )
 
     def _drop_keys(self, tx: Tx, keys: Sequence[tuple[int, str]]) -> None:
-        if keys:
+        names: defaultdict[int, list[dict[str, str]]] = defaultdict(list)
+        for merchant_id, name in keys:
+            names[merchant_id].append({"name": name})
+        for merchant_id, refused in names.items():
             # A request that was refused leaves no order behind and is judged afresh (spec 5.6).
             tx.run(
-                "DELETE FROM order_key WHERE (merchant_id, merchant_order_id) IN "
-                "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
-                k=keys,
+                "DELETE FROM order_key WHERE merchant_id = :merchant_id AND merchant_order_id IN (SELECT k.name FROM {ROWS k(name TEXT)})",
+                merchant_id=merchant_id,
+                k=refused,
             )
 
     def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> dict[int, str]:
@@ -334,12 +337,7 @@ def _stored(tx: Tx, keys: set[tuple[int, str]]) -> dict[tuple[int, str], tuple[s
     if not keys:
         return {}
     # Orders that were there before this batch, with the fingerprint of their request.
-    rows = tx.all(
-        f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
-        "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
-        "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})",
-        k=sorted(keys),
-    )
+    rows = tx.all(f"SELECT order_key.fingerprint, {store.QUALIFIED} FROM {store.NAMED}", k=sorted(keys))
     return {(row["merchant_id"], row["merchant_order_id"]): (row["fingerprint"], store.order_of(row)) for row in rows}
 
 

@@ -356,20 +356,21 @@ def relearn(tx: Tx, reason: str, *, action_id: int, now_ms: int) -> bool:
 
 
 def _unjournaled(tx: Tx) -> list[Row]:
-    # Through the partial index: few at any time but the first.
+    # Through the partial index: few at any time but the first. The + keeps SQLite from reading all versions for the sake of their order.
     return tx.all(
         "SELECT version.id, version.attempt_id, version.number, version.intent, version.txid, lane.chain, attempt.state, attempt.seen "
         "FROM version JOIN attempt ON attempt.id = version.attempt_id JOIN lane ON lane.id = attempt.lane_id "
-        "WHERE version.journaled = 0 AND version.raw IS NOT NULL ORDER BY version.attempt_id, version.number LIMIT :limit",
+        "WHERE version.journaled = 0 AND version.raw IS NOT NULL ORDER BY +version.attempt_id, version.number LIMIT :limit",
         limit=10 * BATCH,
     )
 
 
 def _unrestored(tx: Tx) -> list[Row]:
+    # The same of the other partial index.
     return tx.all(
         "SELECT version.attempt_id, version.intent, lane.chain FROM version JOIN attempt ON attempt.id = version.attempt_id "
         "JOIN lane ON lane.id = attempt.lane_id WHERE version.journaled = 1 AND version.raw IS NULL "
-        "AND attempt.state IN ('bound', 'signed', 'sent', 'included') ORDER BY version.attempt_id, version.number LIMIT :limit",
+        "AND attempt.state IN ('bound', 'signed', 'sent', 'included') ORDER BY +version.attempt_id, version.number LIMIT :limit",
         limit=10 * BATCH,
     )
 

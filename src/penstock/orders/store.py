@@ -180,15 +180,17 @@ class LostRace(Exception):
     """A compare-and-set found another state. The transaction is rolled back; the job will be seen again."""
 
 
-_BY_KEY: Final = (
-    # Through the key table, which is never partitioned; those of many requests at once.
-    f"SELECT {QUALIFIED} FROM order_key JOIN orders ON orders.id = order_key.order_id "
-    "WHERE (order_key.merchant_id, order_key.merchant_order_id) IN "
-    "(SELECT k.merchant_id, k.merchant_order_id FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)})"
+NAMED: Final = (
+    # Through the key table, which is never partitioned; those of many requests at once. Of a pair that is IN a list SQLite looks up the first
+    # half alone, and reads all orders of a merchant.
+    "{ROWS k(merchant_id {INT}, merchant_order_id TEXT)} JOIN order_key ON order_key.merchant_id = k.merchant_id "
+    "AND order_key.merchant_order_id = k.merchant_order_id JOIN orders ON orders.id = order_key.order_id"
 )
+"""The keys `k` with their orders, as far as there are any."""
+_BY_KEY: Final = f"SELECT {QUALIFIED} FROM {NAMED}"
 _ENDED: Final = (
     # Those that can change no more: a success that was reported before it was final may still get another transaction's id.
-    f"{_BY_KEY} AND orders.state IN ('succeeded', 'failed') "
+    f"{_BY_KEY} WHERE orders.state IN ('succeeded', 'failed') "
     "AND NOT EXISTS (SELECT 1 FROM attempt_order WHERE attempt_order.order_id = orders.id AND attempt_order.live = 1)"
 )
 

@@ -142,8 +142,7 @@ DOOR: Final = (
             Edit(
                 "penstock.orders.store:OrderStore._find",
                 "tx.all(_BY_KEY, ",
-                'tx.all(_BY_KEY.replace("(order_key.merchant_id, order_key.merchant_order_id)", "order_key.merchant_order_id")'
-                '.replace("k.merchant_id, k.merchant_order_id", "k.merchant_order_id"), ',
+                'tx.all(_BY_KEY.replace("order_key.merchant_id = k.merchant_id AND ", ""), ',
             ),
             Edit(
                 "penstock.orders.store:OrderStore._find",
