@@ -6,10 +6,11 @@ and none takes a key (architecture, section 5).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Protocol
+
+import msgspec
 
 from penstock.core.canonical import canonical_sorted
 
@@ -85,8 +86,8 @@ class Intent:
 
     @classmethod
     def from_json(cls, text: str) -> Intent:
-        """The inverse of `to_json`."""
-        return cls.from_record(json.loads(text))
+        """The inverse of `to_json`. Raises ValueError for what is no JSON, and as `from_record`."""
+        return cls.from_record(msgspec.json.decode(text))
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Intent:

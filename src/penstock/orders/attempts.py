@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from penstock.core.attempt import AttemptState
 from penstock.core.intent import Intent, Resource, Signed
 from penstock.db import Row, Tx
@@ -419,4 +417,4 @@ def load(tx: Tx, attempt_ids: Sequence[int]) -> list[Attempt]:
 
 def _version(row: Row) -> Version:
     raw = bytes.fromhex(row["raw"]) if row["raw"] is not None else None
-    return Version(**{**row, "intent": Intent.from_record(msgspec.json.decode(row["intent"])), "raw": raw})
+    return Version(**{**row, "intent": Intent.from_json(row["intent"]), "raw": raw})
