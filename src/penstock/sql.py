@@ -9,6 +9,7 @@ Words the text may use, replaced once per statement:
                                         or tuples of just these; `tx.insert` is the short way for new rows
     {APPEND_ONLY} {REFUSE UPDATE table}    a trigger for UPDATE, DELETE or TRUNCATE, and what PostgreSQL needs before the first of them
     {REFUSE DELETE table UNLESS condition} {ALLOW DELETE table}    one with an exception (OLD is the row), and no trigger any more
+    {ROW}                               where a row is stored, for `DELETE ... WHERE {ROW} IN (SELECT table.{ROW} FROM {ROWS ...} JOIN table ON ...)`
     {HALF_FULL table}    new rows fill its pages by half and leave the rest to what they become; SQLite writes a row where it was anyway
 
 A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
@@ -28,6 +29,7 @@ import msgspec
 _PARAMETER: Final = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 _ROWS: Final = re.compile(r"\{ROWS (\w+)\(([^)]*)\)\}")
 _AMONG: Final = re.compile(r"(?<!NOT )IN \(SELECT (\w+)\.(\w+) FROM \{ROWS \1\(\2 ([^()]+)\)\}\)")
+_TUPLES: Final = re.compile(r"\(\w+(?:, \w+)+\) (?:NOT )?IN \(SELECT [^()]* FROM \{ROWS \w+\(([^()]*)\)\}")
 _NOT_NEGATIVE: Final = re.compile(r"\{NOT_NEGATIVE (\w+)\}")
 _REFUSE: Final = re.compile(r"\{REFUSE (\w+) (\w+)(?: UNLESS ([^{}]+))?\}")
 _ALLOW: Final = re.compile(r"\{ALLOW (\w+) (\w+)\}")
@@ -40,6 +42,7 @@ _WORDS: Final = {
         "{BYTES}": "BLOB",
         "{AMOUNT}": "TEXT",
         "{STRICT}": "STRICT",
+        "{ROW}": "rowid",
         "{FOR_UPDATE}": "",
         "{SKIP_LOCKED}": "",
         "{FOR_KEY_SHARE}": "",
@@ -50,6 +53,7 @@ _WORDS: Final = {
         "{BYTES}": "BYTEA",
         "{AMOUNT}": "NUMERIC(78,0)",
         "{STRICT}": "",
+        "{ROW}": "ctid",
         "{FOR_UPDATE}": "FOR UPDATE",
         "{SKIP_LOCKED}": "FOR UPDATE SKIP LOCKED",
         "{FOR_KEY_SHARE}": "FOR KEY SHARE",
@@ -73,7 +77,11 @@ def amount_columns() -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def translate(sql: str, dialect: str) -> str:
-    """The statement in the words of one database."""
+    """The statement in the words of one database. Raises ValueError for a tuple of several types that is IN rows: SQLite looks such a one up
+    by its first column alone, which is a walk past everything of one merchant. Join the rows instead.
+    """
+    if any(len({column.split(maxsplit=1)[1] for column in columns.split(", ")}) > 1 for columns in _TUPLES.findall(sql)):
+        raise ValueError(f"join these rows, do not look for a tuple IN them: {sql}")
 
     def rows(match: re.Match[str]) -> str:
         name, columns = match[1], [column.split(maxsplit=1) for column in match[2].split(",")]

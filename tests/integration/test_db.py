@@ -224,6 +224,14 @@ def test_a_list_of_keys_goes_to_an_index_of_postgresql_as_an_array():
     assert "IN (SELECT k.id FROM (SELECT value AS id FROM json_each(:k)" in translate(keys.format("IN"), "sqlite")
 
 
+def test_tuples_of_several_types_in_a_list_are_refused_since_sqlite_looks_up_their_first_half_alone():
+    tuples = "SELECT id FROM balance WHERE (holder, number) IN (SELECT k.holder, k.number FROM {{ROWS k(holder TEXT, number {})}})"
+    assert translate(tuples.format("TEXT"), "sqlite")
+    for dialect in ("sqlite", "postgresql"):
+        with pytest.raises(ValueError, match="join these rows"):
+            translate(tuples.format("{INT}"), dialect)
+
+
 def test_a_table_whose_rows_change_often_is_filled_by_half_where_that_means_something():
     assert translate("{HALF_FULL orders}", "postgresql") == "ALTER TABLE orders SET (fillfactor = 50)"
     assert translate("{HALF_FULL orders}", "sqlite") == "SELECT 1"

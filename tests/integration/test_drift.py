@@ -8,29 +8,18 @@ from structlog.testing import capture_logs
 from penstock.catalog import Catalog
 from penstock.commands import Commands
 from penstock.core.intent import Intent, Payment
-from penstock.devnet.boxes import make_networks
 from penstock.rails.evm import codec
 from penstock.signer.keys import derive
-from tests.fixtures.house import house_on
+from tests.fixtures.house import evm_house
 
 USDT = Catalog.load().by_symbol("USDT", "ETH")
 STRANGER = "0x00000000000000000000000000000000000000bb"
 WITHIN_S = 60
 
 
-def made(now_ms):
-    (network,) = make_networks(Catalog.load(), ["ETH"], now_ms=now_ms, seed=1)
-    return network
-
-
 @pytest.fixture
 def house(tmp_path):
-    with house_on(tmp_path, made) as built:
-        built.run(built.set_up({"USDT": "100"}))
-        hot = built.run(built.hot())
-        built.network.chain.fund(hot, 10**18)
-        built.network.fund(hot, 100_000_000, USDT.contract)
-        built.wait(90)
+    with evm_house(tmp_path) as built:
         assert built.run(built.withdraw("before", "USDT", "5", "0x" + "12" * 20))["code"] == 10000
         built.run(built.until("before", "succeeded"))
         built.wait(30)

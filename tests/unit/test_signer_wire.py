@@ -148,23 +148,6 @@ def test_what_is_written_in_any_other_way_takes_the_long_one(old, new):
     assert read(wire.decoded, body) == read(wire._strict, body)
 
 
-SMALL = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
-VALUES = st.recursive(SMALL, lambda some: st.lists(some, max_size=3), max_leaves=4)
-
-
-@given(st.dictionaries(st.text(max_size=5), VALUES))
-def test_an_answer_takes_the_short_way_and_is_the_same_as_by_the_long_one(answer):
-    body = wire.framed(answer)[4:]
-    assert wire._compact(body) in (None, read_strictly(body))
-    assert wire._compact(wire.framed({"ok": [{"number": 1, "text": "x"}]})[4:]) is not None
-
-
-def read_strictly(body):
-    with contextlib.suppress(wire.Malformed):
-        return wire._strict(body)
-    return "malformed"
-
-
 class Surprised:
     """A signer that fails as none should, with a secret in its mouth."""
 

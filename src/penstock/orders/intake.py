@@ -10,7 +10,7 @@ the replay, so that a refusal is always by a balance under lock. A stored order 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -266,20 +266,18 @@ class Intake:
         if names:
             # A request that was refused uses nothing up.
             tx.run(
-                "DELETE FROM single_use WHERE (name, order_id) IN (SELECT k.name, k.order_id FROM {ROWS k(name TEXT, order_id {INT})})",
+                "DELETE FROM single_use WHERE {ROW} IN (SELECT single_use.{ROW} FROM {ROWS k(name TEXT, order_id {INT})} "
+                "JOIN single_use ON single_use.name = k.name AND single_use.order_id = k.order_id)",
                 k=names,
             )
 
     def _drop_keys(self, tx: Tx, keys: Sequence[tuple[int, str]]) -> None:
-        names: defaultdict[int, list[dict[str, str]]] = defaultdict(list)
-        for merchant_id, name in keys:
-            names[merchant_id].append({"name": name})
-        for merchant_id, refused in names.items():
+        if keys:
             # A request that was refused leaves no order behind and is judged afresh (spec 5.6).
             tx.run(
-                "DELETE FROM order_key WHERE merchant_id = :merchant_id AND merchant_order_id IN (SELECT k.name FROM {ROWS k(name TEXT)})",
-                merchant_id=merchant_id,
-                k=refused,
+                "DELETE FROM order_key WHERE {ROW} IN (SELECT order_key.{ROW} FROM {ROWS k(merchant_id {INT}, merchant_order_id TEXT)} "
+                "JOIN order_key ON order_key.merchant_id = k.merchant_id AND order_key.merchant_order_id = k.merchant_order_id)",
+                k=keys,
             )
 
     def _announce(self, tx: Tx, decided: Sequence[Order], now_ms: int) -> dict[int, str]:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +36,6 @@ _HEADER: Final = struct.Struct(">I")
 _PATH_BYTES_MAX: Final = 100
 _DIGITS_MAX: Final = 78
 _NUMBER_MAX: Final = 10**_DIGITS_MAX - 1
-_LONG: Final = re.compile(rb"[0-9]{%d}" % (_DIGITS_MAX + 1))
-"""Perhaps a number that is longer than any."""
 _PARTS_MAX: Final = 10_000
 """Payments or resources of one intent."""
 _DEPTH_MAX: Final = 8
@@ -60,13 +57,6 @@ _SIGN: Final = msgspec.json.Decoder(_Sign)
 
 class Malformed(ValueError):
     """A frame or a request that is none; the text says what is wrong and repeats nothing of it."""
-
-
-def _no_number(text: str) -> NoReturn:
-    raise Malformed(f"only whole numbers are taken, not one of {len(text)} characters")
-
-
-_WHOLE: Final = msgspec.json.Decoder(float_hook=_no_number)
 
 
 def framed(value: Mapping[str, Any]) -> bytes:
@@ -99,7 +89,7 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
 
 def decoded(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
-    return _plain(body) or _compact(body) or _strict(body)
+    return _plain(body) or _strict(body)
 
 
 def _plain(body: bytes) -> dict[str, Any] | None:
@@ -114,20 +104,6 @@ def _plain(body: bytes) -> dict[str, Any] | None:
     if canonical(request) != body or not all(map(_is_bounded, request.intents)):
         return None
     return {"op": request.op, "intents": request.intents}
-
-
-def _compact(body: bytes) -> dict[str, Any] | None:
-    """An object of whole numbers and texts as `framed` writes it, which all answers of a signer of ours are; None for everything else.
-
-    The same bytes come out of what was read, as above.
-    """
-    if _LONG.search(body) or is_deeper(body, _DEPTH_MAX):
-        return None
-    try:
-        value = _WHOLE.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and canonical(value) == body else None
 
 
 def _is_bounded(intent: Intent) -> bool:
@@ -296,6 +272,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise Malformed("a name is there twice")
     return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise Malformed(f"only whole numbers are taken, not one of {len(text)} characters")
 
 
 def _whole_number(text: str) -> int:

@@ -326,7 +326,7 @@ ROOMS: Final = (
         name="key-kept-by-a-refusal",
         room="orders",
         history="A refused request kept its id: the merchant who had topped up and asked again was told that the order existed.",
-        edits=(Edit("penstock.orders.intake:Intake._drop_keys", "in keys:", "in ():"),),
+        edits=(Edit("penstock.orders.intake:Intake._drop_keys", "if keys:", "if False:"),),
         seed=3,
     ),
     Bug(
