@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from penstock.bench.load import Measured, Plan, names
-from penstock.bench.place import ADDRESS, Gateway, Place, counted, gateway, wal_bytes
+from penstock.bench.place import ADDRESS, Gateway, Place, counted, first_step, gateway, wal_bytes
 from penstock.bench.processes import Meter, Used, answered, result_of
 
 PARTS: Final = ("accept", "internal", "query", "settle", "webhooks", "mixed", "sign")
@@ -131,22 +131,25 @@ class Round:
             async with gateway(self._place, "all", case.processes) as gate:
                 self.starts_s.append(gate.start_s)
                 await self._released()
-                meter = Meter(**self._weighed(gate))
-                seen = await self._send("/withdraw", bodies, merchants=case.merchants)
+                seen = await self._send("/withdraw", bodies, merchants=case.merchants, gate=gate)
+                meter = Meter(load=[], **self._weighed(gate))
                 await self._arrived(before + self._lives)
-                more = {**self._used(meter, self._lives), "accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
-                more["rss_mb"] = gate.memory_mb()
+                used = seen.used + meter.read()
+                memory_mb = gate.memory_mb()
             began_ms = seen.began_at_ms
+            more = {"accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
         else:
             async with gateway(self._place, "api"):
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants)
-            began_ms = 0
+            since_ms, more = time.time_ns() // 1_000_000, {}
             async with gateway(self._place, "all") as gate:
                 self.starts_s.append(gate.start_s)
-                came = await self._arrived(before + self._lives // 10)
                 meter = Meter(**self._weighed(gate))
                 await self._arrived(before + self._lives)
-                more = {**self._used(meter, before + self._lives - came), "rss_mb": gate.memory_mb()}
+                used = meter.read()
+                memory_mb = gate.memory_mb()
+            began_ms = await first_step(self._place, case.part, since_ms)
+        more |= {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / self._lives, 1), "rss_mb": memory_mb}
         return await self._lived(case, seen, before, began_ms, more)
 
     async def _released(self) -> None:
@@ -158,12 +161,8 @@ class Round:
                     return
                 await asyncio.sleep(LOOK_S)
 
-    def _used(self, meter: Meter, lives: int) -> dict[str, float]:
-        used = meter.read()
-        return {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / max(1, lives), 1)}
-
-    async def _arrived(self, wanted: int) -> int:
-        """Until so many events have come; how many there are. Raises TimeoutError when none comes any more."""
+    async def _arrived(self, wanted: int) -> None:
+        """Until so many events have come. Raises TimeoutError when none comes any more."""
         last, at = -1, time.monotonic()
         while (found := (await answered(f"{self._place.outside}/count"))["came"]) < wanted:
             if found != last:
@@ -171,18 +170,16 @@ class Round:
             if time.monotonic() - at > STALLED_S:
                 raise TimeoutError(f"{found} of {wanted} webhooks came, and then none for {STALLED_S:g} s")
             await asyncio.sleep(LOOK_S)
-        return int(found)
 
     async def _lived(self, case: Case, seen: Measured, before: int, began_ms: int, more: dict[str, float]) -> Sample:
-        """A backlog's rate is taken between the first tenth and the end, when everything runs; a mixed one's from the first request on."""
+        """From the first request of mixed, and the first thing that was done about a backlog, to the last webhook."""
         came = (await answered(self._place.outside))["came"][before:]
-        at, lived = sorted(one for one, _ in came), sorted(one for _, one in came)
-        skipped = 0 if began_ms else len(at) // 10
-        took_s = (at[-1] - (began_ms or at[skipped])) / 1_000
-        rate = (len(at) - skipped - (0 if began_ms else 1)) / took_s if took_s else 0.0
+        lived = sorted(one for _, one in came)
+        took_s = (max(at for at, _ in came) - began_ms) / 1_000
+        rate = len(came) / took_s if took_s else 0.0
         waiting = (await counted(self._place))[1]
-        wrong = _wrong(case, seen, len(at), self._lives) or (f"{case}: {waiting} orders are not decided" if waiting else "")
-        if not began_ms:
+        wrong = _wrong(case, seen, len(came), self._lives) or (f"{case}: {waiting} orders are not decided" if waiting else "")
+        if case.part != "mixed":
             return Sample(rate, None, None, more, wrong)  # how long an order of a backlog waits says how long the backlog is
         return Sample(rate, statistics.median(lived), lived[min(len(lived) - 1, int(0.99 * len(lived)))], more, wrong)
 

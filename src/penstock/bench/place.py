@@ -18,7 +18,7 @@ from penstock.bench.preload import preload_orders
 from penstock.bench.processes import answered, family, free_port, program, rss_mb, shared
 from penstock.commands import Commands
 from penstock.config import Settings, load
-from penstock.db import Tx, open_database
+from penstock.db import Row, open_database
 from penstock.process import command
 from penstock.runtime import SystemRuntime
 from penstock.setup import initialise
@@ -150,15 +150,25 @@ async def gateway(place: Place, role: str, processes: int = 1) -> AsyncIterator[
 
 async def counted(place: Place) -> tuple[int, int]:
     """Rows of orders in the database itself: all of them, and those that are not decided."""
+    row = await _asked(place, "SELECT COUNT(*) AS n, COUNT(decided_at_ms) AS decided FROM orders")
+    return int(row["n"]), int(row["n"] - row["decided"])
 
-    def job(tx: Tx) -> tuple[int, int]:
-        row = tx.one("SELECT COUNT(*) AS n, COUNT(decided_at_ms) AS decided FROM orders")
-        return (int(row["n"]), int(row["n"] - row["decided"])) if row else (0, 0)
 
+async def first_step(place: Place, part: str, since_ms: int) -> int:
+    """When the first thing was done about a backlog since then, Unix milliseconds: an order bound, or an event sent."""
+    bound, sent = (
+        "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending'",
+        "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE true",
+    )
+    row = await _asked(place, f"{bound if part == 'settle' else sent} AND at_ms >= :since_ms", since_ms=since_ms)
+    return int(row["at_ms"] or since_ms)
+
+
+async def _asked(place: Place, sql: str, **parameters: Any) -> Row:
     runtime = SystemRuntime()
     database = open_database(runtime, place.settings.database_url)
     try:
-        return await database.read(job)
+        return await database.read(lambda tx: tx.all(sql, **parameters)[0])
     finally:
         await database.close()
         runtime.close()

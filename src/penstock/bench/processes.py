@@ -144,6 +144,9 @@ class Used:
         """How many cores each of them kept busy."""
         return {f"{name}_cores": round(seconds / self.took_s, 2) for name, seconds in self.cpu_s.items()}
 
+    def __add__(self, later: Used) -> Used:
+        return Used(self.took_s + later.took_s, {name: seconds + later.cpu_s[name] for name, seconds in self.cpu_s.items()})
+
 
 class Meter:
     """What is used from now on, by these processes and by `others`, which are all the rest of the machine (the database is among those)."""
