@@ -31,6 +31,10 @@ BLOCK_MS: Final = 200
 IN_FLIGHT_MAX: Final = 2_000
 ADDRESS: Final = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ACCOUNTS: Final = 200
+_FIRST_STEP: Final = {
+    "settle": "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending' AND at_ms >= :since_ms",
+    "webhooks": "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE at_ms >= :since_ms",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +160,7 @@ async def counted(place: Place) -> tuple[int, int]:
 
 async def first_step(place: Place, part: str, since_ms: int) -> int:
     """When the first thing was done about a backlog since then, Unix milliseconds: an order bound, or an event sent."""
-    bound, sent = (
-        "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending'",
-        "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE true",
-    )
-    row = await _asked(place, f"{bound if part == 'settle' else sent} AND at_ms >= :since_ms", since_ms=since_ms)
-    return int(row["at_ms"] or since_ms)
+    return int((await _asked(place, _FIRST_STEP[part], since_ms=since_ms))["at_ms"])
 
 
 async def _asked(place: Place, sql: str, **parameters: Any) -> Row:
