@@ -80,7 +80,7 @@ def translate(sql: str, dialect: str) -> str:
     """The statement in the words of one database. Raises ValueError for a tuple of several types that is IN rows: SQLite looks such a one up
     by its first column alone, which is a walk past everything of one merchant. Join the rows instead.
     """
-    if any(len({column.split(maxsplit=1)[1] for column in columns.split(", ")}) > 1 for columns in _TUPLES.findall(sql)):
+    if any(len({column.split(maxsplit=1)[1] for column in columns.split(",")}) > 1 for columns in _TUPLES.findall(sql)):
         raise ValueError(f"join these rows, do not look for a tuple IN them: {sql}")
 
     def rows(match: re.Match[str]) -> str:

@@ -26,7 +26,7 @@ CASE = Case("accept", "postgresql", 1, 0)
 @pytest.mark.slow
 def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_path, postgres_url):
     report = tmp_path / "bench.html"
-    only = [word for part in ("accept", "query", "mixed", "sign") for word in ("--only", part)]
+    only = [word for part in ("accept", "query", "settle", "webhooks", "mixed", "sign") for word in ("--only", part)]
     words = [
         "bench",
         "--quick",
@@ -44,7 +44,11 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
     found = json.loads(done.stdout)
     assert found["ok"] and not found["wrong"]
     parts = {(row["part"], row["store"]) for row in found["results"]}
-    assert parts == {(part, store) for part in ("accept", "query-1", "query-100", "mixed", "sign") for store in ("sqlite", "postgresql")}
+    assert parts == {
+        (part, store)
+        for part in ("accept", "query-1", "query-100", "settle", "webhooks", "mixed", "sign")
+        for store in ("sqlite", "postgresql")
+    }
     for row in found["results"]:
         assert row["per_second"] > 0
         if not row["part"].startswith("query"):

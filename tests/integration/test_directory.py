@@ -6,6 +6,7 @@ import random
 import pytest
 from structlog.testing import capture_logs
 
+from penstock import directory
 from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account
 from penstock.core.snowflake import compose, wire_id
@@ -350,6 +351,30 @@ def test_accounts_asked_for_at_once_are_looked_up_in_one_statement_and_each_requ
         found = await asyncio.gather(*(h.directory.find(str(a.id) if a.id % 2 else a.email) for a in made), h.directory.find("9999998"))
         assert found == [*made, None]
         assert h.reads == before + 1
+
+    scenario(migrated_url, body)
+
+
+def test_an_account_that_was_found_is_not_looked_up_again_and_the_oldest_of_too_many_is(migrated_url, monkeypatch):
+    monkeypatch.setattr(directory, "ACCOUNTS_KEPT", 2)
+
+    async def body(h):
+        assert await h.directory.find("ann@example.org") is None
+        made = [await h.directory.add_account(f"{name}@example.org", name) for name in ("ann", "bob", "cid")]
+        found_reads = []
+        for text in (
+            "ann@example.org",
+            "ann@example.org",
+            str(made[1].id),
+            str(made[1].id),
+            str(made[2].id),
+            str(made[1].id),
+            "ann@example.org",
+        ):
+            before = h.reads
+            assert (await h.directory.find(text)) in made
+            found_reads.append(h.reads - before)
+        assert found_reads == [1, 0, 1, 0, 1, 0, 1]
 
     scenario(migrated_url, body)
 

@@ -1,4 +1,4 @@
-"""Balances that are only looked at until everything else is written, and what others do to them meanwhile."""
+"""Balances that are only looked at until everything else is written, and what others do to them meanwhile: on PostgreSQL, where there are others."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from penstock.core import ledger
 from penstock.core.errors import Problem, Refused
 from penstock.core.order import Order
-from penstock.ledger.book import Unsure, balances
+from penstock.ledger.book import Overdraft, Unsure, balances
 from tests.fixtures.rooms import USDT, rooms, units
 
 HELD = "m:1"
@@ -47,9 +47,9 @@ async def entries(r):
     return [row["posting_kind"] for row in rows]
 
 
-def test_what_others_took_meanwhile_stays_taken(migrated_url):
+def test_what_others_took_meanwhile_stays_taken(postgres_migrated):
     async def scenario():
-        async with rooms(migrated_url) as r:
+        async with rooms(postgres_migrated) as r:
             await r.credit(HELD, "10")
             sheet = await looked(r, HELD)
             sheet.post(reserve(r, "3"))
@@ -61,9 +61,9 @@ def test_what_others_took_meanwhile_stays_taken(migrated_url):
     asyncio.run(scenario())
 
 
-def test_what_others_left_too_little_of_is_not_written(migrated_url):
+def test_what_others_left_too_little_of_is_not_written(postgres_migrated):
     async def scenario():
-        async with rooms(migrated_url) as r:
+        async with rooms(postgres_migrated) as r:
             await r.credit(HELD, "10")
             sheet = await looked(r, HELD)
             sheet.post(reserve(r, "3"))
@@ -76,9 +76,9 @@ def test_what_others_left_too_little_of_is_not_written(migrated_url):
     asyncio.run(scenario())
 
 
-def test_what_is_covered_at_the_end_but_not_in_the_order_of_arrival_is_not_written(migrated_url):
+def test_what_is_covered_at_the_end_but_not_in_the_order_of_arrival_is_not_written(postgres_migrated):
     async def scenario():
-        async with rooms(migrated_url) as r:
+        async with rooms(postgres_migrated) as r:
             await r.credit(HELD, "10")
             sheet = await looked(r, HELD)
             sheet.post(reserve(r, "7"))
@@ -91,9 +91,9 @@ def test_what_is_covered_at_the_end_but_not_in_the_order_of_arrival_is_not_writt
     asyncio.run(scenario())
 
 
-def test_a_balance_that_nobody_had_is_made_at_the_end_or_is_there_by_then(migrated_url):
+def test_a_balance_that_nobody_had_is_made_at_the_end_or_is_there_by_then(postgres_migrated):
     async def scenario():
-        async with rooms(migrated_url) as r:
+        async with rooms(postgres_migrated) as r:
             sheet = await looked(r, "u:1000001", "u:1000002", "u:1000003")
             for holder in ("u:1000001", "u:1000002"):
                 sheet.post(credit(r, holder, "4"))
@@ -106,15 +106,30 @@ def test_a_balance_that_nobody_had_is_made_at_the_end_or_is_there_by_then(migrat
     asyncio.run(scenario())
 
 
-def test_a_look_refuses_nobody(migrated_url):
+def test_a_look_refuses_nobody(postgres_migrated):
     async def scenario():
-        async with rooms(migrated_url) as r:
+        async with rooms(postgres_migrated) as r:
             await r.credit(HELD, "1")
             sheet = await looked(r, HELD)
             sheet.post(reserve(r, "1"))
             with pytest.raises(Unsure):
                 sheet.post(reserve(r, "1"))
             assert len(sheet.entries) == 1
+
+    asyncio.run(scenario())
+
+
+def test_where_the_writer_is_alone_a_look_is_a_lock(migrated_url):
+    async def scenario():
+        async with rooms(migrated_url) as r:
+            await r.credit(HELD, "1")
+
+            def job(tx):
+                sheet = r.book.look(tx, [(HELD, USDT)])
+                sheet.post(reserve(r, "2"))
+
+            with pytest.raises(Overdraft if r.database.dialect == "sqlite" else Unsure):
+                await r.database.write("late", job)
 
     asyncio.run(scenario())
 

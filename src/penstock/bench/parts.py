@@ -128,32 +128,31 @@ class Round:
     async def life(self, case: Case) -> Sample:
         """One round of settle, webhooks or mixed: it ends when every order's webhook has come."""
         before = len((await answered(self._place.outside))["came"])
-        bodies = self._bodies(case, self._lives)
-        if case.part == "mixed":
-            async with gateway(self._place, "all", case.processes) as gate:
-                self.starts_s.append(gate.start_s)
+        bodies, at_once, more = self._bodies(case, self._lives), case.part == "mixed", {}
+        seen = None if at_once else await self._left_alone(bodies, case.merchants)
+        since_ms = time.time_ns() // 1_000_000
+        async with gateway(self._place, "all", case.processes) as gate:
+            self.starts_s.append(gate.start_s)
+            if case.part != "webhooks":  # those wait for no network
                 await self._released()
+            if seen is None:
                 seen = await self._send("/withdraw", bodies, merchants=case.merchants, gate=gate)
-                meter = Meter(load=[], **self._weighed(gate))
-                await self._arrived(before + self._lives)
-                used = seen.used + meter.read()
-                memory_mb = gate.memory_mb()
-            began_ms = seen.began_at_ms
+            meter = Meter(load=[], **self._weighed(gate))
+            await self._arrived(before + self._lives)
+            used = meter.read()
+            memory_mb = gate.memory_mb()
+        if at_once:
+            used, began_ms = seen.used + used, seen.began_at_ms
             more = {"accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
         else:
-            async with gateway(self._place, "api"):
-                seen = await self._send("/withdraw", bodies, merchants=case.merchants)
-            since_ms, more = time.time_ns() // 1_000_000, {}
-            async with gateway(self._place, "all") as gate:
-                self.starts_s.append(gate.start_s)
-                await self._released()
-                meter = Meter(**self._weighed(gate))
-                await self._arrived(before + self._lives)
-                used = meter.read()
-                memory_mb = gate.memory_mb()
             began_ms = await first_step(self._place, case.part, since_ms)
         more |= {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / self._lives, 1), "rss_mb": memory_mb}
         return await self._lived(case, seen, before, began_ms, more)
+
+    async def _left_alone(self, bodies: list[dict[str, Any]], merchants: int) -> Measured:
+        """Orders accepted by a gateway that does nothing about them."""
+        async with gateway(self._place, "api"):
+            return await self._send("/withdraw", bodies, merchants=merchants)
 
     async def _released(self) -> None:
         """Until no network is held: a start sends nothing before it has audited what the round before left. Raises TimeoutError."""
@@ -190,8 +189,7 @@ class Round:
 
     async def sign(self, case: Case) -> Sample:
         """The signer alone, on orders that are never sent afterwards."""
-        async with gateway(self._place, "api"):
-            await self._send("/withdraw", self._bodies(case, self._lives), merchants=1)
+        await self._left_alone(self._bodies(case, self._lives), 1)
         place = self._place
         rate = await result_of(place.environment, place.log, "penstock.bench.signing", str(self._lives), str(self._signed))
         self._signed += self._lives

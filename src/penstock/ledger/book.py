@@ -2,7 +2,8 @@
 
 A money transaction opens a sheet (locks the balances it will touch, in id order), posts entries to it in memory, and
 closes it: each entry is written once under its unique key, one batch row carries the hash chain on, and each balance is
-written once under its old version. Where many processes wait for one balance, a sheet may look first and lock last.
+written once under its old version. Where many processes wait for one balance, a sheet may look first and lock last: then
+each balance is moved, in one statement, by what the entries add up to, if it covers them in their order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from penstock.core.canonical import canonical
 from penstock.core.errors import InvariantBroken
 from penstock.core.ledger import Entry, is_stored
 from penstock.core.money import Coin, CoinAmount
-from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Tx
+from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Row, Tx
 
 Key = tuple[str, str]
 _Values = tuple[Any, ...]
@@ -61,13 +62,22 @@ class Unsure(Exception):
 
 
 @dataclass(slots=True)
+class Side:
+    """What of a balance is available, or reserved: as it was read, as it is by now, and the least that it was on the way."""
+
+    read: int
+    now: int
+    least: int
+
+
+@dataclass(slots=True)
 class Balance:
     """A row as it was read and what becomes of it."""
 
     id: int
-    available: int
-    reserved: int
     version: int
+    available: Side
+    reserved: Side
     touched: bool = False
 
 
@@ -92,20 +102,22 @@ class Sheet:
 
     def post(self, entry: Entry) -> None:
         """Apply an entry whole or not at all. Raises Overdraft, and Unsure instead where nothing is locked yet."""
-        moved: list[tuple[Balance, str, int]] = []
+        moved: list[tuple[Balance, Side, int]] = []
         for posting in entry.postings:
             if not is_stored(posting.account):
                 continue
-            holder, _, side = posting.account.rpartition(":")
+            holder, _, name = posting.account.rpartition(":")
             balance = self.balances[holder, posting.coin_id]
-            before: int = getattr(balance, side)
-            if before + posting.units < 0:
-                for done, name, units in moved:
-                    setattr(done, name, getattr(done, name) - units)
+            side: Side = getattr(balance, name)
+            after = side.now + posting.units
+            if after < 0:
+                for _, done, units in moved:
+                    done.now -= units
                 if not self.is_locked:
                     raise Unsure
-                raise Overdraft(holder, posting.coin_id, balance.available, -(before + posting.units))
-            setattr(balance, side, before + posting.units)
+                raise Overdraft(holder, posting.coin_id, balance.available.now, -after)
+            side.now = after
+            side.least = min(side.least, after)
             moved.append((balance, side, posting.units))
         for balance, _, _ in moved:
             balance.touched = True
@@ -128,11 +140,14 @@ class Book:
         return Sheet(self._lock(tx, sorted(set(keys))), self._head(tx))
 
     def look(self, tx: Tx, keys: Iterable[Key]) -> Sheet:
-        """The same without a lock: `close` takes it, last of all, so that nobody waits while everything else is written. An entry that
-        turns out not to be covered raises Unsure, from `post` or from `close`, and the transaction begins again with `open`.
+        """The same without a lock where others may write: `close` takes it, last of all, so that nobody waits while everything else is
+        written. An entry that turns out not to be covered raises Unsure, from `post` or from `close`, and the transaction begins again
+        with `open`.
         """
+        if tx.dialect == "sqlite":
+            return self.open(tx, keys)  # whoever writes is alone
         wanted = sorted(set(keys))
-        none = {key: Balance(0, 0, 0, _NO_ROW) for key in wanted}
+        none = {key: Balance(0, _NO_ROW, Side(0, 0, 0), Side(0, 0, 0)) for key in wanted}
         return Sheet(none | self._read(tx, wanted, _BALANCES), self._head(tx), is_locked=False)
 
     def _head(self, tx: Tx) -> Head:
@@ -143,22 +158,24 @@ class Book:
 
     def _lock(self, tx: Tx, wanted: list[Key]) -> dict[Key, Balance]:
         balances = self._read(tx, wanted, _LOCKED_BALANCES)
-        missing = [key for key in wanted if key not in balances]
-        if missing:
-            rows = [(row_id, *key, 0) for key, row_id in zip(missing, self._next_ids(len(missing)), strict=True)]
-            # Make the empty balances; somebody else may be doing the same.
-            tx.run(
-                "INSERT INTO balance (id, holder, coin_id, available, reserved, version) "
-                "SELECT r.id, r.holder, r.coin_id, r.available, r.available, 0 "
-                "FROM {ROWS r(id {INT}, holder TEXT, coin_id TEXT, available {AMOUNT})} WHERE true ON CONFLICT DO NOTHING",
-                r=rows,
-            )
+        if missing := [key for key in wanted if key not in balances]:
+            self._make(tx, missing)
             balances = self._read(tx, wanted, _LOCKED_BALANCES)
         return balances
 
+    def _make(self, tx: Tx, missing: list[Key]) -> None:
+        rows = [(row_id, *key, 0) for key, row_id in zip(missing, self._next_ids(len(missing)), strict=True)]
+        # Make the empty balances; somebody else may be doing the same.
+        tx.run(
+            "INSERT INTO balance (id, holder, coin_id, available, reserved, version) "
+            "SELECT r.id, r.holder, r.coin_id, r.available, r.available, 0 "
+            "FROM {ROWS r(id {INT}, holder TEXT, coin_id TEXT, available {AMOUNT})} WHERE true ON CONFLICT DO NOTHING",
+            r=rows,
+        )
+
     def _read(self, tx: Tx, keys: list[Key], sql: str) -> dict[Key, Balance]:
         rows = tx.all(sql, k=keys) if keys else []
-        return {(r["holder"], r["coin_id"]): Balance(r["id"], r["available"], r["reserved"], r["version"]) for r in rows}
+        return {(r["holder"], r["coin_id"]): _balance(r) for r in rows}
 
     def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
         """Write what the sheet holds. Raises db.Conflict when an entry was posted before, Unsure as `look` says."""
@@ -173,38 +190,46 @@ class Book:
         tx.insert(_ENTRY, entries)
         tx.insert(_POSTING, postings)
         tx.insert(_BATCH, [(batch_id, sheet.head.committer, sheet.head.number + 1, sheet.head.hash, hashed, at_ms)])
-        # Last, because another process may wait for these rows, and does so until the commit.
-        self._write_balances(tx, self._touched(tx, sheet))
-
-    def _touched(self, tx: Tx, sheet: Sheet) -> list[Balance]:
-        """What the sheet makes of the balances that it touches, under lock."""
-        seen = {key: balance for key, balance in sheet.balances.items() if balance.touched}
-        if sheet.is_locked or not seen:
-            return list(seen.values())
-        balances = self._lock(tx, sorted(seen))
-        if all(balances[key].version == balance.version for key, balance in seen.items()):
-            return list(seen.values())
-        # Somebody moved them meanwhile: the same entries in the same order, on what is there now.
-        now = Sheet(balances)
-        try:
-            for entry in sheet.entries:
-                now.post(entry)
-        except Overdraft as short:
-            raise Unsure from short
-        return list(now.balances.values())
+        touched = {key: balance for key, balance in sheet.balances.items() if balance.touched}
+        if touched and sheet.is_locked:
+            self._write_balances(tx, list(touched.values()))
+        elif touched:
+            # Last, because another process may wait for these rows, and does so until the commit.
+            self._move_balances(tx, touched)
 
     def _write_balances(self, tx: Tx, touched: list[Balance]) -> None:
-        if not touched:
-            return
         # Each balance once, and only from the version that was read; the CHECKs refuse anything below zero.
         written = tx.run(
             "UPDATE balance SET available = b.available, reserved = b.reserved, version = balance.version + 1 "
             "FROM {ROWS b(id {INT}, available {AMOUNT}, reserved {AMOUNT}, version {INT})} "
             "WHERE balance.id = b.id AND balance.version = b.version",
-            b=[(b.id, b.available, b.reserved, b.version) for b in touched],
+            b=[(b.id, b.available.now, b.reserved.now, b.version) for b in touched],
         )
         if written != len(touched):
             raise InvariantBroken("a locked balance changed under its lock")
+
+    def _move_balances(self, tx: Tx, touched: dict[Key, Balance]) -> None:
+        """By what was posted, whatever they are by now. Raises Unsure where that does not cover every entry in its turn."""
+        if missing := sorted(key for key, balance in touched.items() if balance.version == _NO_ROW):
+            self._make(tx, missing)
+        sides = [(key, balance.available, balance.reserved) for key, balance in touched.items()]
+        # Locked in id order first. What was waited for is read again: `balance` is what is there now.
+        moved = tx.run(
+            "WITH held AS MATERIALIZED (SELECT balance.id, m.available, m.reserved, m.needs_available, m.needs_reserved FROM {ROWS m(holder TEXT, "
+            "coin_id TEXT, available {AMOUNT}, reserved {AMOUNT}, needs_available {AMOUNT}, needs_reserved {AMOUNT})} "
+            "JOIN balance ON balance.holder = m.holder AND balance.coin_id = m.coin_id ORDER BY balance.id {FOR_UPDATE} OF balance) "
+            "UPDATE balance SET available = balance.available + held.available, reserved = balance.reserved + held.reserved, "
+            "version = balance.version + 1 FROM held "
+            "WHERE balance.id = held.id AND balance.available >= held.needs_available AND balance.reserved >= held.needs_reserved",
+            m=[(*key, a.now - a.read, r.now - r.read, str(a.read - a.least), str(r.read - r.least)) for key, a, r in sides],
+        )
+        if moved != len(touched):
+            raise Unsure
+
+
+def _balance(row: Row) -> Balance:
+    available, reserved = row["available"], row["reserved"]
+    return Balance(row["id"], row["version"], Side(available, available, available), Side(reserved, reserved, reserved))
 
 
 def batch_hash(previous: str, entries: Iterable[Mapping[str, Any]], postings: Iterable[Mapping[str, Any]]) -> str:

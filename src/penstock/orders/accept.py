@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Accounts(Protocol):
-    """Internal accounts; looked up, never held in memory."""
+    """Internal accounts."""
 
     async def find(self, text: str) -> Account | None:
         """By numeric id or e-mail address."""
