@@ -1,6 +1,7 @@
 """Balances that are only looked at until everything else is written, and what others do to them meanwhile: on PostgreSQL, where there are others."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -8,10 +9,11 @@ from penstock.core import ledger
 from penstock.core.errors import Problem, Refused
 from penstock.core.order import Order
 from penstock.ledger.book import Overdraft, Unsure, balances
-from tests.fixtures.rooms import USDT, rooms, units
+from tests.fixtures.rooms import ANSWERED_S, USDT, rooms, units
 
 HELD = "m:1"
 NOW_MS = 1_790_000_000_000
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def reserve(r, amount):
@@ -72,6 +74,40 @@ def test_what_others_left_too_little_of_is_not_written(postgres_migrated):
                 await closed(r, sheet)
             assert await balances(r.database, HELD) == {USDT: (units("2"), units("8"))}
             assert await entries(r) == ["credit", "reserve"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("others_take", ["5", "8"])
+def test_what_others_take_while_we_wait_for_the_lock_counts(postgres_migrated, others_take):
+    async def scenario():
+        async with rooms(postgres_migrated) as r:
+            await r.credit(HELD, "10")
+            sheet = await looked(r, HELD)
+            sheet.post(reserve(r, "3"))
+            has_lock, may_commit = threading.Event(), threading.Event()
+
+            def hold(tx):
+                others = r.others.open(tx, [(HELD, USDT)])
+                others.post(reserve(r, others_take))
+                r.others.close(tx, others, NOW_MS)
+                has_lock.set()
+                may_commit.wait(ANSWERED_S)
+
+            holding = asyncio.ensure_future(r.database.write("hold", hold))
+            await asyncio.to_thread(has_lock.wait, ANSWERED_S)
+            closing = asyncio.ensure_future(closed(r, sheet))
+            async with asyncio.timeout(ANSWERED_S):
+                while not await r.database.read(lambda tx: tx.all(WAITING)):
+                    await asyncio.sleep(0.01)
+            may_commit.set()
+            await holding
+            if others_take == "8":
+                with pytest.raises(Unsure):
+                    await closing
+            else:
+                await closing
+            assert await balances(r.database, HELD) == {USDT: (units("2"), units("8"))}
 
     asyncio.run(scenario())
 
