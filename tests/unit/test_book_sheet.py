@@ -3,13 +3,13 @@
 import pytest
 
 from penstock.core.ledger import FUNDING, Entry, Posting
-from penstock.ledger.book import GENESIS, Balance, Overdraft, Sheet, batch_hash
+from penstock.ledger.book import GENESIS, Balance, Overdraft, Sheet, Side, batch_hash
 
 C = "coin c"
 
 
 def sheet():
-    return Sheet({("m:1", C): Balance(1, 10, 3, 0), ("m:2", C): Balance(2, 10, 0, 0)})
+    return Sheet({("m:1", C): Balance(1, 0, Side(10), Side(3)), ("m:2", C): Balance(2, 0, Side(10), Side(0))})
 
 
 def entry(*lines):
@@ -18,7 +18,7 @@ def entry(*lines):
 
 
 def amounts(found):
-    return [(balance.available, balance.reserved, balance.touched) for balance in found.balances.values()]
+    return [(balance.available.now, balance.reserved.now, balance.touched) for balance in found.balances.values()]
 
 
 def test_a_balance_may_be_spent_to_the_last_unit():
@@ -42,6 +42,14 @@ def test_one_unit_too_much_is_an_overdraft():
     with pytest.raises(Overdraft) as short:
         found.post(entry(("m:1:available", -11), ("m:1:reserved", 11)))
     assert (short.value.available, short.value.missing) == (10, 1)
+
+
+def test_what_was_read_and_the_least_on_the_way_stay_known():
+    found = sheet()
+    for units in (-7, 4, -2, 9):
+        found.post(entry(("m:1:available", units)))
+    side = found.balances["m:1", C].available
+    assert (side.read, side.least, side.now) == (10, 3, 14)
 
 
 def test_the_link_of_a_batch_is_fixed_for_ever():

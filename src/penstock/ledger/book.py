@@ -19,7 +19,7 @@ from penstock.core.canonical import canonical
 from penstock.core.errors import InvariantBroken
 from penstock.core.ledger import Entry, is_stored
 from penstock.core.money import Coin, CoinAmount
-from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Row, Tx
+from penstock.db import CommitUnknown, Conflict, Database, DatabaseUnavailable, Tx
 
 Key = tuple[str, str]
 _Values = tuple[Any, ...]
@@ -61,13 +61,13 @@ class Unsure(Exception):
     """Balances that were only looked at, or that moved since, do not cover an entry. That proves nothing: lock them first and judge again."""
 
 
-@dataclass(slots=True)
 class Side:
     """What of a balance is available, or reserved: as it was read, as it is by now, and the least that it was on the way."""
 
-    read: int
-    now: int
-    least: int
+    __slots__ = ("least", "now", "read")
+
+    def __init__(self, units: int) -> None:
+        self.read = self.now = self.least = units
 
 
 @dataclass(slots=True)
@@ -147,7 +147,7 @@ class Book:
         if tx.dialect == "sqlite":
             return self.open(tx, keys)  # whoever writes is alone
         wanted = sorted(set(keys))
-        none = {key: Balance(0, _NO_ROW, Side(0, 0, 0), Side(0, 0, 0)) for key in wanted}
+        none = {key: Balance(0, _NO_ROW, Side(0), Side(0)) for key in wanted}
         return Sheet(none | self._read(tx, wanted, _BALANCES), self._head(tx), is_locked=False)
 
     def _head(self, tx: Tx) -> Head:
@@ -175,7 +175,7 @@ class Book:
 
     def _read(self, tx: Tx, keys: list[Key], sql: str) -> dict[Key, Balance]:
         rows = tx.all(sql, k=keys) if keys else []
-        return {(r["holder"], r["coin_id"]): _balance(r) for r in rows}
+        return {(r["holder"], r["coin_id"]): Balance(r["id"], r["version"], Side(r["available"]), Side(r["reserved"])) for r in rows}
 
     def close(self, tx: Tx, sheet: Sheet, at_ms: int) -> None:
         """Write what the sheet holds. Raises db.Conflict when an entry was posted before, Unsure as `look` says."""
@@ -225,11 +225,6 @@ class Book:
         )
         if moved != len(touched):
             raise Unsure
-
-
-def _balance(row: Row) -> Balance:
-    available, reserved = row["available"], row["reserved"]
-    return Balance(row["id"], row["version"], Side(available, available, available), Side(reserved, reserved, reserved))
 
 
 def batch_hash(previous: str, entries: Iterable[Mapping[str, Any]], postings: Iterable[Mapping[str, Any]]) -> str:
