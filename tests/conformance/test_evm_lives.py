@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from penstock.core.intent import Intent
 from penstock.rails.evm import codec
@@ -58,7 +59,7 @@ def test_a_stranger_who_takes_our_nonce_stops_the_lane_and_pays_nobody_twice(tmp
         ours = Intent.from_json(row["intent"])
         address, _ = place.recipient(house, 2, "1")
         key = next(iter(house.product.signer._senders["ETH"].values()))
-        stolen = codec.sign(replace(ours, attempt_id=99, payments=(replace(ours.payments[0], recipient=address),)), key)
+        stolen = codec.sign(structs.replace(ours, attempt_id=99, payments=(structs.replace(ours.payments[0], recipient=address),)), key)
         house.network.forget(row["txid"])
         house.network.chain.submit(stolen.raw)
         house.network.set_block_time(1_000)

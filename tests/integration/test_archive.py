@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import gzip
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from penstock.core.errors import Refused
 from penstock.core.event import Final
@@ -533,7 +533,7 @@ def test_the_signers_journal_is_not_astonished_by_what_is_archived(migrated_url,
             return [f.text for f in report.findings if f.invariant == "I9"]
 
         assert await differs(signed, None) == await differs(signed, place.folder) == []
-        other = [replace(signed[0], txid="0xbad"), *signed[1:]]
+        other = [structs.replace(signed[0], txid="0xbad"), *signed[1:]]
         assert await differs(other, None) == []
         (text,) = await differs(other, place.folder)
         assert "is transaction 0xbad in the signer's journal" in text

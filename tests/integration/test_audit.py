@@ -1,7 +1,8 @@
 """The audit on books that somebody has touched: each breach is named under its own invariant and level (failure model, section 4)."""
 
 import asyncio
-from dataclasses import replace
+
+from msgspec import structs
 
 from penstock.core.event import FailedOnChain, Final
 from penstock.core.intent import Intent, JournalEntry
@@ -328,10 +329,13 @@ def test_the_signers_journal_and_the_attempt_table_are_compared_digest_by_digest
         first, last = journal
         assert await said(journal) == []
         assert "has bytes that the signer's journal does not know" in (await said([last]))[0]
-        stranger = replace(first, intent=replace(first.intent, attempt_id=5))
+        stranger = structs.replace(first, intent=structs.replace(first.intent, attempt_id=5))
         assert "was signed and the books do not know it" in (await said([*journal, stranger]))[0]
-        assert "is transaction 0x5 in the signer's journal" in (await said([replace(first, txid="0x5"), last]))[0]
-        assert "is another intent in the books" in (await said([replace(first, intent=replace(first.intent, fee_cap=5)), last]))[0]
+        assert "is transaction 0x5 in the signer's journal" in (await said([structs.replace(first, txid="0x5"), last]))[0]
+        assert (
+            "is another intent in the books"
+            in (await said([structs.replace(first, intent=structs.replace(first.intent, fee_cap=5)), last]))[0]
+        )
         # What was signed while the tables were read is in the journal by the time that they have been.
         assert await said([first], [last]) == []
         kill = f"UPDATE attempt SET state = 'dead' WHERE id = {first.intent.attempt_id}"

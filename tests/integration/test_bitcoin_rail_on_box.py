@@ -5,6 +5,7 @@ import dataclasses
 import random
 
 import pytest
+from msgspec import structs
 
 from penstock.catalog import Catalog
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
@@ -134,7 +135,7 @@ def test_the_holdings_at_a_block_do_not_change_with_what_comes_later(town):
 def test_the_quote_covers_a_payment_that_goes_alone(town):
     fees = town.estimate()
     version = signed(town.bind())
-    version = signed(dataclasses.replace(version.intent, terms=version.intent.terms | {"change": 1}))
+    version = signed(structs.replace(version.intent, terms=version.intent.terms | {"change": 1}))
     town.submit(version)
     town.mine(3)
     assert town.observe(version).fee <= max(fees.cost, version.intent.terms["fee"])
@@ -221,8 +222,8 @@ def test_a_recipients_heavy_child_stops_a_replacement_and_the_first_version_stil
     first = signed(town.bind(Payment(1, theirs, "", 250_000)))
     town.submit(first)
     coin = Resource(f"{first.txid}:0", 250_000)
-    child = dataclasses.replace(first.intent, sender=theirs, resources=(coin,), terms={"fee": 9_000, "change": 1}, fee_cap=9_000)
-    child = codec.sign(dataclasses.replace(child, payments=(Payment(2, RECIPIENTS["p2tr"], "", 1_000),)), STRANGER)
+    child = structs.replace(first.intent, sender=theirs, resources=(coin,), terms={"fee": 9_000, "change": 1}, fee_cap=9_000)
+    child = codec.sign(structs.replace(child, payments=(Payment(2, RECIPIENTS["p2tr"], "", 1_000),)), STRANGER)
     assert asyncio.run(town.rail.submit(child.raw)).verdict is Verdict.ACCEPTED
     second = town.bump(first)
     said = town.submit(second)
@@ -282,7 +283,7 @@ def test_our_own_cancel_brings_everything_home_and_fails_for_good(town):
 
 def test_a_stranger_with_our_key_is_noticed_in_the_pool_and_in_a_block(town):
     version = signed(town.bind())
-    thief = signed(dataclasses.replace(version.intent, payments=(Payment(1, codec.address(STRANGER.public_key, REGTEST), "", 250_000),)))
+    thief = signed(structs.replace(version.intent, payments=(Payment(1, codec.address(STRANGER.public_key, REGTEST), "", 250_000),)))
     town.submit(thief)
     town.observe(version)
     town.runtime.seconds += 11

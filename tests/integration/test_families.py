@@ -34,9 +34,9 @@ class Batching(ScriptedRail):
     def bind(self, payments, token, lane, fees, *, attempt_id):
         if not lane.coins:
             raise NotEnough("no coin is free")
-        weighed = [replace(payment, weight=weight) for weight, payment in enumerate(payments, start=1)]
+        weighed = [structs.replace(payment, weight=weight) for weight, payment in enumerate(payments, start=1)]
         intent = super().bind(weighed, token, lane, fees, attempt_id=attempt_id)
-        return replace(intent, resources=(lane.coins[0],))
+        return structs.replace(intent, resources=(lane.coins[0],))
 
     async def holdings(self, address, tokens):
         held = await super().holdings(address, tokens)
@@ -417,7 +417,7 @@ class Opening(ScriptedRail):
         return [token for token in tokens if token.coin.symbol == "USDT"]
 
     def open(self, token, lane, fees, *, attempt_id):
-        return replace(self.bind([], token, lane, fees, attempt_id=attempt_id), kind="open")
+        return structs.replace(self.bind([], token, lane, fees, attempt_id=attempt_id), kind="open")
 
 
 def test_a_token_is_opened_once_for_no_order_and_costs_only_gas(migrated_url):

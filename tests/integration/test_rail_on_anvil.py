@@ -1,12 +1,12 @@
 """The EVM rail and the signer against anvil, a node that we did not write."""
 
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from bip_utils import Bip39MnemonicDecoder
+from msgspec import structs
 
 import penstock
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending
@@ -233,7 +233,7 @@ def test_many_payments_share_questions(on_anvil):
     async def scenario(house):
         first = await house.bound(NATIVE, 3)
         intents = [
-            sealed(dataclasses.replace(first, attempt_id=n + 1, slot=first.slot + n, payments=(Payment(n + 1, RECIPIENT, "", 3),)))
+            sealed(structs.replace(first, attempt_id=n + 1, slot=first.slot + n, payments=(Payment(n + 1, RECIPIENT, "", 3),)))
             for n in range(40)
         ]
         signed = await house.signer.sign(intents)

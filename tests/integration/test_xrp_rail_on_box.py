@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import random
 
 import pytest
+from msgspec import structs
 
 from penstock.catalog import Catalog
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
@@ -419,7 +419,7 @@ def test_a_node_of_another_network_is_refused_and_bytes_for_another_too(town):
         town.run(town.rail.heads())
     town.fault(chain_id=0)
     town.runtime.seconds += 100
-    other = dataclasses.replace(town.pay().intent, chain_id=BOX + 1)
+    other = structs.replace(town.pay().intent, chain_id=BOX + 1)
     assert town.submit(signed(other)).verdict is Verdict.REFUSED
 
 

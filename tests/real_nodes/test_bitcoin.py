@@ -1,13 +1,13 @@
 """Our Bitcoin bytes before judges that we did not write: Bitcoin Core's mempool, script and RPC code in Litecoin Core, and bcoin's consensus."""
 
 import asyncio
-import dataclasses
 import itertools
 import json
 
 import pytest
 from embit import base58
 from embit.script import Script
+from msgspec import structs
 
 from penstock.core.event import Absent, Dead, FailedOnChain, Final, Included, Pending
 from penstock.core.intent import Intent, Payment, Resource
@@ -137,7 +137,7 @@ def test_a_replacement_that_pays_a_satoshi_too_little_is_refused(core, coins):
     core.rpc("sendrawtransaction", codec.sign(intent, KEY).raw.hex())
     size = core.rpc("getrawtransaction", codec.sign(intent, KEY).txid, True)["vsize"]
     for fee, verdict in ((1_000, "insufficient fee"), (1_000 + size - 1, "insufficient fee"), (1_000 + size, "")):
-        other = dataclasses.replace(intent, version=2, terms={"fee": fee, "change": 2 if fee == 1_000 else 1})
+        other = structs.replace(intent, version=2, terms={"fee": fee, "change": 2 if fee == 1_000 else 1})
         assert core.verdict(codec.sign(other, KEY).raw) == verdict, fee
 
 
@@ -189,7 +189,7 @@ def test_both_refuse_an_amount_that_was_changed_after_signing(core, coins, bcoin
     ):
         intent = intent_of([coin], [(recipient("p2wpkh"), 5_000_000)], fee=1_000)
         signed = codec.sign(intent, KEY)
-        more = codec.build(dataclasses.replace(intent, payments=(dataclasses.replace(intent.payments[0], units=5_000_001),)))
+        more = codec.build(structs.replace(intent, payments=(structs.replace(intent.payments[0], units=5_000_001),)))
         more.vin[0].witness = codec.decode(signed.raw).transaction.vin[0].witness
         assert "script-verify-flag" in refused_by(more.serialize())
 

@@ -1,7 +1,6 @@
 """Addresses, transactions and signatures of Bitcoin, against published vectors and an independent decoder."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import random
@@ -15,6 +14,7 @@ from bip_utils import Bip32Slip10Secp256k1, Bip39SeedGenerator
 from bip_utils.bech32 import SegwitBech32Decoder
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from penstock.core.intent import Resource, Signed
 from penstock.rails.base import InvalidDestination
@@ -241,7 +241,7 @@ def test_the_weight_bounds_that_of_the_bytes_closely():
 
 def test_a_cancel_brings_everything_home_from_the_same_coins():
     intent = intent_of()
-    cancel = dataclasses.replace(intent, kind="cancel", version=2, terms={"fee": 5_000, "change": 1})
+    cancel = structs.replace(intent, kind="cancel", version=2, terms={"fee": 5_000, "change": 1})
     decoded = codec.decode_signed(codec.sign(cancel, KEY).raw)
     assert decoded.outpoints() == codec.decode(codec.sign(intent, KEY).raw).outpoints()
     assert decoded.outputs() == [(codec.parse_address(SENDER, REGTEST).script, 125_000)]
@@ -284,7 +284,7 @@ def test_a_key_that_is_not_the_senders_signs_nothing():
 
 def broken(intent, raw, **changes):
     signed = Signed(intent.attempt_id, intent.version, codec.decode(raw).txid, raw)
-    return codec.broken_rules(intent, dataclasses.replace(signed, **changes))
+    return codec.broken_rules(intent, structs.replace(signed, **changes))
 
 
 def test_every_difference_between_bytes_and_intent_is_named():
@@ -292,7 +292,7 @@ def test_every_difference_between_bytes_and_intent_is_named():
     good = codec.sign(intent, KEY).raw
 
     def other(**changes):
-        return codec.sign(dataclasses.replace(intent, **changes), KEY).raw
+        return codec.sign(structs.replace(intent, **changes), KEY).raw
 
     assert broken(intent, good) == []
     assert "the id is not that of the bytes" in broken(intent, good, txid="00" * 32)
@@ -302,9 +302,9 @@ def test_every_difference_between_bytes_and_intent_is_named():
     assert "recipients or amounts" in broken(intent, other(payments=(payment(50_000, "p2tr"),)))
     assert "change goes elsewhere" in broken(intent, other(terms={"fee": 2_000, "change": 2}))
     assert "the fee is 2500 satoshi, not the terms'" in broken(intent, other(terms={"fee": 2_500, "change": 1}))
-    capped = dataclasses.replace(intent, fee_cap=1_500)
+    capped = structs.replace(intent, fee_cap=1_500)
     assert "the fee of 2000 satoshi is above its cap" in broken(capped, good)
-    told = dataclasses.replace(intent, resources=(coin(1, 100_001), coin(2, 30_000)), terms={"fee": 2_001, "change": 1})
+    told = structs.replace(intent, resources=(coin(1, 100_001), coin(2, 30_000)), terms={"fee": 2_001, "change": 1})
     assert broken(told, good) == ["a signature that does not sign exactly this"]  # a coin of another size than it was told
 
 
@@ -365,5 +365,5 @@ def test_a_byte_changed_anywhere_is_noticed(data):
     flipped = signed.raw[place] ^ data.draw(st.integers(1, 255))
     raw = signed.raw[:place] + bytes([flipped]) + signed.raw[place + 1 :]
     with contextlib.suppress(ValueError):
-        assert codec.broken_rules(intent, dataclasses.replace(signed, raw=raw))
+        assert codec.broken_rules(intent, structs.replace(signed, raw=raw))
     assert codec.broken_rules(intent, signed) == []

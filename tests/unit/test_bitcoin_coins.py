@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from penstock.rails.base import LaneView, NotEnough, Unpayable
 from penstock.rails.bitcoin import codec, coins
@@ -129,7 +130,7 @@ def test_a_bump_pays_a_quarter_more_from_the_change_of_the_same_coins():
     intent = bound([payment(50_000)], 10**7)
     bumped = coins.bump(intent, None, version=2, cancel=False)
     assert bumped.terms["fee"] == -(-intent.terms["fee"] * 5 // 4)
-    assert dataclasses.replace(bumped, version=1, terms=intent.terms) == intent
+    assert structs.replace(bumped, version=1, terms=intent.terms) == intent
     first, second = (codec.decode(codec.sign(it, KEY).raw) for it in (intent, bumped))
     assert first.outpoints() == second.outpoints()
     assert first.outputs()[0] == second.outputs()[0]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from msgspec import structs
 
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
 from penstock.core.intent import Resource
@@ -296,7 +297,7 @@ def test_a_block_that_cannot_be_is_no_block(method, answer):
 
 
 def test_a_fee_above_the_cap_is_for_a_person():
-    dear = dataclasses.replace(FIRST, intent=dataclasses.replace(FIRST.intent, fee_cap=1_999))
+    dear = dataclasses.replace(FIRST, intent=structs.replace(FIRST.intent, fee_cap=1_999))
     bench = Bench()
     bench.add(FIRST.raw, height=98)
     assert isinstance(bench.observe(dear), Suspicious)

@@ -9,6 +9,7 @@ import rlp
 from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from penstock.core.intent import Intent, Payment
 from penstock.rails.base import InvalidDestination
@@ -106,7 +107,7 @@ def pay(**changes) -> Intent:
         terms={"gas_limit": 21_000, "max_fee_per_gas": 30, "max_priority_fee_per_gas": 2},
         fee_cap=630_000,
     )
-    return replace(intent, **changes)
+    return structs.replace(intent, **changes)
 
 
 # Addresses
@@ -401,9 +402,9 @@ def test_a_cancel_sends_nothing_to_the_sender():
         ({"family": "tron"}, "exactly one payment"),
         ({"payments": ()}, "exactly one payment"),
         ({"payments": pay().payments * 2}, "exactly one payment"),
-        ({"payments": (replace(pay().payments[0], units=0),)}, "from 1 to"),
-        ({"payments": (replace(pay().payments[0], units=2**256),)}, "from 1 to"),
-        ({"payments": (replace(pay().payments[0], recipient=codec.ZERO_ADDRESS),)}, "zero address"),
+        ({"payments": (structs.replace(pay().payments[0], units=0),)}, "from 1 to"),
+        ({"payments": (structs.replace(pay().payments[0], units=2**256),)}, "from 1 to"),
+        ({"payments": (structs.replace(pay().payments[0], recipient=codec.ZERO_ADDRESS),)}, "zero address"),
         ({"contract": "USDT"}, "begin with 0x"),
         ({"sender": ""}, "begin with 0x"),
         ({"kind": "mint"}, "pays or cancels"),

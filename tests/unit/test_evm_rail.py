@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 
 import pytest
+from msgspec import structs
 
 from penstock.rails.base import InvalidDestination, LaneView, NodeUnreachable, OwnAddress, Verdict
 from penstock.rails.evm import codec
@@ -52,7 +53,7 @@ def test_a_bump_raises_both_fields_by_an_eighth_and_keeps_all_else():
     intent = attempt(terms={"gas_limit": 60_000, "max_fee_per_gas": 4 * GWEI + 1, "max_priority_fee_per_gas": 0}).intent
     bumped = Bench().rail.bump(intent, None, version=2)
     assert bumped.terms == {"gas_limit": 60_000, "max_fee_per_gas": 4_500_000_002, "max_priority_fee_per_gas": 1}
-    assert dataclasses.replace(bumped, version=1, terms=intent.terms) == intent
+    assert structs.replace(bumped, version=1, terms=intent.terms) == intent
 
 
 def test_a_bump_goes_to_the_market_where_that_is_more():

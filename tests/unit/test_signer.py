@@ -1,13 +1,13 @@
 """The signer signs what it may, remembers it before it hands it out, and signs nothing else."""
 
 import asyncio
-import dataclasses
 import json
 from unittest.mock import Mock
 
 import pytest
 from bip_utils import Bip39MnemonicDecoder
 from eth_account import Account
+from msgspec import structs
 
 from penstock.core.intent import Death, Intent, Payment, SignLater, SignRefused
 from penstock.core.money import Coin, Network, Token
@@ -74,7 +74,7 @@ def pay(attempt_id=1, version=1, slot=0, order_id=None, recipient=RECIPIENT, uni
         terms={"gas_limit": 60_000, "max_fee_per_gas": 2_000_000_000, "max_priority_fee_per_gas": 1_000_000_000},
         fee_cap=10**15,
     )
-    return sealed(dataclasses.replace(intent, **changes))
+    return sealed(structs.replace(intent, **changes))
 
 
 def sign(signer, *intents):
@@ -247,9 +247,9 @@ def test_a_name_of_the_merchant_has_one_attempt_also_under_another_id(open_signe
     """An older database has forgotten the order, and the merchant asks again: it gets a new id, and the name is spent."""
     payment = Payment(7, RECIPIENT, "", 5, key="1/rent")
     sign(open_signer(), pay(payments=(payment,)))
-    again = dataclasses.replace(payment, order_id=8)
+    again = structs.replace(payment, order_id=8)
     assert "its death is not proved" in refusal(open_signer(), pay(attempt_id=2, slot=1, payments=(again,)))
-    assert sign(open_signer(), pay(attempt_id=3, slot=1, payments=(dataclasses.replace(again, key="2/rent"),)))
+    assert sign(open_signer(), pay(attempt_id=3, slot=1, payments=(structs.replace(again, key="2/rent"),)))
 
 
 SEALED = pay().payments[0]
@@ -273,23 +273,23 @@ SEALED = pay().payments[0]
 )
 @pytest.mark.parametrize("kind", ["pay", "cancel"])
 def test_an_order_that_was_changed_after_it_was_sealed_is_not_signed(open_signer, tmp_path, change, kind):
-    changed = dataclasses.replace(pay(kind=kind), payments=(dataclasses.replace(SEALED, **change),))
+    changed = structs.replace(pay(kind=kind), payments=(structs.replace(SEALED, **change),))
     assert "the seal of order" in refusal(open_signer(), changed)
     assert (tmp_path / "signer.journal").read_bytes() == b""
 
 
 def test_a_seal_is_of_one_token_on_one_network_under_one_key(open_signer):
-    native = dataclasses.replace(pay(), token_id="native", contract=None)
+    native = structs.replace(pay(), token_id="native", contract=None)
     assert "the seal of order" in refusal(open_signer(), native)
     assert not SEAL.fits(SEALED, chain="POLYGON", token_id="usdt")
     assert not OrderSeal(bytes(32)).fits(SEALED, chain="ETH", token_id="usdt")
-    assert SEAL.fits(dataclasses.replace(SEALED, weight=7), chain="ETH", token_id="usdt")
+    assert SEAL.fits(structs.replace(SEALED, weight=7), chain="ETH", token_id="usdt")
     assert repr(SEAL) == "OrderSeal(***)"
 
 
 def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
     """Its lines have neither key nor seal; the same intent gives the same bytes, and a dearer version of it too."""
-    old = json.loads(dataclasses.replace(pay(), payments=(Payment(101, RECIPIENT, "", 5),)).to_json())
+    old = json.loads(structs.replace(pay(), payments=(Payment(101, RECIPIENT, "", 5),)).to_json())
     for field in ("key", "seal"):
         del old["payments"][0][field]
     first = codec.sign(Intent.from_json(json.dumps(old)), derive(seed, "m/44'/60'/0'/0/0"))
@@ -297,7 +297,7 @@ def test_an_attempt_that_a_journal_of_before_knows_goes_on_without_seal(seed):
     intent = Intent.from_json(json.dumps(old))
     dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
     assert sign(signer, intent)[0].raw == first.raw
-    assert sign(signer, dataclasses.replace(intent, version=2, terms=dearer))
+    assert sign(signer, structs.replace(intent, version=2, terms=dearer))
     assert "its death is not proved" in refusal(signer, pay(attempt_id=2, slot=1, order_id=101))
 
 
@@ -351,7 +351,7 @@ def test_bytes_that_do_not_match_the_intent_never_leave(open_signer, monkeypatch
     stranger = "0xBb00000000000000000000000000000000000002"
 
     def crooked(intent):
-        return honest(dataclasses.replace(intent, payments=(dataclasses.replace(intent.payments[0], recipient=stranger),)))
+        return honest(structs.replace(intent, payments=(structs.replace(intent.payments[0], recipient=stranger),)))
 
     monkeypatch.setattr(codec, "build", crooked)
     assert "does not match its intent: call" in refusal(open_signer(), pay())

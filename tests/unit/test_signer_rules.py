@@ -1,11 +1,11 @@
 """Caps and the switch: what the signer puts off, what it refuses, and what its journal remembers of both."""
 
 import asyncio
-import dataclasses
 import json
 
 import pytest
 from bip_utils import Bip39MnemonicDecoder
+from msgspec import structs
 
 from penstock.core.intent import Death, Payment, SignLater, SignRefused
 from penstock.prove.simulated.house import MemoryJournal
@@ -110,7 +110,7 @@ def test_versions_of_an_attempt_count_once():
     first = place.pay(100 * MILLION)
     dearer = {"gas_limit": 60_000, "max_fee_per_gas": 2_250_000_000, "max_priority_fee_per_gas": 1_125_000_000}
     for version in (2, 3):
-        place.sign(dataclasses.replace(first, version=version, terms=dearer))
+        place.sign(structs.replace(first, version=version, terms=dearer))
     place.sign(first)
     assert place.standing().left == {"USDT": 150 * MILLION * SCALE}
 
@@ -201,7 +201,7 @@ def test_a_switch_that_cannot_be_read_stops(tmp_path, content):
 
 def test_an_intent_that_no_line_of_the_journal_holds_is_refused():
     place = Place()
-    long = dataclasses.replace(pay(), payments=(Payment(1, RECIPIENT, "", 1, key="é" * 100_000),))
+    long = structs.replace(pay(), payments=(Payment(1, RECIPIENT, "", 1, key="é" * 100_000),))
     with pytest.raises(SignRefused, match="longer than any"):
         place.sign(sealed(long))
     assert place.journal.lines == []

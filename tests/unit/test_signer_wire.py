@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs, to_builtins
 
 from penstock.core.intent import Death, Resource, Signed
 from penstock.runtime import SystemRuntime
@@ -22,11 +22,11 @@ INTENT = pay(resources=(Resource("a" * 64 + ":1", 7),))
 
 def over(value):
     """As it comes out on the other side."""
-    return wire.decoded(wire.framed(value)[4:])
+    return wire.request_of(wire.framed(value)[4:])
 
 
 def test_intents_deaths_and_signatures_come_out_as_they_went_in():
-    intents = [INTENT, dataclasses.replace(INTENT, contract=None, fee_cap=10**77)]
+    intents = [INTENT, structs.replace(INTENT, contract=None, fee_cap=10**77)]
     (batch,) = wire.batches(intents)
     assert wire.intents_of(over({"x": batch})["x"]) == intents
     assert wire.intents_of(over({"op": "sign", "intents": batch})["intents"]) == intents
@@ -34,11 +34,11 @@ def test_intents_deaths_and_signatures_come_out_as_they_went_in():
     (batch,) = wire.batches(deaths)
     assert wire.deaths_of(over({"x": batch})["x"]) == deaths
     signed = Signed(1, 2, "0xab", b"\0\xff")
-    assert wire.signed_of(over({"x": [wire.shown(signed)]})["x"]) == [signed]
+    assert wire.signed_of(wire.answer_of(wire.framed({"ok": [wire.shown(signed)]})[4:]).ok) == [signed]
 
 
 def test_what_is_too_much_for_one_frame_goes_in_several_in_order():
-    long = [dataclasses.replace(INTENT, attempt_id=n, sender="x" * 300_000) for n in range(8)]
+    long = [structs.replace(INTENT, attempt_id=n, sender="x" * 300_000) for n in range(8)]
     batches = [[json.loads(bytes(item))["attempt_id"] for item in batch] for batch in wire.batches(long)]
     assert batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
     assert [len(batch) for batch in wire.batches([Death(n, "") for n in range(2_500)])] == [1_000, 1_000, 500]
@@ -49,7 +49,7 @@ def test_what_is_too_much_for_one_frame_goes_in_several_in_order():
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_whatever_the_bytes_are_they_are_an_object_or_malformed(body):
     with contextlib.suppress(wire.Malformed):
-        assert isinstance(wire.decoded(body), dict)
+        assert isinstance(wire.request_of(body), dict)
 
 
 @pytest.mark.parametrize(
@@ -71,32 +71,43 @@ def test_whatever_the_bytes_are_they_are_an_object_or_malformed(body):
 )
 def test_loose_json_is_malformed(body):
     with pytest.raises(wire.Malformed):
-        wire.decoded(body)
+        wire.request_of(body)
 
 
 @pytest.mark.parametrize(
-    ("words", "change"),
+    ("place", "change"),
     [
-        ("intent must have exactly the fields", {"raw": "00"}),
-        ("attempt_id must be a whole number", {"attempt_id": True}),
-        ("slot must be a whole number", {"slot": "0"}),
-        ("chain must be a text", {"chain": 1}),
-        ("contract must be a text or null", {"contract": 1}),
-        ("terms must be whole numbers by name", {"terms": {"gas": "1"}}),
-        ("terms must be whole numbers by name", {"terms": []}),
-        ("payments must be a list", {"payments": {}}),
-        ("payment must have exactly the fields", {"payments": [{"order_id": 1}]}),
-        ("units must be a whole number", {"payments": [dataclasses.asdict(INTENT.payments[0]) | {"units": False}]}),
-        ("seal must be a text", {"payments": [dataclasses.asdict(INTENT.payments[0]) | {"seal": None}]}),
-        ("name must be a text", {"resources": [{"name": 1, "units": 1}]}),
+        ("`$[0]`", {"raw": "00"}),
+        ("`$[0].attempt_id`", {"attempt_id": True}),
+        ("`$[0].slot`", {"slot": "0"}),
+        ("`$[0].slot`", {"slot": 1.0}),
+        ("`$[0].chain`", {"chain": 1}),
+        ("`$[0].kind`", {"kind": "drain"}),
+        ("`$[0].contract`", {"contract": 1}),
+        ("`$[0].terms[...]`", {"terms": {"gas": "1"}}),
+        ("`$[0].terms`", {"terms": []}),
+        ("`$[0].payments`", {"payments": {}}),
+        ("`$[0].payments[0]`", {"payments": [{"order_id": 1}]}),
+        ("`$[0].payments[0].units`", {"payments": [to_builtins(INTENT.payments[0]) | {"units": False}]}),
+        ("`$[0].payments[0].seal`", {"payments": [to_builtins(INTENT.payments[0]) | {"seal": None}]}),
+        ("`$[0].resources[0].name`", {"resources": [{"name": 1, "units": 1}]}),
     ],
 )
-def test_an_intent_of_wrong_kinds_is_malformed_and_names_the_field(words, change):
-    with pytest.raises(wire.Malformed, match=words):
-        wire.intents_of([json.loads(json.dumps(dataclasses.asdict(INTENT))) | change])
+def test_an_intent_of_wrong_kinds_is_malformed_and_says_where_alone(place, change):
+    with pytest.raises(wire.Malformed) as caught:
+        wire.intents_of([to_builtins(INTENT) | change])
+    assert str(caught.value) == f"intents have other fields or kinds of values than they must, at {place}"
 
 
-BODY = wire.framed({"op": "sign", "intents": [INTENT, dataclasses.replace(INTENT, contract=None, fee_cap=10**78 - 1)]})[4:]
+@pytest.mark.parametrize(
+    "value", [None, {}, [1], [INTENT, None], [to_builtins(INTENT)] * (wire.RECORDS_MAX + 1), [to_builtins(INTENT) | {"slot": 10**78}]]
+)
+def test_what_is_no_list_of_intents_is_malformed(value):
+    with pytest.raises(wire.Malformed):
+        wire.intents_of(value)
+
+
+BODY = wire.framed({"op": "sign", "intents": [INTENT, structs.replace(INTENT, contract=None, fee_cap=10**78 - 1)]})[4:]
 
 
 def read(road, body):
@@ -109,7 +120,7 @@ def read(road, body):
 
 def test_a_plain_request_takes_the_short_way_and_is_the_same_as_by_the_long_one():
     assert wire._plain(BODY) is not None
-    assert read(wire.decoded, BODY) == read(wire._strict, BODY)
+    assert read(wire.request_of, BODY) == read(wire._strict, BODY)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +156,7 @@ def test_what_is_written_in_any_other_way_takes_the_long_one(old, new):
     body = BODY.replace(old, new, 1)
     assert body != BODY
     assert wire._plain(body) is None
-    assert read(wire.decoded, body) == read(wire._strict, body)
+    assert read(wire.request_of, body) == read(wire._strict, body)
 
 
 class Surprised:
@@ -167,7 +178,7 @@ def asked(server, request):
         answer = await wire.read_frame(our_reader, body_s=10)
         await wire.hang_up(our_writer)
         await talking
-        return answer
+        return answer and json.loads(answer)
 
     return asyncio.run(scenario())
 

@@ -1,7 +1,6 @@
 """What TRON's codec writes and reads, against published bytes and against an independent decoder of addresses."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import base58
@@ -10,6 +9,7 @@ from bip_utils import Bip32Slip10Secp256k1, Bip39SeedGenerator, TrxAddrDecoder
 from Crypto.Hash import keccak
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.core.intent import Codec, Intent, Payment
 from penstock.rails.base import InvalidDestination

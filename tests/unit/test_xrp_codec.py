@@ -1,7 +1,6 @@
 """Addresses, transactions and signatures of the XRP Ledger, against published vectors and independent decoders."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import random
@@ -12,6 +11,7 @@ import pytest
 from bip_utils import Bip32Slip10Secp256k1, Bip39SeedGenerator, XrpAddrDecoder
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from xrpl.core import binarycodec, keypairs
 
 from penstock.core.intent import Codec, Intent, Signed
@@ -336,17 +336,17 @@ def test_the_network_is_named_above_1024_and_only_there():
 
 
 ALTERED = {
-    "transaction id": lambda intent, signed: (intent, dataclasses.replace(signed, txid="0" * 64)),
-    "sender": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, sender=codec.address(key_of(9).public_key, 0)), key_of(9))),
-    "kind": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, kind="cancel"), KEY)),
-    "network id": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, chain_id=7300145), KEY)),
-    "sequence": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, slot=6), KEY)),
-    "recipient": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, payments=(payment(memo="7", recipient=OTHER),)), KEY)),
-    "tag": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, payments=(payment(memo="8"),)), KEY)),
-    "amount": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, payments=(payment(12_500_002, memo="7"),)), KEY)),
-    "fee": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, terms={"fee": 13, "last_ledger": 130}), KEY)),
-    "fee cap": lambda intent, signed: (dataclasses.replace(intent, fee_cap=11), signed),
-    "expiry": lambda intent, _: (intent, codec.sign(dataclasses.replace(intent, terms={"fee": 12, "last_ledger": 131}), KEY)),
+    "transaction id": lambda intent, signed: (intent, structs.replace(signed, txid="0" * 64)),
+    "sender": lambda intent, _: (intent, codec.sign(structs.replace(intent, sender=codec.address(key_of(9).public_key, 0)), key_of(9))),
+    "kind": lambda intent, _: (intent, codec.sign(structs.replace(intent, kind="cancel"), KEY)),
+    "network id": lambda intent, _: (intent, codec.sign(structs.replace(intent, chain_id=7300145), KEY)),
+    "sequence": lambda intent, _: (intent, codec.sign(structs.replace(intent, slot=6), KEY)),
+    "recipient": lambda intent, _: (intent, codec.sign(structs.replace(intent, payments=(payment(memo="7", recipient=OTHER),)), KEY)),
+    "tag": lambda intent, _: (intent, codec.sign(structs.replace(intent, payments=(payment(memo="8"),)), KEY)),
+    "amount": lambda intent, _: (intent, codec.sign(structs.replace(intent, payments=(payment(12_500_002, memo="7"),)), KEY)),
+    "fee": lambda intent, _: (intent, codec.sign(structs.replace(intent, terms={"fee": 13, "last_ledger": 130}), KEY)),
+    "fee cap": lambda intent, signed: (structs.replace(intent, fee_cap=11), signed),
+    "expiry": lambda intent, _: (intent, codec.sign(structs.replace(intent, terms={"fee": 12, "last_ledger": 131}), KEY)),
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 
 import pytest
+from msgspec import structs
 
 from penstock.core.intent import Payment
 from penstock.rails.base import (
@@ -386,7 +387,7 @@ def estimate_at(validated, *, fee=12):
 def test_an_expired_version_is_followed_by_one_on_the_same_sequence_that_lives_longer():
     intent = intent_of()
     following = Bench().rail.bump(intent, estimate_at(140), version=2)
-    assert following == dataclasses.replace(intent, version=2, terms={"fee": 12, "last_ledger": 140 + 2 * WINDOW})
+    assert following == structs.replace(intent, version=2, terms={"fee": 12, "last_ledger": 140 + 2 * WINDOW})
     assert born(following) == 140
     assert codec.broken_rules(following, codec.sign(following, KEY)) == []
 

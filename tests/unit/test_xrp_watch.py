@@ -1,9 +1,9 @@
 """What became of a transaction on the XRP Ledger: only validated ledgers count, and only by the word of enough nodes (test plan, C5)."""
 
 import asyncio
-import dataclasses
 
 import pytest
+from msgspec import structs
 
 from penstock.core.event import Absent, FailedOnChain, Final, Included, Pending, Suspicious
 from penstock.rails.base import NodeUnreachable
@@ -130,7 +130,7 @@ def test_a_fee_that_took_what_was_left_goes_to_a_person():
 def test_our_own_cancel_is_the_end_of_the_payment():
     bench = Bench()
     first = intent_of()
-    versions = views_of(first, dataclasses.replace(first, version=2, kind="cancel", terms={"fee": 15, "last_ledger": 190}))
+    versions = views_of(first, structs.replace(first, version=2, kind="cancel", terms={"fee": 15, "last_ledger": 190}))
     landed(bench, versions[1])
     assert seen_by(bench, *versions) == FailedOnChain(versions[1].txid, 101, 15, "our own cancel used the sequence")
 
@@ -270,7 +270,7 @@ def test_a_version_that_a_node_remembers_though_no_ledger_took_it_expires_too():
 
 def test_an_older_version_that_may_still_be_somewhere_keeps_the_newer_from_being_called_expired():
     bench, first = Bench(), intent_of()
-    versions = views_of(first, dataclasses.replace(first, version=2, terms={"fee": 12, "last_ledger": 200}))
+    versions = views_of(first, structs.replace(first, version=2, terms={"fee": 12, "last_ledger": 200}))
     missing = {"error": "txnNotFound", "error_code": 29, "error_message": "Transaction not found."}
     at(bench, 201)
     assert seen_by(bench, *versions) == Pending(stuck=True)
@@ -286,14 +286,14 @@ def test_a_transaction_that_landed_at_the_last_moment_is_seen_and_not_called_exp
 
 def test_any_version_that_landed_is_the_end_whichever_is_the_newest():
     bench, first = Bench(), intent_of()
-    versions = views_of(first, dataclasses.replace(first, version=2, terms={"fee": 16, "last_ledger": 200}))
+    versions = views_of(first, structs.replace(first, version=2, terms={"fee": 16, "last_ledger": 200}))
     landed(bench, versions[0])
     assert seen_by(bench, *versions) == Final(versions[0].txid, 101, 12)
 
 
 def test_two_versions_that_both_landed_cannot_be():
     bench, first = Bench(), intent_of()
-    versions = views_of(first, dataclasses.replace(first, version=2, terms={"fee": 16, "last_ledger": 200}))
+    versions = views_of(first, structs.replace(first, version=2, terms={"fee": 16, "last_ledger": 200}))
     for version in versions:
         landed(bench, version)
     with pytest.raises(NodeUnreachable):

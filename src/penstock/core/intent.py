@@ -7,8 +7,8 @@ and none takes a key (architecture, section 5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, Protocol
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -18,8 +18,7 @@ Kind = Literal["pay", "cancel", "open"]
 """Pay recipients; use the resource up without paying; or let the hot address hold a token (XRP Ledger: a trust line), for no order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One recipient of a transaction. `units` are base units of the intent's token; `weight` is this payment's part of what the
     transaction weighs, where many share its fee (Bitcoin: weight units), and decides nothing but how the fee is shown. `key` is the
     merchant's own name of the order ("MERCHANT_ID/MERCHANT_ORDER_ID") and `seal` what `core.seal` made of all this when the order was
@@ -35,8 +34,7 @@ class Payment:
     seal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What an attempt owns for ever beside its slot, by the chain's own name, so that no other attempt can use it.
 
     Bitcoin: each outpoint it spends ("txid:vout", `units` in satoshi; the first is the anchor). Lightning: the payment hash (0 units).
@@ -46,8 +44,7 @@ class Resource:
     units: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One version of one attempt: everything the transaction says, before it is bytes.
 
     `slot` is the conflict resource on the lane where the chain numbers them (EVM: nonce, XRP Ledger: sequence), else our own count;
@@ -72,38 +69,20 @@ class Intent:
     fee_cap: int
     resources: tuple[Resource, ...] = ()
 
-    def record(self) -> dict[str, Any]:
-        """Every field as plain values. `dataclasses.asdict` is the same and costs more than the signature."""
-        values = {name: getattr(self, name) for name in _INTENT}
-        values["payments"] = [{name: getattr(payment, name) for name in _PAYMENT} for payment in self.payments]
-        values["resources"] = [{name: getattr(resource, name) for name in _RESOURCE} for resource in self.resources]
-        values["terms"] = dict(self.terms)
-        return values
-
     def to_json(self) -> str:
         """Canonical text: the same intent is the same bytes."""
-        return canonical_sorted(self.record()).decode()
+        return canonical_sorted(self).decode()
 
     @classmethod
-    def from_json(cls, text: str) -> Intent:
-        """The inverse of `to_json`. Raises ValueError for what is no JSON, and as `from_record`."""
-        return cls.from_record(msgspec.json.decode(text))
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Intent:
-        """The inverse of `record`. Raises KeyError or TypeError for one that has other fields."""
-        payments = tuple(Payment(**payment) for payment in record["payments"])
-        resources = tuple(Resource(**resource) for resource in record["resources"])
-        return cls(**{**record, "payments": payments, "resources": resources})
+    def from_json(cls, text: str | bytes) -> Intent:
+        """The inverse of `to_json`. Raises ValueError for what is no JSON, or has other fields or kinds of values."""
+        return _INTENT.decode(text)
 
 
-_INTENT: Final = tuple(field.name for field in fields(Intent))
-_PAYMENT: Final = tuple(field.name for field in fields(Payment))
-_RESOURCE: Final = tuple(field.name for field in fields(Resource))
+_INTENT: Final = msgspec.json.Decoder(Intent)
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True, gc=False):
     """One signed transaction: its bytes and the id that we computed ourselves."""
 
     attempt_id: int
@@ -112,8 +91,7 @@ class Signed:
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """That no version of an attempt can ever land, and why in words: what the signer must know before it signs another for its order."""
 
     attempt_id: int
@@ -142,8 +120,7 @@ class Standing:
     left: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What the signer noted, in the order of its journal: `number` counts from 1, `hash` is over this entry and all before it, hexadecimal.
 
     "sign": a version that it signed, with its transaction id. "death": `attempt_id` is buried, `text` is the proof. "stop" and "go": a
@@ -158,15 +135,6 @@ class JournalEntry:
     intent: Intent | None = None
     txid: str = ""
     text: str = ""
-
-    def record(self) -> dict[str, Any]:
-        """Every field as plain values, as `Intent.record`."""
-        values = {name: getattr(self, name) for name in _ENTRY}
-        values["intent"] = None if self.intent is None else self.intent.record()
-        return values
-
-
-_ENTRY: Final = tuple(field.name for field in fields(JournalEntry))
 
 
 class Key(Protocol):

@@ -7,8 +7,10 @@ and orders, so that it is followed like any other and nothing is paid a second t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from penstock.catalog import Catalog
 from penstock.core.intent import Intent, JournalEntry, Payment
@@ -137,6 +139,8 @@ def strays(tx: Tx, limit: int) -> list[Stray]:
 
 def spent(tx: Tx, keys: Sequence[str]) -> dict[str, Row]:
     """Which of these merchants' names of orders an attempt pays whose order is not here, and which attempt."""
+    if not keys:
+        return {}
     rows = tx.all(
         "SELECT key, attempt_id, txid, reason FROM spent_key WHERE key IN (SELECT k.name FROM {ROWS k(name TEXT)})",
         k=[{"name": key} for key in keys],

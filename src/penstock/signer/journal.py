@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
+
 from penstock.core.canonical import canonical_sorted
 
 FILE: Final = "signer.journal"
@@ -234,7 +236,7 @@ def canonical(value: Mapping[str, Any]) -> bytes:
         text = canonical_sorted(value)
         if text.isascii() and b"\x7f" not in text:
             return text
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(msgspec.to_builtins(value), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _line(text: bytes, link: str) -> bytes:

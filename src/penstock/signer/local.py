@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.core.canonical import canonical_sorted
+from penstock.core.canonical import canonical, canonical_sorted
 from penstock.core.intent import Death, Intent, JournalEntry, Signed, SignLater, SignRefused, Standing
 from penstock.core.seal import OrderSeal
 from penstock.runtime import Runtime
@@ -126,7 +126,7 @@ class LocalSigner(PublicAddresses):
 
     async def entries(self, after: int) -> list[JournalEntry]:
         """A page of the journal. Raises JournalBroken when the file was altered since it was read."""
-        return entries_of([told | {"intent": json.loads(bytes(told["intent"]))} for told in await self.told(after)])
+        return entries_of(canonical(await self.told(after)))
 
     async def told(self, after: int) -> list[dict[str, Any]]:
         """The same as records, with the intent's own text in each: whoever gets it reads it once."""
@@ -184,7 +184,7 @@ class LocalSigner(PublicAddresses):
                 raise SignRefused(f"attempt {intent.attempt_id} version {intent.version}: {refusal}") from refusal
             signed.append(result)
             if new:
-                entries.append({"kind": "sign", "at_ms": at_ms, "intent": intent.record(), "txid": result.txid})
+                entries.append({"kind": "sign", "at_ms": at_ms, "intent": intent, "txid": result.txid})
                 memory.note(Noted.of(intent, result.txid, at_ms))
         self._check_switch()  # building many takes a while
         if entries:
@@ -218,7 +218,7 @@ class LocalSigner(PublicAddresses):
         if not intent.payments and intent.kind != "open":
             raise SignRefused("it names no order")  # a cancel that answers to none would burn fees slot after slot
         # In ASCII a text is at most three times as long: most need not be written out to be measured.
-        if 3 * len(canonical_sorted(intent)) > _INTENT_BYTES_MAX and len(json.dumps(intent.record())) > _INTENT_BYTES_MAX:
+        if 3 * len(canonical_sorted(intent)) > _INTENT_BYTES_MAX and len(json.dumps(msgspec.to_builtins(intent))) > _INTENT_BYTES_MAX:
             raise SignRefused("the intent is longer than any that a payment needs")
         if too_large := self._caps.order_too_large(intent):
             raise SignRefused(too_large)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from penstock.core.canonical import canonical_sorted
 from penstock.core.intent import Intent, Payment
@@ -19,7 +21,7 @@ from penstock.signer.policy import counted
 from penstock.signer.switch import Turn
 
 _MAY_DIFFER: Final = ("version", "kind", "terms")
-_THE_SAME: Final = tuple(one.name for one in fields(Intent) if one.name not in _MAY_DIFFER)
+_THE_SAME: Final = tuple(name for name in Intent.__struct_fields__ if name not in _MAY_DIFFER)
 _SWITCHED: Final = ("stop", "go")
 
 
@@ -100,7 +102,7 @@ def told_by(entry: Mapping[str, Any], number: int) -> Noted | Buried | Turn:
             return Buried(int(entry["attempt_id"]))
         if kind in _SWITCHED:
             return Turn(str(entry["id"]), kind == "stop", str(entry["reason"]))
-        intent = Intent.from_record(entry["intent"])
+        intent = msgspec.convert(entry["intent"], Intent)
         txid, at_ms = str(entry["txid"]), int(entry.get("at_ms", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise JournalBroken(f"journal entry {number} cannot be read") from error

@@ -67,7 +67,8 @@ class SignerServer:
         while True:
             self._idle[writer] = None
             try:
-                request = await wire.read_frame(reader, body_s=BODY_S)
+                body = await wire.read_frame(reader, body_s=BODY_S)
+                request = None if body is None else wire.request_of(body)
             except wire.Malformed as error:
                 writer.write(wire.framed(wire.error("malformed", str(error))))
                 return  # where the next frame begins is not known any more

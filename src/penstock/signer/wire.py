@@ -1,4 +1,4 @@
-"""What travels over the signer's socket: a length in four bytes, then one strict JSON object; intents decoded field by field.
+"""What travels over the signer's socket: a length in four bytes, then one JSON object; of requests the strictest form, each value of its kind.
 
 Requests are {"op": ...}; answers {"ok": ...} or {"error": {"code": ..., "text": ...}}. No answer holds a key or what one is made of.
 """
@@ -12,14 +12,13 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
 
 from penstock.core.canonical import canonical
-from penstock.core.intent import Death, Intent, JournalEntry, Kind, Payment, Resource, Signed
+from penstock.core.intent import Death, Intent, JournalEntry, Signed, Standing
 from penstock.core.nesting import is_deeper
 from penstock.runtime import Runtime
 
@@ -39,10 +38,7 @@ _NUMBER_MAX: Final = 10**_DIGITS_MAX - 1
 _PARTS_MAX: Final = 10_000
 """Payments or resources of one intent."""
 _DEPTH_MAX: Final = 8
-_FIELDS: Final[Mapping[type, Mapping[str, type]]] = {
-    cls: {field.name: str if field.type == "str" else int for field in fields(cls)} for cls in (Intent, Payment, Resource, Death)
-}
-"""Of each record the fields; of those that hold texts and whole numbers alone, which is which."""
+T = TypeVar("T")
 
 
 class _Sign(msgspec.Struct):
@@ -52,7 +48,35 @@ class _Sign(msgspec.Struct):
     intents: list[Intent]
 
 
+class _Wrong(msgspec.Struct):
+    """Why a request failed."""
+
+    code: Code
+    text: str
+
+
+class Answer(msgspec.Struct):
+    """What the signer says of a request: `ok` as it was written, or what is wrong and whether that is so of everything."""
+
+    ok: msgspec.Raw = msgspec.Raw()
+    error: _Wrong | None = None
+    everything: bool = False
+
+
+class _Shown(msgspec.Struct):
+    """A signed transaction as an answer has it."""
+
+    attempt_id: int
+    version: int
+    txid: str
+    raw: str
+
+
 _SIGN: Final = msgspec.json.Decoder(_Sign)
+_ANSWER: Final = msgspec.json.Decoder(Answer)
+_SIGNED: Final = msgspec.json.Decoder(list[_Shown])
+_ENTRIES: Final = msgspec.json.Decoder(list[JournalEntry])
+_STANDING: Final = msgspec.json.Decoder(Standing)
 
 
 class Malformed(ValueError):
@@ -72,8 +96,8 @@ def error(code: Code, text: str) -> dict[str, Any]:
     return {"error": {"code": code, "text": text}}
 
 
-async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str, Any] | None:
-    """The next object; None at the end. Raises Malformed, TimeoutError for a body that does not come, IncompleteReadError."""
+async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> bytes | None:
+    """The next frame's body; None at the end. Raises Malformed, TimeoutError for a body that does not come, IncompleteReadError."""
     try:
         header = await reader.readexactly(_HEADER.size)
     except asyncio.IncompleteReadError as ended:
@@ -84,10 +108,10 @@ async def read_frame(reader: asyncio.StreamReader, *, body_s: float) -> dict[str
     if size > FRAME_BYTES_MAX:
         raise Malformed(f"a frame has at most {FRAME_BYTES_MAX} bytes")
     async with asyncio.timeout(body_s):
-        return decoded(await reader.readexactly(size))
+        return await reader.readexactly(size)
 
 
-def decoded(body: bytes) -> dict[str, Any]:
+def request_of(body: bytes) -> dict[str, Any]:
     """One JSON object and nothing else: no doubled names, no fractions, no numbers beyond 78 digits, no broken text. Raises Malformed."""
     return _plain(body) or _strict(body)
 
@@ -133,37 +157,40 @@ def _strict(body: bytes) -> dict[str, Any]:
 
 def intents_of(value: object) -> list[Intent]:
     """The intents of a request. Raises Malformed."""
-    return [_intent(item) for item in _list(value, RECORDS_MAX, "intents")]
+    intents = _made(value, Intent, "intents")
+    if not all(map(_is_bounded, intents)):
+        raise Malformed(f"an intent has numbers of at most {_DIGITS_MAX} digits, and {_PARTS_MAX} payments and resources")
+    return intents
 
 
 def deaths_of(value: object) -> list[Death]:
     """The deaths of a request. Raises Malformed."""
-    return [_made(Death, item) for item in _list(value, RECORDS_MAX, "deaths")]
+    return _made(value, Death, "deaths")
 
 
-def signed_of(value: object) -> list[Signed]:
-    """What the signer made. Raises Malformed."""
-    try:
-        items = cast("list[dict[str, Any]]", value)
-        return [Signed(int(i["attempt_id"]), int(i["version"]), str(i["txid"]), bytes.fromhex(i["raw"])) for i in items]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Malformed("the signer's answer makes no sense") from error
+def answer_of(body: bytes) -> Answer:
+    """What the signer answered. Raises ValueError, as those that read its `ok`."""
+    return _ANSWER.decode(body)
 
 
-def entries_of(value: object) -> list[JournalEntry]:
-    """A page of the signer's journal. Raises Malformed."""
-    try:
-        items = [dict(item) for item in cast("list[dict[str, Any]]", value)]
-        return [
-            JournalEntry(**{**item, "intent": None if item["intent"] is None else Intent.from_record(item["intent"])}) for item in items
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Malformed("the signer's answer makes no sense") from error
+def signed_of(ok: msgspec.Raw) -> list[Signed]:
+    """What the signer made."""
+    return [Signed(it.attempt_id, it.version, it.txid, bytes.fromhex(it.raw)) for it in _SIGNED.decode(ok)]
 
 
-def shown(signed: Signed) -> dict[str, Any]:
+def entries_of(ok: msgspec.Raw | bytes) -> list[JournalEntry]:
+    """A page of the signer's journal."""
+    return _ENTRIES.decode(ok)
+
+
+def standing_of(ok: msgspec.Raw) -> Standing:
+    """What the signer would sign now."""
+    return _STANDING.decode(ok)
+
+
+def shown(signed: Signed) -> _Shown:
     """A signed transaction as an answer has it."""
-    return {"attempt_id": signed.attempt_id, "version": signed.version, "txid": signed.txid, "raw": signed.raw.hex()}
+    return _Shown(signed.attempt_id, signed.version, signed.txid, signed.raw.hex())
 
 
 def batches(records: Sequence[Intent] | Sequence[Death]) -> Iterator[list[msgspec.Raw]]:
@@ -222,49 +249,16 @@ def reachable(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _intent(value: object) -> Intent:
-    if isinstance(value, Intent):
-        return value  # of a plain request
-    said = _known(Intent, value)
-    said["payments"] = tuple(_made(Payment, item) for item in _list(said["payments"], _PARTS_MAX, "payments"))
-    said["resources"] = tuple(_made(Resource, item) for item in _list(said["resources"], _PARTS_MAX, "resources"))
-    terms = said["terms"]
-    if not isinstance(terms, dict) or not all(_is_int(number) for number in terms.values()):
-        raise Malformed("terms must be whole numbers by name")
-    for name in ("attempt_id", "version", "chain_id", "slot", "fee_cap"):
-        if not _is_int(said[name]):
-            raise Malformed(f"{name} must be a whole number")
-    for name in ("kind", "chain", "family", "sender", "token_id"):
-        if not isinstance(said[name], str):
-            raise Malformed(f"{name} must be a text")
-    if said["contract"] is not None and not isinstance(said["contract"], str):
-        raise Malformed("contract must be a text or null")
-    return Intent(**{**said, "kind": cast("Kind", said["kind"])})
-
-
-def _made(cls: Any, value: object) -> Any:
-    """A record of texts and whole numbers alone."""
-    said = _known(cls, value)
-    for name, kind in _FIELDS[cls].items():
-        if type(said[name]) is not kind:
-            raise Malformed(f"{name} must be a {'text' if kind is str else 'whole number'}")
-    return cls(**said)
-
-
-def _known(cls: type, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != _FIELDS[cls].keys():
-        raise Malformed(f"{cls.__name__.lower()} must have exactly the fields {', '.join(sorted(_FIELDS[cls]))}")
-    return dict(value)
-
-
-def _list(value: object, most: int, name: str) -> list[object]:
-    if not isinstance(value, list) or len(value) > most:
-        raise Malformed(f"{name} must be a list of at most {most}")
-    return value
-
-
-def _is_int(value: object) -> bool:
-    return type(value) is int
+def _made(value: object, cls: type[T], name: str) -> list[T]:
+    """Records of a request. Raises Malformed, which says where and not what."""
+    if not isinstance(value, list) or len(value) > RECORDS_MAX:
+        raise Malformed(f"{name} must be a list of at most {RECORDS_MAX}")
+    try:
+        return msgspec.convert(value, list[cls])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise Malformed(
+            f"{name} have other fields or kinds of values than they must, at {str(error).partition(' - at ')[2] or '`$`'}"
+        ) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

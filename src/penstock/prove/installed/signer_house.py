@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 import coincurve
+from msgspec.structs import replace
 
 from penstock.catalog import Catalog
 from penstock.config import Settings, load
@@ -76,8 +76,8 @@ class SignerHouse:
 
     def sealed(self, intent: Intent) -> Intent:
         """As the gateway's own door would have sealed it."""
-        payments = [dataclasses.replace(p, seal=self.seal.of(p, chain=intent.chain, token_id=intent.token_id)) for p in intent.payments]
-        return dataclasses.replace(intent, payments=tuple(payments))
+        payments = [replace(p, seal=self.seal.of(p, chain=intent.chain, token_id=intent.token_id)) for p in intent.payments]
+        return replace(intent, payments=tuple(payments))
 
     def recipient(self, chain: str) -> str:
         """A stranger's address, or a new invoice."""

@@ -12,10 +12,13 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from penstock.core.intent import Death, Intent, Resource
 from penstock.core.money import Token
@@ -81,7 +84,8 @@ def _other_chain(intent: Intent) -> str:
 
 
 def _raw(intent: Intent, **fields: Any) -> dict[str, Any]:
-    return asdict(intent) | fields
+    record: dict[str, Any] = to_builtins(intent)
+    return record | fields
 
 
 DATABASE: Final[Mapping[str, Attack]] = MappingProxyType(
@@ -138,7 +142,7 @@ MEMORY: Final[Mapping[str, Attack]] = MappingProxyType(
         "a version of before the first": lambda s: replace(s.old, version=0),
         "a longer intent than any": lambda s: s.house.sealed(_paying(s.new, key="x" * 600_000)),
         "a field too many": lambda s: _raw(s.new, raw="00"),
-        "a field too few": lambda s: {name: value for name, value in asdict(s.new).items() if name != "fee_cap"},
+        "a field too few": lambda s: {name: value for name, value in to_builtins(s.new).items() if name != "fee_cap"},
         "a text for a number": lambda s: _raw(s.new, slot=str(s.new.slot)),
         "a truth for a number": lambda s: _raw(s.new, version=True),
         "a fraction": lambda s: _raw(s.new, fee_cap=0.5),
@@ -202,7 +206,8 @@ class _Siege:
         try:
             writer.write(data)
             writer.write_eof()
-            return await wire.read_frame(reader, body_s=ANSWER_S)
+            body = await wire.read_frame(reader, body_s=ANSWER_S)
+            return None if body is None else json.loads(body)
         except (OSError, asyncio.IncompleteReadError):
             return None
         finally:
@@ -238,7 +243,7 @@ class _Siege:
             old = await self.pay_honestly(token)
             for name, attack in (*DATABASE.items(), *MEMORY.items()):
                 asked = attack(Scene(self.house, self.house.honest(token), old))
-                record = asdict(asked) if isinstance(asked, Intent) else asked
+                record = to_builtins(asked) if isinstance(asked, Intent) else asked
                 await self.attack(name, {"op": "sign", "intents": [record]})
             for _ in range(MUTATIONS):
                 await self.mutate(token, old)
@@ -248,7 +253,7 @@ class _Siege:
     async def mutate(self, token: Token, old: Intent) -> None:
         """One value of an honest intent is another one. What is signed all the same must pay the same to the same, under the cap."""
         honest = self.house.honest(token)
-        record, other = asdict(honest), asdict(old)
+        record, other = to_builtins(honest), to_builtins(old)
         holder, name, strange = self._place(record, other)
         holder[name] = self.house.source.choice((*_VALUES, strange, strange, self.house.source.randrange(10**6, 2**62)))
         answer = await self.ask({"op": "sign", "intents": [record]})
@@ -284,16 +289,16 @@ class _Siege:
         if why:
             self.breach("the signer did not come back after kill -9", why)
         for old in self.last.values():
-            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [asdict(_again(old))]})
+            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [to_builtins(_again(old))]})
             fresh = replace(_again(old), slot=old.slot + 10**9, resources=())
-            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [asdict(fresh)]})
+            await self.attack("a second attempt after kill -9", {"op": "sign", "intents": [to_builtins(fresh)]})
 
     async def lie_about_deaths(self, old: Intent) -> None:
         """What was signed is buried by a lie, then its order is asked for once more."""
         for proof in ("it expired, believe me", "x" * 100_000):
-            await self.attack("a lie about a death", {"op": "bury", "deaths": [asdict(Death(old.attempt_id, proof))]})
+            await self.attack("a lie about a death", {"op": "bury", "deaths": [to_builtins(Death(old.attempt_id, proof))]})
         second = self.house.sealed(replace(old, attempt_id=old.attempt_id + 10**9, slot=old.slot + 10**9))
-        await self.attack("a second attempt after a lie", {"op": "sign", "intents": [asdict(second)]})
+        await self.attack("a second attempt after a lie", {"op": "sign", "intents": [to_builtins(second)]})
 
     async def garbage(self) -> None:
         """Frames that are none; an empty signature list is no signature."""
@@ -338,7 +343,7 @@ class _Siege:
         token = self._usdc()
         for _ in range(2 * DAY_MAX):
             intent = self.house.honest(token)
-            answer = await self.ask({"op": "sign", "intents": [asdict(intent)]})
+            answer = await self.ask({"op": "sign", "intents": [to_builtins(intent)]})
             self.tried["a cap dodged in small parts"] += 1
             if answer is not None and answer.get("ok"):
                 self.signed[intent.attempt_id] = intent

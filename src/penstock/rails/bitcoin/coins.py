@@ -13,8 +13,10 @@ output of ours, so that a replacement has to outbid them all (BIP-125, rule 3); 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from penstock.core.intent import Intent, Payment, Resource
 from penstock.core.money import Network, Token, plain

@@ -8,9 +8,11 @@ https://xrpl.org/docs/concepts/transactions/transaction-cost
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from penstock.core.intent import Intent
 from penstock.core.money import Token
