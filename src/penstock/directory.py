@@ -3,7 +3,7 @@
 Merchants are asked for on every request, so those that were seen are answered from memory. Every half second (`keep`), and on demand when the
 last look is a second old, one row tells whether any merchant changed; only those that did are loaded again. When the database cannot be
 asked, memory that is too old is not used. A miss is looked up each time and never kept, so a merchant added by a command counts from
-the very next request. Accounts are many, but never change: the last thousands that were paid are answered from memory.
+the very next request. Accounts are many, but never change: the thousands that were found last are answered from memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
+from penstock.core.latest import Latest
 from penstock.core.order import HOUSE_MERCHANT
 from penstock.core.party import Account, Merchant, Secret, normalise_email
 from penstock.db import Conflict, Database, DatabaseUnavailable, Row, Tx
@@ -39,7 +40,7 @@ LIST_MAX: Final = 10_000
 LOOKED_UP_AT_ONCE: Final = 500
 """Accounts, or merchants, in one statement: those that were asked for while the statement before was under way."""
 ACCOUNTS_KEPT: Final = 20_000
-"""Some 10 MB. Who is paid is mostly paid again."""
+"""5 MB. Who is paid is mostly paid again."""
 _TRIES: Final = 20
 _THESE: Final = "SELECT id FROM merchant WHERE id IN (SELECT n.key FROM {ROWS n(key {INT})})"
 
@@ -104,7 +105,7 @@ class Directory:
         self._account: Together[int | str, Account | None] = Together(
             runtime, partial(_each, self._accounts), name="accounts", most=LOOKED_UP_AT_ONCE, broken=DatabaseUnavailable
         )
-        self._accounts_kept: dict[int | str, Account] = {}
+        self._accounts_kept: Latest[int | str, Account] = Latest(ACCOUNTS_KEPT)
 
     # --------------------------------------------------------------------------------------------------------- merchants
 
@@ -347,13 +348,9 @@ class Directory:
             key = normalise_email(text)
         if key is None:
             return None
-        return self._accounts_kept.get(key) or self._keep(key, await self._account(key))
-
-    def _keep(self, key: int | str, account: Account | None) -> Account | None:
-        if account is not None:
+        account = self._accounts_kept.get(key)
+        if account is None and (account := await self._account(key)) is not None:
             self._accounts_kept[key] = account
-            if len(self._accounts_kept) > ACCOUNTS_KEPT:
-                del self._accounts_kept[next(iter(self._accounts_kept))]
         return account
 
     async def _accounts(self, keys: list[int | str]) -> Mapping[int | str, Account]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
 from penstock.core.errors import Problem, Refused
+from penstock.core.latest import Latest
 from penstock.core.money import LEDGER_DECIMALS, Coin, CoinAmount, Token, plain
 from penstock.core.order import holder_of_merchant
 from penstock.http.fields import ADDRESS, ID_CHARACTERS_MAX, TOKEN_ID, Call, Text, amount, choice, refuse, seconds
@@ -174,8 +174,7 @@ class WebhookResend:
     """
 
     def __init__(self, *, answers_max: int = 1000) -> None:
-        self._answers: OrderedDict[tuple[int, bytes], tuple[float, int]] = OrderedDict()
-        self._answers_max = answers_max
+        self._answers: Latest[tuple[int, bytes], tuple[float, int]] = Latest(answers_max)
 
     async def __call__(self, call: Call) -> Data:
         """Queue webhooks of final orders once more."""
@@ -197,8 +196,6 @@ class WebhookResend:
         if known is not None and call.monotonic - known[0] < REPLAY_S:
             return {"resend_count": known[1]}
         count = await call.ports.resends.resend(call.merchant.id, start * 1000, end * 1000, failed_only, transaction_type)
-        if len(self._answers) >= self._answers_max:
-            self._answers.popitem(last=False)
         self._answers[key] = (call.monotonic, count)
         return {"resend_count": count}
 

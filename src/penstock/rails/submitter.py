@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from penstock.core.latest import Latest
 from penstock.rails.base import NodeUnreachable, Submission, Verdict
 from penstock.rails.rpc import Call, Node, Nodes
 from penstock.runtime import Runtime
@@ -38,7 +39,7 @@ class Submitter:
         self._together: Together[tuple[str, bytes], Submission] = Together(
             runtime, self._all, name=name, most=at_once, broken=NodeUnreachable
         )
-        self._given: dict[str, None] = {}
+        self._given: Latest[str, None] = Latest(REMEMBERED_MAX)
 
     async def __call__(self, txid: str, raw: bytes) -> Submission:
         """What the nodes said. Never raises for their faults: that is UNKNOWN."""
@@ -64,9 +65,8 @@ class Submitter:
                 if not _accepted(said[txid]):
                     silent = isinstance(answer, NodeUnreachable)
                     said[txid] = Submission(Verdict.UNKNOWN, str(answer)) if silent else self._verdict(node, answer, txid)
-        self._given.update(dict.fromkeys(said))
-        while len(self._given) > REMEMBERED_MAX:
-            self._given.pop(next(iter(self._given)))
+        for txid in said:
+            self._given[txid] = None
         return [said[txid] for txid, _ in items]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.core.intent import Resource
+from penstock.core.latest import Latest
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable
 from penstock.rails.bitcoin.codec import Decoded, InvalidTransaction, decode
@@ -76,7 +77,7 @@ class Wallets:
         self._nodes = nodes
         self._since_s = 0 if network.is_test else int(network.param("watch_from_s", WATCH_FROM_S))
         self._ready: set[tuple[str, str]] = set()
-        self._known: dict[str, Decoded] = {}
+        self._known: Latest[str, Decoded] = Latest(REMEMBERED_MAX)
 
     async def purse(self, node: Node, address: str, block: int, hash_: str) -> Purse:
         """What the address held at the end of this block. Raises NodeUnreachable, NoWallet for a node that keeps none."""
@@ -204,8 +205,6 @@ class Wallets:
                 said = found(answer)
                 if said is not None:
                     got[txid] = self._known[txid] = _decoded(txid, mapping(said))
-        while len(self._known) > REMEMBERED_MAX:
-            self._known.pop(next(iter(self._known)))
         return got
 
 

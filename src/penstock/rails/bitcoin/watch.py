@@ -16,6 +16,7 @@ import structlog
 
 from penstock.core.event import Absent, FailedOnChain, Included, Observation, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
+from penstock.core.latest import Latest
 from penstock.core.money import Network, parse_units
 from penstock.rails.base import NodeUnreachable, VersionView
 from penstock.rails.bitcoin.codec import decode, vsize_of
@@ -73,8 +74,8 @@ class Watch:
         self._nodes = nodes
         self._runtime = runtime
         self._large = parse_units(str(network.param("large_amount", "0")) or "0", 8)
-        self._since: dict[str, tuple[int, float]] = {}
-        self._stranger_since: dict[str, float] = {}
+        self._since: Latest[str, tuple[int, float]] = Latest(REMEMBERED_MAX)
+        self._stranger_since: Latest[str, float] = Latest(REMEMBERED_MAX)
         self.observe: Together[Sequence[VersionView], Observation] = Together(
             runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
@@ -131,8 +132,6 @@ class Watch:
         # One node that stands still among enough others keeps no price from being raised.
         head = sorted((view.head for view in views), reverse=True)[min(self.needed, len(views)) - 1]
         now = self._runtime.monotonic()
-        if txid not in self._since and len(self._since) >= REMEMBERED_MAX:
-            self._since.pop(next(iter(self._since)))
         first_head, first = self._since.setdefault(txid, (head, now))
         return head - first_head >= STUCK_BLOCKS and now - first >= STUCK_S
 
@@ -144,8 +143,6 @@ class Watch:
             self._stranger_since.pop(anchor, None)
             return ""
         now = self._runtime.monotonic()
-        if anchor not in self._stranger_since and len(self._stranger_since) >= REMEMBERED_MAX:
-            self._stranger_since.pop(next(iter(self._stranger_since)))
         return said if now - self._stranger_since.setdefault(anchor, now) >= STRANGER_S else ""
 
     # Asking one node

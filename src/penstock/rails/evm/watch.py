@@ -16,6 +16,7 @@ import structlog
 
 from penstock.core.event import Absent, FailedOnChain, Included, Observation, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
+from penstock.core.latest import Latest
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
 from penstock.rails.evm import codec
@@ -89,8 +90,8 @@ class Watch:
         self._nodes = nodes
         self._runtime = runtime
         self._has_tag = bool(network.param("has_finality_tag", False)) and not network.is_test
-        self._since: dict[str, tuple[int, float]] = {}
-        self._stranger_since: dict[str, float] = {}
+        self._since: Latest[str, tuple[int, float]] = Latest(REMEMBERED_MAX)
+        self._stranger_since: Latest[str, float] = Latest(REMEMBERED_MAX)
         self.observe: Together[Sequence[VersionView], Observation] = Together(
             runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
@@ -158,8 +159,6 @@ class Watch:
         # One node that stands still among enough others keeps no price from being raised.
         head = sorted((view.tips.head for view in views), reverse=True)[min(self.needed, len(views)) - 1]
         now = self._runtime.monotonic()
-        if txid not in self._since and len(self._since) >= REMEMBERED_MAX:
-            self._since.pop(next(iter(self._since)))
         first_head, first = self._since.setdefault(txid, (head, now))
         return head - first_head >= STUCK_BLOCKS and now - first >= STUCK_S
 
@@ -169,8 +168,6 @@ class Watch:
             self._stranger_since.pop(txid, None)
             return False
         now = self._runtime.monotonic()
-        if txid not in self._stranger_since and len(self._stranger_since) >= REMEMBERED_MAX:
-            self._stranger_since.pop(next(iter(self._stranger_since)))
         return now - self._stranger_since.setdefault(txid, now) >= STRANGER_S
 
     async def _look(self, node: Node, items: Sequence[Sequence[VersionView]]) -> list[View | None] | NodeUnreachable:

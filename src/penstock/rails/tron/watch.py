@@ -21,6 +21,7 @@ import structlog
 
 from penstock.core.event import Absent, Dead, FailedOnChain, Included, Observation, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
+from penstock.core.latest import Latest
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
 from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, mapping, reached_by
@@ -99,7 +100,7 @@ class Watch:
         self._network = network
         self._nodes = nodes
         self._runtime = runtime
-        self._edges: dict[tuple[str, str], Block] = {}
+        self._edges: Latest[tuple[str, str], Block] = Latest(REMEMBERED_MAX)
         self.observe: Together[VersionView, Observation] = Together(
             runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
@@ -228,13 +229,8 @@ class Watch:
                         del left[txid]  # it is there after all; the receipt will come
                     for txid in [txid for txid, terms in left.items() if _ends(block, terms)]:
                         del left[txid]
-                        self._remember(node, txid, block)
+                        self._edges[node.name, txid] = block
             place, seen = ends[-1], seen + ends[-1] - starts[0]
-
-    def _remember(self, node: Node, txid: str, edge: Block) -> None:
-        if len(self._edges) >= REMEMBERED_MAX:
-            self._edges.pop(next(iter(self._edges)))
-        self._edges[node.name, txid] = edge
 
 
 def _by_id(method: str, version: VersionView) -> Call:

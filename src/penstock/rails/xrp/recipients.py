@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.core.intent import Payment
+from penstock.core.latest import Latest
 from penstock.core.money import Token, plain
 from penstock.rails.base import Destination, InvalidDestination, MemoRequired, Unpayable
 from penstock.rails.rpc import Nodes
@@ -57,7 +58,7 @@ class Recipients:
         self._nodes = nodes
         self._runtime = runtime
         self._sender = sender
-        self._known: dict[tuple[str, str], tuple[float, Scene]] = {}
+        self._known: Latest[tuple[str, str], tuple[float, Scene]] = Latest(REMEMBERED_MAX)
 
     async def look_up(self, destination: Destination, token: Token) -> None:
         """While an order is accepted, from memory where that is fresh. Raises InvalidDestination, MemoRequired or NodeUnreachable."""
@@ -67,8 +68,6 @@ class Recipients:
             known = now, await self._look([destination.address], token, self._sender)
             self._known.pop(key, None)
             self._known[key] = known
-            while len(self._known) > REMEMBERED_MAX:
-                self._known.pop(next(iter(self._known)))
         problem = problem_of(known[1], destination.address, token, memo=destination.memo)
         if problem is not None and problem.needs_tag:
             raise MemoRequired(problem.text)

@@ -20,6 +20,7 @@ import structlog
 
 from penstock.core.event import Absent, FailedOnChain, Included, Observation, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
+from penstock.core.latest import Latest
 from penstock.core.money import Network
 from penstock.rails.base import NodeUnreachable, VersionView
 from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes
@@ -108,7 +109,7 @@ class Watch:
         self._network = network
         self._nodes = nodes
         self._runtime = runtime
-        self._stranger_since: dict[str, float] = {}
+        self._stranger_since: Latest[str, float] = Latest(REMEMBERED_MAX)
         self.observe: Together[Sequence[VersionView], Observation] = Together(
             runtime, self._observe, name=f"observe-{network.chain}", most=ATTEMPTS_AT_ONCE, broken=NodeUnreachable
         )
@@ -164,8 +165,6 @@ class Watch:
             self._stranger_since.pop(txid, None)
             return False
         now = self._runtime.monotonic()
-        if txid not in self._stranger_since and len(self._stranger_since) >= REMEMBERED_MAX:
-            self._stranger_since.pop(next(iter(self._stranger_since)))
         return now - self._stranger_since.setdefault(txid, now) >= STRANGER_S
 
     async def _look(self, node: Node, items: Sequence[Sequence[VersionView]]) -> list[View | None] | NodeUnreachable:
