@@ -12,7 +12,8 @@ Words the text may use, replaced once per statement:
     {ROW}                               where a row is stored, for `DELETE ... WHERE {ROW} IN (SELECT table.{ROW} FROM {ROWS ...} JOIN table ON ...)`
     {HALF_FULL table}    new rows fill its pages by half and leave the rest to what they become; SQLite writes a row where it was anyway
 
-A column declared {AMOUNT} anywhere is an `int` in every row and parameter of that name (64 bits cannot hold 10 ETH in wei).
+A column declared {AMOUNT} in the schema is an `int` in every row that is read and in every single parameter of that name (64 bits cannot hold
+10 ETH in wei); of rows that are given it is what the statement declares so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -147,11 +148,27 @@ def refusals(dialect: str) -> dict[str, tuple[str, str]]:
     return {name: (statement, source) for name, (statement, source) in made.items() if statement}
 
 
-@lru_cache(maxsize=256)
-def sqlite_insert(into: str) -> tuple[str, tuple[str, ...]]:
-    """The statement and its columns."""
-    names = tuple(column.split()[0] for column in into.partition("(")[2].rstrip(")").split(","))
-    return f"INSERT INTO {into.partition('(')[0]} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", names
+class Columns(NamedTuple):
+    """Columns of rows that are given, and the places of those declared {AMOUNT}."""
+
+    names: tuple[str, ...]
+    amounts: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)
+def columns_of(declared: str) -> Columns:
+    """Of "column TYPE, ..."."""
+    columns = [column.split(maxsplit=1) for column in declared.split(",")]
+    return Columns(tuple(name for name, _ in columns), tuple(place for place, (_, kind) in enumerate(columns) if kind == "{AMOUNT}"))
+
+
+@lru_cache(maxsize=512)
+def sqlite_insert(into: str, count: int) -> tuple[str, Columns]:
+    """The statement for so many rows, and its columns."""
+    table, _, declared = into.rstrip(")").partition("(")
+    columns = columns_of(declared)
+    row = f"({', '.join('?' * len(columns.names))})"
+    return f"INSERT INTO {table} ({', '.join(columns.names)}) VALUES {', '.join([row] * count)}", columns
 
 
 @lru_cache(maxsize=256)
@@ -168,35 +185,34 @@ def _insertion(into: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def row_columns(sql: str) -> dict[str, tuple[str, ...]]:
+def row_columns(sql: str) -> dict[str, Columns]:
     """The columns of each {ROWS ...} of a statement."""
-    return {match[1]: tuple(column.split()[0] for column in match[2].split(",")) for match in _ROWS.finditer(sql)}
+    return {match[1]: columns_of(match[2]) for match in _ROWS.finditer(sql)}
 
 
 Given = Mapping[str, Any] | tuple[Any, ...]
 """A row by the names of its columns, or its values in their order."""
 
 
-def plain_rows(rows: Sequence[Given], columns: tuple[str, ...]) -> Sequence[Any]:
+def plain_rows(rows: Sequence[Given], columns: Columns) -> Sequence[Any]:
     """Rows as values in the order of two or more columns, with amounts as text, which both databases read exactly."""
-    picked: Sequence[Any] = rows if rows and isinstance(rows[0], tuple) else list(map(itemgetter(*columns), rows))
-    amounts = amount_columns()
-    if places := [place for place, column in enumerate(columns) if column in amounts]:
+    picked: Sequence[Any] = rows if rows and isinstance(rows[0], tuple) else list(map(itemgetter(*columns.names), rows))
+    if columns.amounts:
         picked = list(map(list, picked))
         for row in picked:
-            for place in places:
+            for place in columns.amounts:
                 if row[place] is not None:
                     row[place] = str(row[place])
     return picked
 
 
-def json_rows(rows: Sequence[Given], columns: tuple[str, ...]) -> str:
+def json_rows(rows: Sequence[Given], columns: Columns) -> str:
     """Rows as the value of a {ROWS ...} parameter: each a list in the order of the columns, or its only value. Without their names
     both databases read them at a third to a half of the cost.
     """
-    if len(columns) > 1:
+    if len(columns.names) > 1:
         return msgspec.json.encode(plain_rows(rows, columns)).decode()
-    values = list(map(itemgetter(*columns), rows))
-    if columns[0] in amount_columns():
+    values = list(map(itemgetter(*columns.names), rows))
+    if columns.amounts:
         values = [str(value) if value is not None else None for value in values]
     return msgspec.json.encode(values).decode()

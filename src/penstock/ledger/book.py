@@ -221,7 +221,7 @@ class Book:
             "UPDATE balance SET available = balance.available + held.available, reserved = balance.reserved + held.reserved, "
             "version = balance.version + 1 FROM held "
             "WHERE balance.id = held.id AND balance.available >= held.needs_available AND balance.reserved >= held.needs_reserved",
-            m=[(*key, a.now - a.read, r.now - r.read, str(a.read - a.least), str(r.read - r.least)) for key, a, r in sides],
+            m=[(*key, a.now - a.read, r.now - r.read, a.read - a.least, r.read - r.least) for key, a, r in sides],
         )
         if moved != len(touched):
             raise Unsure
