@@ -128,8 +128,9 @@ class Round:
     async def life(self, case: Case) -> Sample:
         """One round of settle, webhooks or mixed: it ends when every order's webhook has come."""
         before = len((await answered(self._place.outside))["came"])
-        bodies, at_once, more = self._bodies(case, self._lives), case.part == "mixed", {}
-        seen = None if at_once else await self._left_alone(bodies, case.merchants)
+        bodies, more = self._bodies(case, self._lives), {}
+        seen = None if case.part == "mixed" else await self._left_alone(bodies, case.merchants)
+        is_backlog = seen is not None
         since_ms = time.time_ns() // 1_000_000
         async with gateway(self._place, "all", case.processes) as gate:
             self.starts_s.append(gate.start_s)
@@ -141,7 +142,7 @@ class Round:
             await self._arrived(before + self._lives)
             used = meter.read()
             memory_mb = gate.memory_mb()
-        if at_once:
+        if not is_backlog:
             used, began_ms = seen.used + used, seen.began_at_ms
             more = {"accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
         else:

@@ -240,6 +240,8 @@ class Sender:
         return found
 
     def _hold(self, tx: Tx, held: Sequence[tuple[Order, HoldReason, str]], ids: Sequence[int], now_ms: int) -> None:
+        if not held:
+            return
         again = now_ms + HELD_RETRY_MS
         same = [order for order, why, _ in held if order.state is OrderState.HELD and order.hold_reason == why.value]
         self._postpone(tx, same, again)
@@ -261,6 +263,8 @@ class Sender:
         store.tell(tx, told, at_ms=now_ms, next_ids=ids[len(moves) : len(moves) + len(told)])
 
     def _come_back(self, tx: Tx, orders: Sequence[tuple[Order, int]]) -> None:
+        if not orders:
+            return
         # Without room they keep their place in the queue, due since they were accepted; while they gather, until their transaction goes.
         tx.run(
             "UPDATE orders SET due_at_ms = k.due_at_ms FROM {ROWS k(id {INT}, due_at_ms {INT})} "

@@ -280,11 +280,12 @@ class Settler:
             "UPDATE attempt_order SET live = 0 WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
             k=[{"id": attempt_id} for attempt_id in changes.retired],
         )
-        # Reported early with one version, and after a reorg another one was paid: whoever asks gets the one that is on the chain.
-        tx.run(
-            "UPDATE orders SET txid = k.txid FROM {ROWS k(id {INT}, txid TEXT)} WHERE orders.id = k.id AND orders.state = 'succeeded'",
-            k=changes.paid_by,
-        )
+        if changes.paid_by:
+            # Reported early with one version, and after a reorg another one was paid: whoever asks gets the one that is on the chain.
+            tx.run(
+                "UPDATE orders SET txid = k.txid FROM {ROWS k(id {INT}, txid TEXT)} WHERE orders.id = k.id AND orders.state = 'succeeded'",
+                k=changes.paid_by,
+            )
         for chain, reason in changes.halts.items():
             if attempts.resumed_after(tx, chain, reason[: attempts.REASON_MAX]) is not None:
                 continue  # a person let the lane go on in spite of this very attempt, which may look otherwise in between

@@ -140,6 +140,8 @@ class Move:
 
 def move(tx: Tx, moves: Sequence[Move], *, next_ids: Sequence[int]) -> None:
     """Apply moves of locked orders: state, wire status, history. Raises LostRace where one is not in that state any more."""
+    if not moves:
+        return
     rows = [m.row() for m in moves]
     # Compare and set: an order moves only from the state it was read in.
     moved = tx.run(
