@@ -100,8 +100,8 @@ def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path
 @pytest.mark.parametrize(
     ("asked", "requests", "lives", "rounds", "preloads"),
     [
-        ({}, 20_000, 4_000, 5, (0, 1_000_000)),
-        ({"orders": 1_000, "rounds": 2, "preload": 0}, 1_000, 200, 2, (0,)),
+        ({}, 20_000, 10_000, 5, (0, 1_000_000)),
+        ({"orders": 1_000, "rounds": 2, "preload": 0}, 1_000, 500, 2, (0,)),
         ({"quick": True, "preload": 500}, 200, 60, 1, (0, 500)),
     ],
 )

@@ -41,15 +41,15 @@ class Size:
     preloads: tuple[int, ...]
 
 
-FULL: Final = Size(requests=20_000, lives=4_000, rounds=5, merchants=1_000, baseline_s=5, preloads=(0, 1_000_000))
+FULL: Final = Size(requests=20_000, lives=10_000, rounds=5, merchants=1_000, baseline_s=5, preloads=(0, 1_000_000))
 QUICK: Final = Size(requests=200, lives=60, rounds=1, merchants=1, baseline_s=1, preloads=(0,))
 
 
 def sized(*, quick: bool, orders: int | None, rounds: int | None, preload: int | None) -> Size:
-    """What the command line asks for. A life takes as long as five acceptances."""
+    """What the command line asks for. Half as many lives as acceptances: enough that beginning and end of a backlog say little."""
     size = QUICK if quick else FULL
     if orders is not None:
-        size = replace(size, requests=orders, lives=max(10, orders // 5))
+        size = replace(size, requests=orders, lives=max(10, orders // 2))
     if preload is not None:
         size = replace(size, preloads=(0, preload) if preload else (0,))
     return replace(size, rounds=rounds) if rounds else size
