@@ -143,6 +143,34 @@ def test_new_rows_by_name_and_in_the_order_of_their_columns_are_the_same_rows(mi
     scenario(migrated_url, body)
 
 
+def test_however_many_new_rows_there_are_each_is_there_once_and_as_it_was_given(migrated_url):
+    async def body(database):
+        await database.write("make", lambda tx: tx.run("CREATE TABLE probe (id {INT} PRIMARY KEY, name TEXT)"))
+        for count in (1, 2, 15, 16, 17, 31, 127, 128, 129, 300, 1000):
+            rows = [(n, f"{count}-{n}") for n in range(count)]
+            await database.write("put", lambda tx, rows=rows: tx.insert("probe(id {INT}, name TEXT)", rows))
+            found = await database.read(lambda tx: tx.all("SELECT id, name FROM probe ORDER BY id"))
+            assert [(row["id"], row["name"]) for row in found] == rows
+            with pytest.raises(Conflict):  # the last of them is there already
+                await database.write(
+                    "put", lambda tx, n=count: tx.insert("probe(id {INT}, name TEXT)", [(2 * n - 1 - k, "x") for k in range(n + 1)])
+                )
+            assert await database.read(lambda tx: tx.one("SELECT COUNT(*) AS n FROM probe")) == {"n": count}
+            await database.write("empty", lambda tx: tx.run("DELETE FROM probe"))
+
+    scenario(migrated_url, body)
+
+
+def test_of_rows_that_are_given_an_amount_is_what_the_statement_declares_so_whatever_it_is_called(migrated_url):
+    async def body(database):
+        rows = [(n, amount, "no amount") for n, amount in enumerate([*BIG, None])]
+        sql = "SELECT r.line, r.lacking AS amount, r.units AS name FROM {ROWS r(line {INT}, lacking {AMOUNT}, units TEXT)} ORDER BY r.line"
+        found = await database.read(lambda tx: tx.all(sql, r=rows))
+        assert [(row["line"], row["amount"], row["name"]) for row in found] == rows
+
+    scenario(migrated_url, body)
+
+
 def test_new_rows_of_several_tables_are_there_for_the_next_statement_and_refused_with_it_or_at_the_end(migrated_url):
     parent, child = "parent(id {INT}, name TEXT)", "child(id {INT}, parent_id {INT})"
 
