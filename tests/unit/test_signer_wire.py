@@ -78,6 +78,7 @@ def test_loose_json_is_malformed(body):
     ("place", "change"),
     [
         ("`$[0]`", {"raw": "00"}),
+        ("`$[0]`", {"a name - at will": "00"}),
         ("`$[0].attempt_id`", {"attempt_id": True}),
         ("`$[0].slot`", {"slot": "0"}),
         ("`$[0].slot`", {"slot": 1.0}),

@@ -256,9 +256,8 @@ def _made(value: object, cls: type[T], name: str) -> list[T]:
     try:
         return msgspec.convert(value, list[cls])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
-        raise Malformed(
-            f"{name} have other fields or kinds of values than they must, at {str(error).partition(' - at ')[2] or '`$`'}"
-        ) from None
+        where = str(error).rpartition(" - at ")[2]  # the first words may hold a name that a stranger chose
+        raise Malformed(f"{name} have other fields or kinds of values than they must, at {where}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
