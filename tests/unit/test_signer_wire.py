@@ -108,6 +108,14 @@ def test_what_is_no_list_of_intents_is_malformed(value):
         wire.intents_of(value)
 
 
+@pytest.mark.parametrize("name", ["resources", "weight", "key", "seal"])
+def test_what_old_journals_may_lack_is_left_out_of_no_request(name):
+    record = to_builtins(INTENT)
+    without = [{key: value for key, value in it.items() if key != name} for it in (record, *record["payments"])]
+    with pytest.raises(wire.Malformed, match="all their fields"):
+        wire.intents_of([without[0] | {"payments": without[1:]}])
+
+
 BODY = wire.framed({"op": "sign", "intents": [INTENT, structs.replace(INTENT, contract=None, fee_cap=10**78 - 1)]})[4:]
 
 
@@ -134,6 +142,7 @@ def test_a_plain_request_takes_the_short_way_and_is_the_same_as_by_the_long_one(
         (b'"slot":0', b'"slot":false'),
         (b'"slot":0', b'"slot": 0'),
         (b'"slot":0,', b""),
+        (b',"weight":1', b""),
         (b'"slot":0', b'"slot":0,"more":0'),
         (b'"gas_limit":60000', b'"gas_limit":60000,"gas_limit":60000'),
         (b'"gas_limit":60000', b'"gas_limit":6e4'),

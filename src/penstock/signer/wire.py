@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from penstock.core.canonical import canonical
+from penstock.core.canonical import canonical, canonical_sorted
 from penstock.core.intent import Death, Intent, JournalEntry, Signed, Standing
 from penstock.core.nesting import is_deeper
 from penstock.runtime import Runtime
@@ -127,7 +127,7 @@ def _plain(body: bytes) -> dict[str, Any] | None:
         return None
     if canonical(request) != body or not all(map(_is_bounded, request.intents)):
         return None
-    return {"op": request.op, "intents": request.intents}
+    return {"op": request.op, "intents": tuple(request.intents)}
 
 
 def _is_bounded(intent: Intent) -> bool:
@@ -157,6 +157,8 @@ def _strict(body: bytes) -> dict[str, Any]:
 
 def intents_of(value: object) -> list[Intent]:
     """The intents of a request. Raises Malformed."""
+    if isinstance(value, tuple):
+        return list(value)  # by the short way, which has looked at all of it: JSON has no tuples
     intents = _made(value, Intent, "intents")
     if not all(map(_is_bounded, intents)):
         raise Malformed(f"an intent has numbers of at most {_DIGITS_MAX} digits, and {_PARTS_MAX} payments and resources")
@@ -254,10 +256,13 @@ def _made(value: object, cls: type[T], name: str) -> list[T]:
     if not isinstance(value, list) or len(value) > RECORDS_MAX:
         raise Malformed(f"{name} must be a list of at most {RECORDS_MAX}")
     try:
-        return msgspec.convert(value, list[cls])  # type: ignore[valid-type]
+        made = msgspec.convert(value, list[cls])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
         where = str(error).rpartition(" - at ")[2]  # the first words may hold a name that a stranger chose
         raise Malformed(f"{name} have other fields or kinds of values than they must, at {where}") from None
+    if canonical_sorted(made) != canonical_sorted(value):
+        raise Malformed(f"{name} must have all their fields")  # some may be left out of what is read again, of nothing that is asked
+    return made
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
