@@ -215,7 +215,7 @@ def transfer_log(**changes):
 def test_the_transfer_event_is_read_exactly():
     # https://www.4byte.directory/event-signatures/?bytes_signature=0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef
     assert codec.TRANSFER_TOPIC == "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
-    assert codec.parse_transfer_log(transfer_log()) == (CONTRACT, SENDER, RECIPIENT, 7)
+    assert codec.exact_transfer_count([transfer_log()], CONTRACT, SENDER, RECIPIENT, 7) == 1
 
 
 @pytest.mark.parametrize(
@@ -229,13 +229,15 @@ def test_the_transfer_event_is_read_exactly():
         {"topics": [1, 2, 3]},
         {"data": "0x"},
         {"data": "0x" + "00" * 64},
+        {"data": "0x" + "0" * 62 + "7"},
+        {"data": "0" * 63 + "7"},
         {"data": None},
         {"address": None},
+        {"address": CONTRACT[2:]},
         {"removed": True},
     ],
 )
 def test_anything_else_is_no_transfer(changes):
-    assert codec.parse_transfer_log(transfer_log(**changes)) is None
     assert codec.exact_transfer_count([transfer_log(**changes)], CONTRACT, SENDER, RECIPIENT, 7) == 0
 
 

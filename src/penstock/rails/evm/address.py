@@ -69,9 +69,10 @@ def _refuse(text: str) -> NoReturn:
 
 
 def address_of_public_key(public_key: bytes) -> str:
-    """The account of a secp256k1 public key in SEC form (33 or 65 bytes): the last 20 bytes of its keccak.
+    """The account of a secp256k1 public key in SEC form (33 or 65 bytes). Raises ValueError when the bytes are no point of the curve."""
+    return address_of(coincurve.PublicKey(public_key))
 
-    Ethereum Yellow Paper, appendix F. Raises ValueError when the bytes are no point of the curve.
-    """
-    point = coincurve.PublicKey(public_key).format(compressed=False)
-    return checksum("0x" + keccak256(point[1:])[12:].hex())
+
+def address_of(key: coincurve.PublicKey) -> str:
+    """The account of a public key: the last 20 bytes of its keccak. Ethereum Yellow Paper, appendix F."""
+    return checksum("0x" + keccak256(key.format(compressed=False)[1:])[12:].hex())

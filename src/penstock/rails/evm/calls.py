@@ -6,7 +6,7 @@ ERC-20 in Solidity's ABI: https://eips.ethereum.org/EIPS/eip-20, https://docs.so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from penstock.rails.evm.address import checksum, keccak256
@@ -71,27 +71,18 @@ def _data(text: object) -> bytes:
     return bytes.fromhex(text[2:])
 
 
-def parse_transfer_log(log: Mapping[str, Any]) -> tuple[str, str, str, int] | None:
-    """A log of JSON-RPC as (contract, sender, recipient, units), or None when it is not exactly ERC-20's Transfer.
-
-    Strict: three topics, one word of data, clean address padding, not `removed`. A log with four topics is an NFT's.
-    """
-    topics = log.get("topics")
-    if log.get("removed") or not isinstance(topics, Sequence) or len(topics) != 3:
-        return None
-    try:
-        words = [_data(topic) for topic in topics]
-        units = decode_uint256(_data(log.get("data")))
-        contract = checksum(str(log.get("address")))
-    except ValueError:
-        return None
-    if "0x" + words[0].hex() != TRANSFER_TOPIC or any(len(word) != 32 or any(word[:12]) for word in words[1:]):
-        return None
-    sender, recipient = (checksum("0x" + word[12:].hex()) for word in words[1:])
-    return contract, sender, recipient, units
-
-
 def exact_transfer_count(logs: Iterable[Mapping[str, Any]], contract: str, sender: str, recipient: str, units: int) -> int:
-    """How many of a receipt's logs are this very transfer. A payment is proved by exactly one (failure model, section 5)."""
-    wanted = (checksum(contract), checksum(sender), checksum(recipient), units)
-    return sum(parse_transfer_log(log) == wanted for log in logs)
+    """How many of a receipt's logs are this very transfer. A payment is proved by exactly one (failure model, section 5).
+
+    Strict: three topics, one word of data, not `removed`, all as the contract writes it but for the case of the digits. A log with four
+    topics is an NFT's.
+    """
+    topics = [TRANSFER_TOPIC, *("0x" + _address_word(address).hex() for address in (sender, recipient))]
+    wanted = (contract.lower(), "0x" + _word(units).hex(), topics)
+    return sum(not log.get("removed") and _in_lower_case(log) == wanted for log in logs)
+
+
+def _in_lower_case(log: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+    topics = log.get("topics")
+    words = [str(topic).lower() for topic in topics] if isinstance(topics, list) else []
+    return str(log.get("address")).lower(), str(log.get("data")).lower(), words

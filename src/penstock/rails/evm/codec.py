@@ -19,7 +19,6 @@ from penstock.rails.evm.calls import (
     decode_uint256,
     exact_transfer_count,
     get_l1_fee_call_data,
-    parse_transfer_log,
     transfer_call_data,
 )
 from penstock.rails.evm.transaction import (
@@ -64,7 +63,6 @@ __all__ = [
     "get_l1_fee_call_data",
     "keccak256",
     "parse_address",
-    "parse_transfer_log",
     "path",
     "read",
     "same_address",

@@ -6,12 +6,14 @@ Amounts are wei, ids 0x text in lower case. https://ethereum.org/developers/docs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import coincurve
 import rlp
+from rlp.codec import encode_raw, length_prefix
 
-from penstock.rails.evm.address import address_of_public_key, checksum, keccak256
+from penstock.rails.evm.address import address_of, checksum, keccak256
 from penstock.rails.evm.calls import UINT256_MAX
 
 SECP256K1_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -24,6 +26,8 @@ RAW_BYTES_MAX: Final = 128 * 1024
 """Nodes take no larger transaction (geth, txMaxSize)."""
 
 _DYNAMIC: Final = b"\x02"
+_LIST: Final = 0xC0
+"""Where the prefixes of lists begin, in RLP."""
 
 
 class InvalidTransaction(ValueError):
@@ -87,18 +91,24 @@ def _number(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
-def _encode(items: list[Any]) -> bytes:
-    encoded: bytes = rlp.encode(items, infer_serializer=False)
-    return encoded
+@lru_cache(maxsize=16)
+def _content(transaction: UnsignedTransaction) -> bytes:
+    """Its fields, encoded: the same for what is signed and for the signed bytes, and for both again where they are read back."""
+    t = transaction
+    to = b"" if t.to is None else bytes.fromhex(t.to[2:])
+    tail: list[Any] = [_number(t.gas_limit), to, _number(t.value), t.data]
+    if t.type == 0:
+        items = [_number(t.nonce), _number(t.max_fee_per_gas), *tail]
+    else:
+        items = [*map(_number, (t.chain_id, t.nonce, t.max_priority_fee_per_gas, t.max_fee_per_gas)), *tail, []]
+    return b"".join(map(encode_raw, items))
 
 
-def _fields(transaction: UnsignedTransaction) -> list[Any]:
-    to = b"" if transaction.to is None else bytes.fromhex(transaction.to[2:])
-    tail: list[Any] = [_number(transaction.gas_limit), to, _number(transaction.value), transaction.data]
-    if transaction.type == 0:
-        return [_number(transaction.nonce), _number(transaction.max_fee_per_gas), *tail]
-    head = [transaction.chain_id, transaction.nonce, transaction.max_priority_fee_per_gas, transaction.max_fee_per_gas]
-    return [*map(_number, head), *tail, []]
+def _encode(transaction: UnsignedTransaction, *more: bytes) -> bytes:
+    """The list of its fields and what signing adds, behind the type where it has one."""
+    payload = _content(transaction) + b"".join(map(encode_raw, more))
+    prefix: bytes = length_prefix(len(payload), _LIST)
+    return (_DYNAMIC if transaction.type else b"") + prefix + payload
 
 
 def encode_unsigned(transaction: UnsignedTransaction) -> bytes:
@@ -106,9 +116,7 @@ def encode_unsigned(transaction: UnsignedTransaction) -> bytes:
 
     https://eips.ethereum.org/EIPS/eip-1559#specification https://eips.ethereum.org/EIPS/eip-155#specification
     """
-    if transaction.type == 0:
-        return _encode([*_fields(transaction), _number(transaction.chain_id), b"", b""])
-    return _DYNAMIC + _encode(_fields(transaction))
+    return _encode(transaction, *(() if transaction.type else (_number(transaction.chain_id), b"", b"")))
 
 
 def signing_hash(transaction: UnsignedTransaction) -> bytes:
@@ -119,9 +127,8 @@ def signing_hash(transaction: UnsignedTransaction) -> bytes:
 def encode_signed(transaction: UnsignedTransaction, y_parity: int, r: int, s: int) -> bytes:
     """The bytes that go to a node. Raises InvalidTransaction for a signature that no node takes (EIP-2)."""
     _check_signature(y_parity, r, s)
-    if transaction.type == 0:
-        return _encode([*_fields(transaction), *map(_number, (transaction.chain_id * 2 + 35 + y_parity, r, s))])
-    return _DYNAMIC + _encode([*_fields(transaction), *map(_number, (y_parity, r, s))])
+    v = y_parity if transaction.type else transaction.chain_id * 2 + 35 + y_parity
+    return _encode(transaction, *map(_number, (v, r, s)))
 
 
 def transaction_id(raw: bytes) -> str:
@@ -216,4 +223,4 @@ def _recover(digest: bytes, y_parity: int, r: int, s: int) -> str:
         key = coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=cast("Any", None))
     except Exception as error:  # coincurve raises a bare Exception when no key fits
         raise InvalidTransaction("the signature belongs to no key") from error
-    return address_of_public_key(key.format(compressed=False))
+    return address_of(key)
