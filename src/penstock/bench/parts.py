@@ -7,6 +7,8 @@ import json
 import os
 import statistics
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -127,28 +129,44 @@ class Round:
 
     async def life(self, case: Case) -> Sample:
         """One round of settle, webhooks or mixed: it ends when every order's webhook has come."""
-        before = len((await answered(self._place.outside))["came"])
-        bodies, more = self._bodies(case, self._lives), {}
-        seen = None if case.part == "mixed" else await self._left_alone(bodies, case.merchants)
-        is_backlog = seen is not None
+        return await (self._mixed(case) if case.part == "mixed" else self._backlog(case))
+
+    async def _mixed(self, case: Case) -> Sample:
+        before, bodies = await self._came(), self._bodies(case, self._lives)
+        async with self._at_work(case) as gate:
+            seen = await self._send("/withdraw", bodies, merchants=case.merchants, gate=gate)
+            used, memory_mb = await self._ended(gate, before)
+        meanwhile = {"accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
+        return await self._lived(case, seen, before, seen.began_at_ms, meanwhile | self._cost(seen.used + used, memory_mb))
+
+    async def _backlog(self, case: Case) -> Sample:
+        before, bodies = await self._came(), self._bodies(case, self._lives)
+        seen = await self._left_alone(bodies, case.merchants)
         since_ms = time.time_ns() // 1_000_000
+        async with self._at_work(case) as gate:
+            used, memory_mb = await self._ended(gate, before)
+        began_ms = await first_step(self._place, case.part, since_ms)
+        return await self._lived(case, seen, before, began_ms, self._cost(used, memory_mb))
+
+    @asynccontextmanager
+    async def _at_work(self, case: Case) -> AsyncIterator[Gateway]:
         async with gateway(self._place, "all", case.processes) as gate:
             self.starts_s.append(gate.start_s)
             if case.part != "webhooks":  # those wait for no network
                 await self._released()
-            if seen is None:
-                seen = await self._send("/withdraw", bodies, merchants=case.merchants, gate=gate)
-            meter = Meter(load=[], **self._weighed(gate))
-            await self._arrived(before + self._lives)
-            used = meter.read()
-            memory_mb = gate.memory_mb()
-        if not is_backlog:
-            used, began_ms = seen.used + used, seen.began_at_ms
-            more = {"accepted_per_second": round(seen.per_second, 1), "accept_p99_ms": seen.p99_ms}
-        else:
-            began_ms = await first_step(self._place, case.part, since_ms)
-        more |= {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / self._lives, 1), "rss_mb": memory_mb}
-        return await self._lived(case, seen, before, began_ms, more)
+            yield gate
+
+    async def _ended(self, gate: Gateway, before: int) -> tuple[Used, int]:
+        """What it takes until every order's webhook has come, and the memory by then."""
+        meter = Meter(load=[], **self._weighed(gate))
+        await self._arrived(before + self._lives)
+        return meter.read(), gate.memory_mb()
+
+    def _cost(self, used: Used, memory_mb: int) -> dict[str, float]:
+        return {**used.cores, "gateway_us": round(used.cpu_s["gateway"] * 1_000_000 / self._lives, 1), "rss_mb": memory_mb}
+
+    async def _came(self) -> int:
+        return len((await answered(self._place.outside))["came"])
 
     async def _left_alone(self, bodies: list[dict[str, Any]], merchants: int) -> Measured:
         """Orders accepted by a gateway that does nothing about them."""

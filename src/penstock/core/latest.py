@@ -1,4 +1,4 @@
-"""A dictionary that forgets: for what is asked again and can be found again, so that strangers' requests never grow it without end."""
+"""A dictionary that forgets: for what may begin anew or be found again, so that nothing that strangers send grows it without end."""
 
 from __future__ import annotations
 
