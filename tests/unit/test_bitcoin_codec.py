@@ -19,6 +19,7 @@ from msgspec import structs
 from penstock.core.intent import Resource, Signed
 from penstock.rails.base import InvalidDestination
 from penstock.rails.bitcoin import codec
+from penstock.rails.bitcoin.script import WEIGHT, kind_of
 from penstock.rails.bitcoin.transaction import digests
 from tests.fixtures.bitcoin_bench import KEY, MAIN, RECIPIENTS, REGTEST, SENDER, STRANGER, Key, coin, intent_of, payment
 
@@ -107,6 +108,20 @@ def test_published_addresses_of_every_kind_are_taken_on_their_own_network_alone(
     assert script_of(text, CHAIN_IDS[chain]) == expected
     others = {"main": ["test", "regtest"], "regtest": ["main"]}.get(chain, ["main"])
     assert all(script_of(text, CHAIN_IDS[other]) is None for other in others)
+
+
+def test_the_form_of_an_address_says_what_its_output_weighs():
+    kinds = set()
+    for text, script, chain in VECTORS["key_io"]["valid"]:
+        if payable(bytes.fromhex(script)):
+            target = codec.parse_address(text, CHAIN_IDS[chain])
+            assert kind_of(target.address, CHAIN_IDS[chain]) == target.kind
+            assert WEIGHT[target.kind] == target.weight == 4 * (8 + 1 + len(bytes.fromhex(script)))
+            kinds.add(target.kind)
+    assert kinds == WEIGHT.keys()
+    for text in (RECIPIENTS["p2wpkh"][:-1], RECIPIENTS["p2wpkh"] + "q", RECIPIENTS["p2tr"].replace("bcrt1", "bc1"), "q" * 39, ""):
+        with pytest.raises(InvalidDestination):
+            kind_of(text, REGTEST)
 
 
 def test_bech32_is_taken_in_capitals_and_kept_in_small_letters():

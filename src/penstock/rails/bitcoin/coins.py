@@ -21,8 +21,7 @@ from msgspec.structs import replace
 from penstock.core.intent import Intent, Payment, Resource
 from penstock.core.money import Network, Token, plain
 from penstock.rails.base import FeeEstimate, LaneView, NotEnough, Unpayable
-from penstock.rails.bitcoin.codec import parse_address
-from penstock.rails.bitcoin.script import DUST
+from penstock.rails.bitcoin.script import DUST, WEIGHT, kind_of
 from penstock.rails.bitcoin.transaction import CHANGE_WEIGHT, INPUT_WEIGHT, INPUTS_MAX, PAYMENTS_MAX, vsize_of, weight_of
 
 COINS_WANTED: Final = 8
@@ -114,13 +113,13 @@ def _targets(payments: Sequence[Payment], network: Network) -> tuple[int, ...]:
         problem = problem_of(payment, network)
         if problem is not None:
             raise problem if len(payments) == 1 else NotEnough(str(problem))
-        weights.append(parse_address(payment.recipient, network.chain_id).weight)
+        weights.append(WEIGHT[kind_of(payment.recipient, network.chain_id)])
     return tuple(weights)
 
 
 def problem_of(payment: Payment, network: Network) -> Unpayable | None:
     """Why a payment can never be made: nodes relay no dust."""
-    dust = parse_address(payment.recipient, network.chain_id).dust
+    dust = DUST[kind_of(payment.recipient, network.chain_id)]
     if payment.units >= dust:
         return None
     return Unpayable(
@@ -160,7 +159,7 @@ def bump(intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool
     """A version that replaces all earlier ones: at least a quarter and the relay step more, or the market where that is more; None when
     the cap forbids the step. Rules 3 and 4 of BIP-125 count absolute fees. https://github.com/bitcoin/bips/blob/master/bip-0125.mediawiki
     """
-    targets = [] if cancel else [parse_address(p.recipient, intent.chain_id).weight for p in intent.payments]
+    targets = [] if cancel else [WEIGHT[kind_of(p.recipient, intent.chain_id)] for p in intent.payments]
     change, fee = intent.terms["change"], intent.terms["fee"]
     weight = weight_of(len(intent.resources), [*targets, *[CHANGE_WEIGHT] * change])
     least = fee + fee_at(RELAY_RATE, weight)

@@ -22,11 +22,18 @@ from penstock.rails.base import InvalidDestination, check_characters
 UNITS_MAX: Final = 21_000_000 * 10**8
 """All satoshis that can ever be (MAX_MONEY)."""
 
+_SCRIPT_BYTES: Final = {"p2pkh": 25, "p2sh": 23, "p2wpkh": 22, "p2wsh": 34, "p2tr": 34}
+_SEGWIT: Final = {("q", 39): "p2wpkh", ("q", 59): "p2wsh", ("p", 59): "p2tr"}
+"""By the witness version's letter and how many letters stand behind the 1, checksum and all. BIP-173, BIP-350"""
+
 DUST: Final = MappingProxyType({"p2pkh": 546, "p2sh": 540, "p2wpkh": 294, "p2wsh": 330, "p2tr": 330})
 """Fewest satoshis that nodes relay in an output of a kind: three times the fee of spending it at Core's default -dustrelayfee.
 
 https://github.com/bitcoin/bitcoin/blob/master/src/policy/policy.cpp (GetDustThreshold)
 """
+
+WEIGHT: Final = MappingProxyType({kind: 4 * (8 + 1 + script) for kind, script in _SCRIPT_BYTES.items()})
+"""Weight units of a whole output. https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki#transaction-size-calculations"""
 
 _KINDS: Final = {0x00: "p2pkh", 0x05: "p2sh"}
 _TEST_KINDS: Final = {0x6F: "p2pkh", 0xC4: "p2sh"}
@@ -79,8 +86,15 @@ class Target:
 
     @property
     def weight(self) -> int:
-        """Weight units of the whole output. https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki#transaction-size-calculations"""
-        return 4 * (8 + 1 + len(self.script))
+        """Weight units of the whole output."""
+        return WEIGHT[self.kind]
+
+
+def kind_of(address: str, chain_id: int) -> str:
+    """Of an address that `parse_address` gave, by its form: enough for what an output weighs. Whoever builds one reads the address."""
+    prefix, _, program = address.rpartition("1")
+    kind = _SEGWIT.get((program[:1], len(program))) if prefix == params_of(chain_id).hrp else None
+    return kind or parse_address(address, chain_id).kind
 
 
 @lru_cache(maxsize=4_096)  # asked at each step of an order's way, and in Python alone it takes 35 us
