@@ -1,4 +1,5 @@
-"""A process that only answers callers, beside the `serve` that starts it and keeps it: `python -m penstock.answerer`.
+"""A process that answers callers and delivers webhooks, beside the `serve` that starts it, keeps it, sends and settles: `python -m
+penstock.answerer`. Beside one that only answers (`--role api`) it only answers, too.
 
 It is told settings and passphrase over its pipe, shares the port, and tells its parent of each commit that workers have to know of.
 """
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def answer(settings: Settings, number: int, *, signs: bool) -> None:
-    """Answer callers until the pipe ends. `signs`: the parent has somebody who signs, whose word /readyz tells."""
+    """Answer callers until the pipe ends. `signs`: the parent has somebody who signs, whose word /readyz tells, and work in which we help."""
     os.set_blocking(sys.stdout.fileno(), False)
     async with opened(settings, signing=False) as product:
         await product.start("api")
@@ -31,6 +32,7 @@ async def answer(settings: Settings, number: int, *, signs: bool) -> None:
         product.outbox.queued = lambda: _tell(external=False)
         if signs:
             product.readiness.signer = product.signer
+            product.keep_delivering()
         await gateway.listen(product, settings, "api", number=number, up=lambda: child.say("ready"), until=child.until_end)
 
 

@@ -37,7 +37,7 @@ class Server:
     listen: str = "127.0.0.1:8080"
     """Address and port; put a TLS proxy in front for anything but this machine."""
     processes: int = 1
-    """How many processes answer callers there, on either database: `serve` starts the others and keeps them. No more than cores."""
+    """How many processes answer callers there and deliver webhooks, on either database: `serve` starts the others and keeps them. No more than cores."""
 
 
 @dataclass(frozen=True, slots=True)

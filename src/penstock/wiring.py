@@ -238,7 +238,7 @@ class Product:
             self._keep_looking()
             self._keep_answering()
         elif role == "worker" and not await begun("look at the seat", self.seat.take_if_free, self.runtime):
-            self._keep(self._deliver.run)  # its rows have leases of their own, so this needs no seat
+            self.keep_delivering()
             await self._look()
             self._keep_looking()
             self._waiting = self._keep(self._work_in_turn)
@@ -249,7 +249,11 @@ class Product:
             if role == "all":
                 self._keep_answering()
             self._keep_working()
-            self._keep(self._deliver.run)
+            self.keep_delivering()
+
+    def keep_delivering(self) -> None:
+        """Deliver what others decide: its rows have leases of their own, so this needs no seat."""
+        self._keep(self._deliver.run)
 
     async def _work_in_turn(self) -> None:
         """Behind another worker, until it is gone."""

@@ -14,14 +14,23 @@ USDT = token_id("USDT", "ETH")
 PROCESSES = 3
 NEVER_LOOKS = """
 import sys
-if "serve" in sys.orig_argv:
+if {"serve", "penstock.answerer"} & set(sys.orig_argv):
     from penstock import pump
     init = pump.Pump.__init__
     def silent(self, name, job, runtime, *, limit, idle_s=3600.0):
         init(self, name, job, runtime, limit=limit, idle_s=3600.0 if name == "deliver" else pump.IDLE_S)
     pump.Pump.__init__ = silent
 """
-"""The process with the workers delivers what it is told of, and never looks by itself."""
+"""Events are delivered when somebody is told of them; nobody looks for them."""
+DELIVERS_NOTHING = """
+import sys
+if "serve" in sys.orig_argv:
+    from penstock.webhooks import deliver
+    async def nothing(self, limit):
+        return []
+    deliver.Deliverer.claim = nothing
+"""
+"""The process with the workers leaves every event to those beside it."""
 PORT_TAKEN = """
 import sys
 if "penstock.answerer" in sys.orig_argv:
@@ -146,6 +155,20 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except FileNotFoundError:
         return False
+
+
+def test_those_beside_deliver_what_the_one_that_works_has_no_time_for(new_gateway: Make, ethereum: Chain, tmp_path: Path) -> None:
+    busy = new_gateway(ethereum, PENSTOCK_SERVER__PROCESSES="2")
+    hooked(busy, tmp_path, DELIVERS_NOTHING)
+    merchant, (account, _) = busy.merchant(USDT="100"), busy.account()
+    busy.start()
+    ready(busy)
+    names = [unique("beside") for _ in range(10)]
+    for name in names:
+        merchant.accepted(merchant_order_id=name, address=account, token_id=USDT, value="1")
+    assert all(merchant.event(name)["pay_status"] == "success" for name in names)
+    assert busy.stop() == 0, busy.log.read_text()[-4000:]
+    busy.audit()
 
 
 def test_api_processes_beside_workers_elsewhere_are_started_by_one_command_too(new_gateway: Make, ethereum: Chain) -> None:
