@@ -26,7 +26,7 @@ CASE = Case("accept", "postgresql", 1, 0)
 @pytest.mark.slow
 def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_path, postgres_url):
     report = tmp_path / "bench.html"
-    only = [word for part in ("accept", "query", "settle", "webhooks", "mixed", "sign") for word in ("--only", part)]
+    only = [word for part in ("accept", "query", "settle", "batched", "webhooks", "mixed", "sign") for word in ("--only", part)]
     words = [
         "bench",
         "--quick",
@@ -46,7 +46,7 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
     parts = {(row["part"], row["store"]) for row in found["results"]}
     assert parts == {
         (part, store)
-        for part in ("accept", "query-1", "query-100", "settle", "webhooks", "mixed", "sign")
+        for part in ("accept", "query-1", "query-100", "settle", "batched", "webhooks", "mixed", "sign")
         for store in ("sqlite", "postgresql")
     }
     for row in found["results"]:
@@ -54,7 +54,9 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
         if not row["part"].startswith("query"):
             assert row["ratio"] == pytest.approx(row["per_second"] / row["baseline_per_second"], rel=0.01, abs=0.01)
     assert {(base["clients"], base["accounts"]) for base in found["baselines"]} == set(run.BASELINES)
-    assert {start["store"] for start in found["starts"]} == {"sqlite", "postgresql"}
+    assert {(start["store"], start["network"]) for start in found["starts"]} == {
+        (store, chain) for store in ("sqlite", "postgresql") for chain in ("ETH", "BTC")
+    }
     assert "mixed postgresql" in report.read_text()
 
 
@@ -88,7 +90,7 @@ def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path
     state.baselines[64, 1].append(1234.5)
     values = {"version": "0", "took_s": 1, "size": {"rounds": 1}, "machine": "m", "at": "t", "ok": True, "wrong": [], "baselines": []}
     values |= {"results": run._results(state.samples, state.baselines)}
-    values |= {"starts": [{"store": "sqlite", "preloaded": 0, "first_answer_s": 0.8}]}
+    values |= {"starts": [{"store": "sqlite", "network": "ETH", "preloaded": 0, "first_answer_s": 0.8}]}
     console = Console(width=250, record=True, file=io.StringIO())
     console.print(result.on_terminal(values))
     table = console.export_text()
@@ -111,7 +113,7 @@ def test_how_much_is_measured_is_what_was_asked_for(asked, requests, lives, roun
 
 
 def test_a_part_that_there_is_not_is_named():
-    assert run.chosen([]) == ["accept", "internal", "query", "settle", "webhooks", "mixed", "sign"]
+    assert run.chosen([]) == ["accept", "internal", "query", "settle", "batched", "webhooks", "mixed", "sign"]
     with pytest.raises(ValueError, match="no part is called fast; there are accept, internal"):
         run.chosen(["fast"])
 

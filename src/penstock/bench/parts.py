@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from penstock.bench.load import Measured, Plan, names
-from penstock.bench.place import ADDRESS, Gateway, Place, counted, first_step, gateway, wal_bytes
+from penstock.bench.place import Gateway, Place, counted, first_step, gateway, wal_bytes
 from penstock.bench.processes import Meter, Used, answered, result_of
 
-PARTS: Final = ("accept", "internal", "query", "settle", "webhooks", "mixed", "sign")
+PARTS: Final = ("accept", "internal", "query", "settle", "batched", "webhooks", "mixed", "sign")
 REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
 """Those that ask a gateway which sends nothing."""
-LIVES: Final = ("settle", "webhooks", "mixed")
-"""Those in which orders are sent, confirmed, settled and told to their merchant."""
+LIVES: Final = ("settle", "batched", "webhooks", "mixed")
+"""Those in which orders are sent, confirmed, settled and told to their merchant; `batched` is `settle` where a transaction pays many."""
 CONNECTIONS: Final = 128
 CROWD: Final = 256
 """Connections of callers who are many: each waits longer, and a commit is shared by more."""
@@ -111,8 +111,9 @@ class Round:
 
     def _body(self, part: str, number: int, name: str) -> dict[str, Any]:
         inside = part in ("internal", "webhooks")
-        to = self._place.accounts[number % len(self._place.accounts)] if inside else ADDRESS
-        return {"token_id": self._place.token_id, "address": to, "value": "25", "merchant_order_id": name}
+        network, accounts = self._place.network, self._place.accounts
+        to = accounts[number % len(accounts)] if inside else network.recipient(number)
+        return {"token_id": self._place.token_id, "address": to, "value": network.value, "merchant_order_id": name}
 
     async def _send(
         self, path: str, bodies: list[dict[str, Any]], *, merchants: int, connections: int = CONNECTIONS, gate: Gateway | None = None

@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from embit import bech32
 
 from penstock.bench.preload import preload_orders
 from penstock.bench.processes import answered, family, free_port, program, rss_mb, shared
@@ -24,17 +25,45 @@ from penstock.runtime import SystemRuntime
 from penstock.setup import initialise
 from penstock.wiring import Product
 
-CHAIN: Final = "ETH"
-SYMBOL: Final = "USDT"
-CHAIN_ID: Final = 1_337
 BLOCK_MS: Final = 200
-IN_FLIGHT_MAX: Final = 2_000
-ADDRESS: Final = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ACCOUNTS: Final = 200
-_FIRST_STEP: Final = {
-    "settle": "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending' AND at_ms >= :since_ms",
-    "webhooks": "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE at_ms >= :since_ms",
-}
+_BOUND: Final = "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending' AND at_ms >= :since_ms"
+_SENT: Final = "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE at_ms >= :since_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a house pays on: `settings` are the product's own, `recipient` says who gets the order of a number, `value` how much."""
+
+    chain: str
+    symbol: str
+    family: str
+    settings: Mapping[str, Any]
+    credit: str
+    value: str
+    recipient: Callable[[int], str]
+
+
+EVM: Final = Network(
+    "ETH",
+    "USDT",
+    "evm",
+    {"chain_id": 1_337, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": 2_000},
+    credit="1000000000",
+    value="25",
+    recipient=lambda _: "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+)
+"""A transaction for each order."""
+BITCOIN: Final = Network(
+    "BTC",
+    "BTC",
+    "bitcoin",
+    {"chain_id": 3_669_344_250, "confirmations": 1, "block_ms": BLOCK_MS, "batch_window_s": 0},
+    credit="100000",
+    value="0.01",
+    recipient=lambda number: bech32.encode("bcrt", 0, number.to_bytes(20, "big")),
+)
+"""A transaction for as many orders as the catalogue says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +71,7 @@ class Place:
     """A funded house on one store. `merchants` are (app id, secret); the first is the busy one."""
 
     store: str
+    network: Network
     settings: Settings
     environment: dict[str, str]
     merchants: list[tuple[str, str]]
@@ -76,15 +106,15 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def opened_place(
-    store: str, url: str, home: Path, *, merchants: int, preload: int, say: Callable[[str], None]
+    store: str, url: str, home: Path, *, merchants: int, preload: int, say: Callable[[str], None], network: Network = EVM
 ) -> AsyncIterator[Place]:
     """A home with keys, merchants, money, accounts and that many settled orders, and a network of its own."""
     port = free_port()
     await asyncio.to_thread(home.mkdir, mode=0o700)
-    async with program(os.environ, home.with_suffix(".log"), "penstock.bench.outside", str(port), str(CHAIN_ID), str(BLOCK_MS)) as child:
+    async with program(os.environ, home.with_suffix(".log"), "penstock.bench.outside", str(port), network.family, str(BLOCK_MS)) as child:
         url_outside = f"http://127.0.0.1:{port}"
         await answered(f"{url_outside}/count", child)
-        place = await _built(store, url, home, outside=(url_outside, child.pid), merchants=merchants)
+        place = await _built(store, network, url, home, outside=(url_outside, child.pid), merchants=merchants)
         if preload:
             await _preload(place, preload, say)
         async with _house(place.settings) as product:
@@ -105,15 +135,14 @@ async def _house(settings: Settings) -> AsyncIterator[Product]:
             keeping.cancel()
 
 
-async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], merchants: int) -> Place:
+async def _built(store: str, network: Network, url: str, home: Path, *, outside: tuple[str, int], merchants: int) -> Place:
     outside_url, outside_pid = outside
-    network = {"rpc_urls": [outside_url], "chain_id": CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": IN_FLIGHT_MAX}
     lines = [
         f'[server]\nlisten = "127.0.0.1:{free_port()}"',
         "[limits]\nrequests_per_second = 0",
         "[webhooks]\nallow_private_targets = true",
-        f"[networks.{CHAIN}]",
-        *(f"{key} = {json.dumps(value)}" for key, value in network.items()),
+        f"[networks.{network.chain}]",
+        *(f"{key} = {json.dumps(value)}" for key, value in {"rpc_urls": [outside_url], **network.settings}.items()),
     ]
     (home / "penstock.toml").write_text("\n".join(lines) + "\n", "utf-8")
     environment = {**os.environ, "PENSTOCK_HOME": str(home), **({"PENSTOCK_DATABASE__URL": url} if url else {})}
@@ -123,13 +152,14 @@ async def _built(store: str, url: str, home: Path, *, outside: tuple[str, int], 
         commands = Commands(product)
         made = [await commands.add_merchant(f"merchant {number}", "") for number in range(merchants)]
         for merchant in made:
-            await commands.credit(merchant["app_id"], SYMBOL, "1000000000", "benchmark")
+            await commands.credit(merchant["app_id"], network.symbol, network.credit, "benchmark")
         people = [await commands.add_account(f"person{number}@example.com", f"Person {number}") for number in range(ACCOUNTS)]
-        token = product.catalog.by_symbol(SYMBOL, CHAIN)
+        token = product.catalog.by_symbol(network.symbol, network.chain)
         if token is None:
-            raise LookupError(f"the catalogue has no {SYMBOL} on {CHAIN} any more")
+            raise LookupError(f"the catalogue has no {network.symbol} on {network.chain} any more")
     credentials = [(merchant["app_id"], merchant["app_secret"]) for merchant in made]
-    return Place(store, settings, environment, credentials, [person["c_id"] for person in people], token.id, outside_url, outside_pid)
+    accounts = [person["c_id"] for person in people]
+    return Place(store, network, settings, environment, credentials, accounts, token.id, outside_url, outside_pid)
 
 
 async def _preload(place: Place, orders: int, say: Callable[[str], None]) -> None:
@@ -160,7 +190,7 @@ async def counted(place: Place) -> tuple[int, int]:
 
 async def first_step(place: Place, part: str, since_ms: int) -> int:
     """When the first thing was done about a backlog since then, Unix milliseconds: an order bound, or an event sent."""
-    return int((await _asked(place, _FIRST_STEP[part], since_ms=since_ms))["at_ms"])
+    return int((await _asked(place, _SENT if part == "webhooks" else _BOUND, since_ms=since_ms))["at_ms"])
 
 
 async def _asked(place: Place, sql: str, **parameters: Any) -> Row:
@@ -187,7 +217,9 @@ async def audited(place: Place) -> list[str]:
     async with _house(place.settings) as product:
         report: dict[str, Any] = await Commands(product).audit()
         rows = await product.database.read(
-            lambda tx: tx.all("SELECT net FROM orders WHERE state = 'succeeded' AND recipient = '' AND chain = :chain", chain=CHAIN)
+            lambda tx: tx.all(
+                "SELECT net FROM orders WHERE state = 'succeeded' AND recipient = '' AND chain = :chain", chain=place.network.chain
+            )
         )
         token = product.catalog.token(place.token_id)
     found = [str(breach) for breach in report["breaches"]]

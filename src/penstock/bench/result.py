@@ -69,7 +69,10 @@ def asides(values: Values) -> list[tuple[str, str]]:
         (f"pgbench, {b['clients']} clients, {b['accounts']:,} accounts", f"{b['per_second']:,.0f} a second") for b in values["baselines"]
     ]
     starts = [
-        (f"from the start of serve to its first answer, {s['store']}, {s['preloaded']:,} orders", f"{s['first_answer_s']:g} s")
+        (
+            f"from the start of serve to its first answer, {s['store']}, {s['network']}, {s['preloaded']:,} orders",
+            f"{s['first_answer_s']:g} s",
+        )
         for s in values["starts"]
     ]
     return bases + starts

@@ -21,7 +21,7 @@ import psycopg
 
 from penstock.bench import baseline
 from penstock.bench.parts import CROWD, LIVES, PARTS, REQUESTS, Case, Round, Sample
-from penstock.bench.place import Place, audited, gateway, opened_place
+from penstock.bench.place import BITCOIN, EVM, Network, Place, audited, gateway, opened_place
 from penstock.db import open_database
 from penstock.runtime import SystemRuntime
 
@@ -133,11 +133,20 @@ async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
         baseline.prepare(state.baseline_url)
     for preloaded in state.size.preloads:
         for store in ("sqlite", *(["postgresql"] if server else [])):
-            with ExitStack() as stack:
-                url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
-                home = state.folder / f"{store}-{preloaded}"
-                async with opened_place(store, url, home, merchants=state.size.merchants, preload=preloaded, say=state.say) as place:
-                    await _place(state, place, parts)
+            for network, there in _networks(parts, preloaded):
+                with ExitStack() as stack:
+                    url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
+                    home = state.folder / f"{store}-{network.chain}-{preloaded}"
+                    size = {"merchants": state.size.merchants, "preload": preloaded}
+                    async with opened_place(store, url, home, **size, say=state.say, network=network) as place:
+                        await _place(state, place, there)
+
+
+def _networks(parts: Sequence[str], preloaded: int) -> list[tuple[Network, list[str]]]:
+    """A house for each network, and what is measured there. Whatever the past, a transaction that pays many is the same."""
+    batched = [part for part in parts if part == "batched" and not preloaded]
+    others = [part for part in parts if part != "batched"]
+    return [(network, there) for network, there in ((EVM, others), (BITCOIN, batched)) if there]
 
 
 async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
@@ -151,7 +160,10 @@ async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
     if not living:
         async with gateway(place, "all") as gate:
             rounds.starts_s.append(gate.start_s)
-    state.starts.append({"store": place.store, "preloaded": place.preloaded, "first_answer_s": statistics.median(rounds.starts_s)})
+    first_answer_s = statistics.median(rounds.starts_s)
+    state.starts.append(
+        {"store": place.store, "network": place.network.chain, "preloaded": place.preloaded, "first_answer_s": first_answer_s}
+    )
     asking = [case for case in _cases(place, parts) if case.part in REQUESTS]
     for processes in sorted({case.processes for case in asking}):
         async with gateway(place, "api", processes) as gate:
@@ -165,7 +177,7 @@ async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
         for _ in range(state.size.rounds):
             case = Case("sign", place.store, 1, place.preloaded)
             state.keep(case, await rounds.sign(case))
-    state.say(f"auditing {place.store}")
+    state.say(f"auditing {place.store}, {place.network.chain}")
     state.wrong += [f"{place.store}: {breach}" for breach in await audited(place)]
 
 
@@ -177,12 +189,12 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
             cases += [Case(name, place.store, 1, place.preloaded, processes=count) for name in ("query-1", "query-100") for count in both]
         elif part != "sign":
             # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone, and
-            # with all of them what it gives that others answer beside the process that sends. A backlog is that one's alone.
+            # with all of them what it gives that others answer and deliver beside the process that sends.
             fewest = len(place.merchants) if part in LIVES and place.preloaded else 1
             cases += [
                 Case(part, place.store, merchants, place.preloaded, processes=count)
                 for merchants in sorted({fewest, len(place.merchants)})
-                for count in (both if part in REQUESTS or (part == "mixed" and merchants > 1) else (1,))
+                for count in (both if part in REQUESTS or merchants > 1 else (1,))
             ]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock import logs
-from penstock.bench.place import CHAIN
+from penstock.bench.place import EVM
 from penstock.config import load
 from penstock.core.intent import Intent
 from penstock.core.order import Order
@@ -59,10 +59,10 @@ async def _intents(product: Product, orders: Sequence[Order], first: int) -> lis
     fees = product.board.estimate(token) if token is not None else None
     if token is None or fees is None:
         raise ValueError("the network gave no estimate")
-    rail, address = product.rails[CHAIN], await product.signer.address(CHAIN, 0)
+    rail, address = product.rails[EVM.chain], await product.signer.address(EVM.chain, 0)
     attempt_ids = product.ids.next(len(orders))
     return [
-        rail.bind([payment_of(order, token)], token, LaneView(CHAIN, address, SLOTS_FROM + first + place), fees, attempt_id=attempt_id)
+        rail.bind([payment_of(order, token)], token, LaneView(EVM.chain, address, SLOTS_FROM + first + place), fees, attempt_id=attempt_id)
         for place, (order, attempt_id) in enumerate(zip(orders, attempt_ids, strict=True))
     ]
 
