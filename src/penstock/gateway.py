@@ -143,7 +143,7 @@ async def _leave(server: _Server, until: Callable[[], Awaitable[None]]) -> None:
 
 
 def _is_shared(settings: Settings, role: str) -> bool:
-    """Processes that only answer callers share a port on one machine, and the system spreads the connections."""
+    """Processes that answer callers share a port on one machine, and the system spreads the connections."""
     return role == "api" or (role == "all" and settings.server.processes > 1)
 
 

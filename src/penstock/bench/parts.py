@@ -129,7 +129,7 @@ class Round:
     # ---------------------------------------------------------------------------------------------------- lives
 
     async def life(self, case: Case) -> Sample:
-        """One round of settle, webhooks or mixed: it ends when every order's webhook has come."""
+        """One round of a part of LIVES: it ends when every order's webhook has come."""
         return await (self._mixed(case) if case.part == "mixed" else self._backlog(case))
 
     async def _mixed(self, case: Case) -> Sample:

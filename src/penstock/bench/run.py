@@ -189,12 +189,13 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
             cases += [Case(name, place.store, 1, place.preloaded, processes=count) for name in ("query-1", "query-100") for count in both]
         elif part != "sign":
             # A life costs ten times an acceptance: how many merchants there are is tried on the empty house alone, and
-            # with all of them what it gives that others answer and deliver beside the process that sends.
+            # with all of them what it gives that others answer and deliver beside the process that sends. Events alone are sent
+            # before another process has started.
             fewest = len(place.merchants) if part in LIVES and place.preloaded else 1
             cases += [
                 Case(part, place.store, merchants, place.preloaded, processes=count)
                 for merchants in sorted({fewest, len(place.merchants)})
-                for count in (both if part in REQUESTS or merchants > 1 else (1,))
+                for count in (both if part in REQUESTS or (merchants > 1 and part != "webhooks") else (1,))
             ]
         if part == "accept":
             cases.append(Case(part, place.store, 1, place.preloaded, "sequential"))
