@@ -127,6 +127,12 @@ def read(road, body):
         return str(error)
 
 
+def test_more_intents_than_a_request_may_have_are_refused_on_either_way():
+    few, many = (wire.framed({"op": "sign", "intents": [INTENT] * count})[4:] for count in (wire.RECORDS_MAX, wire.RECORDS_MAX + 1))
+    assert wire._plain(few) is not None and wire._plain(many) is None
+    assert read(wire.request_of, many) == "intents must be a list of at most 1000"
+
+
 def test_a_plain_request_takes_the_short_way_and_is_the_same_as_by_the_long_one():
     assert wire._plain(BODY) is not None
     assert read(wire.request_of, BODY) == read(wire._strict, BODY)

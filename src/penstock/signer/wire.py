@@ -125,7 +125,7 @@ def _plain(body: bytes) -> dict[str, Any] | None:
         request = _SIGN.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if canonical(request) != body or not all(map(_is_bounded, request.intents)):
+    if canonical(request) != body or len(request.intents) > RECORDS_MAX or not all(map(_is_bounded, request.intents)):
         return None
     return {"op": request.op, "intents": tuple(request.intents)}
 
