@@ -72,11 +72,13 @@ def test_success_without_a_stored_order_is_no_success():
     assert "12000" in _wrong(CASE, seen(done=9, refused=1, codes={"12000": 1}), 10, 10)
 
 
-def test_what_was_wrong_stands_at_the_end_and_the_median_counts(tmp_path):
+def test_what_was_wrong_stands_at_the_end_and_the_median_of_a_cases_own_rounds_counts(tmp_path):
     state = run.Bench(run.QUICK, say=lambda _: None, pgbench=None, baseline_url="", folder=tmp_path)
-    for rate, wrong in ((100.0, ""), (900.0, ""), (300.0, "an order is missing")):
+    state.baselines.append({(64, 1): 1.0})  # of other cases, before
+    for rate, base, wrong in ((100.0, 20.0, ""), (900.0, 30.0, ""), (300.0, 25.0, "an order is missing")):
         state.keep(CASE, Sample(rate, 1.0, 2.0, {"rss_mb": 100}, wrong))
-    state.baselines[64, 1] += [20.0, 30.0, 25.0]
+        state.baselines.append({(64, 1): base})
+    state.baselines.append({(64, 1): 1_000.0})
     (row,) = run._results(state.samples, state.baselines)
     assert (row["per_second"], row["baseline_per_second"], row["ratio"]) == (300.0, 25.0, 12.0)
     values = {"machine": "m", "at": "t", "ok": not state.wrong, "wrong": state.wrong, "results": [row], "baselines": [], "starts": []}
@@ -87,7 +89,7 @@ def test_a_table_and_a_page_show_each_case_with_what_it_is_held_against(tmp_path
     state = run.Bench(run.QUICK, say=lambda _: None, pgbench=None, baseline_url="", folder=tmp_path)
     state.keep(CASE, Sample(4321.0, 12.5, 40.25, {"gateway_cores": 0.91, "wal_bytes": 1946}))
     state.keep(Case("query-100", "sqlite", 1, 1_000_000), Sample(500.0, 1.0, 2.0))
-    state.baselines[64, 1].append(1234.5)
+    state.baselines.append({(64, 1): 1234.5})
     values = {"version": "0", "took_s": 1, "size": {"rounds": 1}, "machine": "m", "at": "t", "ok": True, "wrong": [], "baselines": []}
     values |= {"results": run._results(state.samples, state.baselines)}
     values |= {"starts": [{"store": "sqlite", "network": "ETH", "preloaded": 0, "first_answer_s": 0.8}]}

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 from embit import bech32
 
-from penstock.bench.outside.evm import CHAIN_ID
+from penstock.bench.outside import bitcoin, evm
 from penstock.bench.preload import preload_orders
 from penstock.bench.processes import answered, family, free_port, program, rss_mb, shared
 from penstock.commands import Commands
@@ -49,7 +49,7 @@ EVM: Final = Network(
     "ETH",
     "USDT",
     "evm",
-    {"chain_id": CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": 2_000},
+    {"chain_id": evm.CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "in_flight_max": 2_000},
     credit="1000000000",
     value="25",
     recipient=lambda _: "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
@@ -59,7 +59,7 @@ BITCOIN: Final = Network(
     "BTC",
     "BTC",
     "bitcoin",
-    {"chain_id": 3_669_344_250, "confirmations": 1, "block_ms": BLOCK_MS, "batch_window_s": 0},
+    {"chain_id": bitcoin.CHAIN_ID, "confirmations": 1, "block_ms": BLOCK_MS, "batch_window_s": 0},
     credit="100000",
     value="0.01",
     recipient=lambda number: bech32.encode("bcrt", 0, number.to_bytes(20, "big")),

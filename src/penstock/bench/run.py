@@ -27,6 +27,8 @@ from penstock.runtime import SystemRuntime
 
 BASELINES: Final = ((64, 1), (64, 1_000), (8, 1_000))
 """Clients and accounts of each pgbench."""
+NETWORKS: Final = {"batched": BITCOIN}
+"""Of the parts that are not measured on EVM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,15 @@ class Bench:
     pgbench: Path | None
     baseline_url: str
     folder: Path
-    samples: defaultdict[Case, list[Sample]] = field(default_factory=lambda: defaultdict(list))
-    baselines: defaultdict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    samples: defaultdict[Case, list[tuple[int, Sample]]] = field(default_factory=lambda: defaultdict(list))
+    """Each with the number of the baselines' round that comes after it: a case is held against its own rounds' alone."""
+    baselines: list[dict[tuple[int, int], float]] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def keep(self, case: Case, sample: Sample) -> None:
         """One round's result."""
-        self.samples[case].append(sample)
+        self.samples[case].append((len(self.baselines), sample))
         if sample.wrong:
             self.wrong.append(sample.wrong)
         slow = f", p99 {sample.p99_ms:,.0f} ms" if sample.p99_ms is not None else ""
@@ -89,8 +92,9 @@ class Bench:
         """One round of every baseline."""
         if self.pgbench is None or not self.baseline_url:
             return
+        found = {}
         for clients, accounts in BASELINES:
-            found = await asyncio.to_thread(
+            measured = await asyncio.to_thread(
                 baseline.measure,
                 self.pgbench,
                 self.baseline_url,
@@ -99,8 +103,9 @@ class Bench:
                 accounts=accounts,
                 seconds=self.size.baseline_s,
             )
-            self.baselines[clients, accounts].append(found.per_second)
-            self.say(f"pgbench, {clients} clients, {accounts:,} accounts: {found.per_second:,.0f}/s")
+            found[clients, accounts] = measured.per_second
+            self.say(f"pgbench, {clients} clients, {accounts:,} accounts: {measured.per_second:,.0f}/s")
+        self.baselines.append(found)
 
 
 def bench(parts: Sequence[str], size: Size, *, postgresql: str, pgbench: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
@@ -121,7 +126,8 @@ def bench(parts: Sequence[str], size: Size, *, postgresql: str, pgbench: Path | 
             "wrong": state.wrong,
             "results": _results(state.samples, state.baselines),
             "baselines": [
-                {"clients": c, "accounts": a, "per_second": round(statistics.median(v), 1)} for (c, a), v in state.baselines.items()
+                {"clients": clients, "accounts": accounts, "per_second": _median([found[clients, accounts] for found in state.baselines])}
+                for clients, accounts in (BASELINES if state.baselines else ())
             ],
             "starts": state.starts,
         }
@@ -137,16 +143,16 @@ async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
                 with ExitStack() as stack:
                     url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
                     home = state.folder / f"{store}-{network.chain}-{preloaded}"
-                    size = {"merchants": state.size.merchants, "preload": preloaded}
-                    async with opened_place(store, url, home, **size, say=state.say, network=network) as place:
+                    async with opened_place(
+                        store, url, home, merchants=state.size.merchants, preload=preloaded, say=state.say, network=network
+                    ) as place:
                         await _place(state, place, there)
 
 
 def _networks(parts: Sequence[str], preloaded: int) -> list[tuple[Network, list[str]]]:
     """A house for each network, and what is measured there. Whatever the past, a transaction that pays many is the same."""
-    batched = [part for part in parts if part == "batched" and not preloaded]
-    others = [part for part in parts if part != "batched"]
-    return [(network, there) for network, there in ((EVM, others), (BITCOIN, batched)) if there]
+    houses = (EVM,) if preloaded else (EVM, BITCOIN)
+    return [(network, there) for network in houses if (there := [part for part in parts if NETWORKS.get(part, EVM) is network])]
 
 
 async def _place(state: Bench, place: Place, parts: Sequence[str]) -> None:
@@ -204,14 +210,17 @@ def _cases(place: Place, parts: Sequence[str]) -> list[Case]:
     return cases
 
 
-def _results(samples: Mapping[Case, Sequence[Sample]], baselines: Mapping[tuple[int, int], Sequence[float]]) -> list[dict[str, Any]]:
-    bases = {key: statistics.median(values) for key, values in baselines.items()}
+def _results(
+    samples: Mapping[Case, Sequence[tuple[int, Sample]]], baselines: Sequence[Mapping[tuple[int, int], float]]
+) -> list[dict[str, Any]]:
     results = []
-    for case, rounds in samples.items():
+    for case, numbered in samples.items():
+        rounds = [sample for _, sample in numbered]
         # One busy merchant on PostgreSQL meets the same contention; everything else is held against the easier thousand accounts.
         hard = case.part in ("accept", "internal") and case.merchants == 1 and case.store == "postgresql"
         key = (64, 1 if hard else 1_000)
-        base = None if case.part.startswith("query") else bases.get(key)
+        compared = baselines and not case.part.startswith("query")
+        base = _median([baselines[min(at, len(baselines) - 1)][key] for at, _ in numbered]) if compared else None
         rate = statistics.median(sample.per_second for sample in rounds)
         results.append(
             {

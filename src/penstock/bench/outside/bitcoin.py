@@ -15,8 +15,9 @@ from embit.transaction import Transaction, TransactionInput, TransactionOutput
 
 from penstock.bench.outside.rpc import Methods
 
+CHAIN_ID: Final = 3_669_344_250
 GENESIS: Final = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
-"""Of regtest."""
+"""Of regtest, in this node's own words: it is the other side of the wire."""
 COINS: Final = 400
 """As many as the house looks at."""
 COIN: Final = 1_000 * 10**8

@@ -35,8 +35,8 @@ RELAY_RATE: Final = 1_000
 
 https://github.com/bitcoin/bitcoin/blob/master/doc/policy/mempool-replacements.md
 """
-TARGET_WEIGHT_MAX: Final = 4 * 43
-"""The heaviest standard output: P2WSH or P2TR."""
+TARGET_WEIGHT_MAX: Final = max(WEIGHT.values())
+"""The heaviest output: P2WSH or P2TR."""
 
 
 def fee_at(rate: int, weight: int) -> int:

@@ -22,7 +22,7 @@ from embit.script import Script, Witness
 from embit.transaction import Transaction, TransactionInput, TransactionOutput
 
 from penstock.core.intent import Intent, Key, Signed
-from penstock.rails.bitcoin.script import DUST, UNITS_MAX, parse_address, script_of_sender
+from penstock.rails.bitcoin.script import DUST, UNITS_MAX, WEIGHT, parse_address, script_of_sender
 
 FAMILY: Final = "bitcoin"
 VERSION: Final = 2
@@ -40,7 +40,7 @@ RAW_BYTES_MAX: Final = 4_000_000
 """No block holds a larger transaction; what pays us need not be standard."""
 INPUT_WEIGHT: Final = 4 * 41 + 108
 """A P2WPKH input with the longest signature: 41 bytes, and a witness of 1 + 1 + 72 + 1 + 33."""
-CHANGE_WEIGHT: Final = 4 * 31
+CHANGE_WEIGHT: Final = WEIGHT["p2wpkh"]
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of the curve's group; s lies in its lower half (BIP-146)."""
 

@@ -78,11 +78,11 @@ def exact_transfer_count(logs: Iterable[Mapping[str, Any]], contract: str, sende
     topics is an NFT's.
     """
     topics = [TRANSFER_TOPIC, *("0x" + _address_word(address).hex() for address in (sender, recipient))]
-    wanted = (contract.lower(), "0x" + _word(units).hex(), topics)
+    wanted = [contract.lower(), "0x" + _word(units).hex(), *topics]
     return sum(not log.get("removed") and _in_lower_case(log) == wanted for log in logs)
 
 
-def _in_lower_case(log: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+def _in_lower_case(log: Mapping[str, Any]) -> list[str]:
     topics = log.get("topics")
-    words = [str(topic).lower() for topic in topics] if isinstance(topics, list) else []
-    return str(log.get("address")).lower(), str(log.get("data")).lower(), words
+    words = (log.get("address"), log.get("data"), *(topics if isinstance(topics, list) else ()))
+    return [str(word).lower() for word in words]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -167,33 +167,20 @@ def balance_of_call_data(owner: str) -> bytes:
     return _BALANCE_OF + _address_word(owner)
 
 
-def parse_transfer_log(log: Mapping[str, Any]) -> tuple[str, str, str, int] | None:
-    """A log of a receipt as (contract, sender, recipient, units), or None when it is not exactly TRC-20's Transfer.
-
-    Strict: three topics, one word of data, clean address padding. Nodes write a log's contract as 20 bytes without the 41.
-    """
-    contract, topics, data = log.get("address"), log.get("topics"), log.get("data")
-    if not isinstance(topics, Sequence) or len(topics) != 3 or topics[0] != TRANSFER_TOPIC:
-        return None
-    words = [_bytes(word, 32) for word in (*topics[1:], data)]
-    account = _bytes(contract, 20)
-    if account is None or any(word is None for word in words):
-        return None
-    sender, recipient, units = cast("list[bytes]", words)
-    if any(sender[:12]) or any(recipient[:12]):
-        return None
-    return _text(_PREFIX + account), _text(_PREFIX + sender[12:]), _text(_PREFIX + recipient[12:]), int.from_bytes(units, "big")
-
-
-def _bytes(value: object, count: int) -> bytes | None:
-    if not isinstance(value, str) or len(value) != 2 * count or _HEX.fullmatch(value) is None:
-        return None
-    return bytes.fromhex(value)
-
-
 def exact_transfer_count(logs: Iterable[Mapping[str, Any]], contract: str, sender: str, recipient: str, units: int) -> int:
-    """How many of a receipt's logs are this very transfer. A payment is proved by exactly one (failure model, section 5)."""
-    return sum(parse_transfer_log(log) == (contract, sender, recipient, units) for log in logs)
+    """How many of a receipt's logs are this very TRC-20 Transfer. A payment is proved by exactly one (failure model, section 5).
+
+    Strict: three topics, one word of data, all as the contract writes it but for the case of the digits. Nodes write a log's contract as
+    20 bytes without the 41.
+    """
+    wanted = [account_hex(contract)[2:], f"{units:064x}", TRANSFER_TOPIC, _address_word(sender).hex(), _address_word(recipient).hex()]
+    return sum(_in_lower_case(log) == wanted for log in logs)
+
+
+def _in_lower_case(log: Mapping[str, Any]) -> list[str]:
+    topics = log.get("topics")
+    words = (log.get("address"), log.get("data"), *(topics if isinstance(topics, list) else ()))
+    return [str(word).lower() for word in words]
 
 
 # Transactions
