@@ -232,7 +232,7 @@ class Commands:
         await self._p.board.refresh()
         rows = []
         for token in self._p.catalog.tokens():
-            if self._p.board.rail(token.chain) is None or token.status != 1:
+            if self._p.board.rail(token.chain) is None or token.status == 2:
                 continue
             row: dict[str, Any] = {"coin": token.coin.symbol, "chain": token.chain, "token_id": token.id}
             try:

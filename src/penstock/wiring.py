@@ -17,7 +17,7 @@ from penstock import directory
 from penstock.catalog import Catalog
 from penstock.config import NetworkSettings, Settings, SettingWrong
 from penstock.core.intent import Signer
-from penstock.core.money import Network
+from penstock.core.money import LEDGER_DECIMALS, Network, parse_units, plain
 from penstock.core.seal import OrderSeal
 from penstock.db import CommitUnknown, Database, DatabaseUnavailable, Tx
 from penstock.directory import Directory
@@ -224,7 +224,7 @@ class Product:
         limits = Limits(
             requests_per_second=self.settings.limits.requests_per_second,
             trusted_proxies=self.settings.limits.trusted_proxies,
-            minimum=self._minimum,
+            minimum={symbol: plain(parse_units(text, LEDGER_DECIMALS), LEDGER_DECIMALS) for symbol, text in self._minimum.items() if text},
         )
         return build_app(ports, limits, self.runtime, calls=calls, process=process)
 

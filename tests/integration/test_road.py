@@ -226,7 +226,7 @@ def test_a_reorg_before_the_report_takes_the_order_back_but_never_its_wire_statu
         road.rail.answer = Absent()
         await road.follow()
         order = await road.order("a")
-        assert (order["state"], order["wire"]) == ("sending", 1)
+        assert (order["state"], order["wire"], order["txid"]) == ("sending", 1, "")
         assert road.rail.sent[0] == road.rail.sent[1]
 
     scenario(migrated_url, body)

@@ -77,6 +77,8 @@ def test_recipients_that_cannot_take_it_are_refused_while_the_merchant_waits(hou
     assert house.run(house.withdraw("a", "XRP", "5", exchange))["code"] == 14003
     assert house.run(house.withdraw("b", "XRP", "5", hermit))["code"] == 14007
     assert house.run(house.withdraw("c", "RLUSD", "5", exchange, "7"))["code"] == 14007
+    small = house.run(house.withdraw("e", "XRP", "0.999999", RECIPIENT))
+    assert (small["code"], "must be at least 1 XRP" in small["msg"]) == (14005, True)
     accepted(house, "d", "XRP", "5", exchange, "7")
     assert ends(house, "d")["state"] == "succeeded"
     house.judge()

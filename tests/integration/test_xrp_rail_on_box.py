@@ -177,11 +177,11 @@ def test_what_a_recipient_demands_is_found_before_anything_is_bound(town):
     shy = town.account("shy", settings="disallow_xrp")
     town.mine(2)
     with pytest.raises(MemoRequired):
-        town.run(town.rail.look_up(Destination(exchange), XRP))
-    town.run(town.rail.look_up(Destination(exchange, "1"), XRP))
+        town.run(town.rail.look_up(Destination(exchange), XRP, 1_000_000))
+    town.run(town.rail.look_up(Destination(exchange, "1"), XRP, 1_000_000))
     for address in (closed, shy):
         with pytest.raises(InvalidDestination):
-            town.run(town.rail.look_up(Destination(address), XRP))
+            town.run(town.rail.look_up(Destination(address), XRP, 1_000_000))
     for payment, token in (
         (Payment(1, exchange, "", 1_000_000), XRP),
         (Payment(1, closed, "", 1_000_000), XRP),

@@ -14,11 +14,12 @@ from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.accept import Accept, Policy
 from tests.fixtures.api import CATALOG, USDT_ETH
 
+XRP = CATALOG.native("XRP").id
 MERCHANT = Merchant(1, "shop", "1", (), "")
 POLICY = Policy(minimum={"USDT": "5"}, maximum={"USDT": "100.5"})
 
 
-def draft_of(value, policy=POLICY):
+def draft_of(value, policy=POLICY, *, token_id=USDT_ETH, memo=""):
     """What the intake would be given for a payout inside the house."""
 
     class Door:
@@ -39,7 +40,7 @@ def draft_of(value, policy=POLICY):
         next_ids=lambda n: list(range(1, n + 1)),
         seal=OrderSeal(bytes(32)),
     )
-    request = WithdrawRequest("order-1", "9454818", USDT_ETH, value, "", False, False)
+    request = WithdrawRequest("order-1", "9454818", token_id, value, memo, False, False)
     asyncio.run(accept.withdraw(MERCHANT, request))
     return door.draft
 
@@ -74,3 +75,14 @@ def test_the_mark_is_over_the_value_in_plain_notation(text):
     """Stored marks are compared with it for ever: it must not change with how the value is carried."""
     mark = fingerprint(address="9454818", token_id=USDT_ETH, value=text, memo="", merchant_pays_fee=False)
     assert draft_of(parse_units(text, LEDGER_DECIMALS)).fingerprint == mark
+
+
+def test_a_memo_counts_where_the_token_takes_one_and_nowhere_else():
+    units = parse_units("5", LEDGER_DECIMALS)
+    plain, digits = draft_of(units), draft_of(units, memo="83513")
+    assert (digits.fingerprint, digits.wish.memo) == (plain.fingerprint, "")
+    # What was stored while it counted is the same request still.
+    assert plain.former == ""
+    assert digits.former == fingerprint(address="9454818", token_id=USDT_ETH, value="5", memo="83513", merchant_pays_fee=False)
+    one, other = (draft_of(units, token_id=XRP, memo=memo) for memo in ("1", "2"))
+    assert one.fingerprint != other.fingerprint and (one.former, other.former) == ("", "")

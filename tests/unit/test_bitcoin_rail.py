@@ -6,7 +6,17 @@ import dataclasses
 import pytest
 
 from penstock.core.intent import Resource
-from penstock.rails.base import Batches, InvalidDestination, NodeUnreachable, OwnAddress, Prepares, Unpayable, Verdict
+from penstock.rails.base import (
+    Batches,
+    Destination,
+    InvalidDestination,
+    NodeUnreachable,
+    OwnAddress,
+    Prepares,
+    TooLittle,
+    Unpayable,
+    Verdict,
+)
 from penstock.rails.bitcoin import codec
 from penstock.rails.bitcoin.talk import BadAnswer, height, rate
 from tests.fixtures.bitcoin_bench import (
@@ -48,6 +58,15 @@ def test_the_operator_says_how_many_go_together_and_how_long_they_wait():
     assert isinstance(rail, Batches)
     assert isinstance(rail, Prepares)
     assert (rail.payments_max, rail.window_ms) == (7, 1_000)
+
+
+def test_dust_is_refused_while_the_merchant_waits():
+    rail = Bench().rail
+    for units, kind in ((294, "p2wpkh"), (546, "p2pkh")):
+        destination = Destination(RECIPIENTS[kind])
+        asyncio.run(rail.look_up(destination, BTC, units))
+        with pytest.raises(TooLittle, match=rf"is dust, .* 0\.00000{units} is the least"):
+            asyncio.run(rail.look_up(destination, BTC, units - 1))
 
 
 def test_dust_is_named_before_anything_is_bound():

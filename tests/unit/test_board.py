@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from penstock.catalog import Catalog
+from penstock.core.errors import Refused
 from penstock.core.money import plain
 from penstock.orders.board import Board
 from penstock.rails.base import FeeEstimate
@@ -17,8 +18,8 @@ CATALOG = Catalog.load()
 class Asked:
     """A rail whose nodes ask so much for a transfer that may cost so much."""
 
-    def __init__(self, cost, fee_cap, runtime):
-        self.network = CATALOG.network("XRP")
+    def __init__(self, cost, fee_cap, runtime, network="XRP"):
+        self.network = CATALOG.network(network)
         self.cost, self.fee_cap, self.runtime = cost, fee_cap, runtime
 
     async def estimate(self, token):
@@ -40,4 +41,19 @@ def test_a_quote_is_never_above_what_a_transfer_may_ever_cost(cost, fee_cap, fee
     quote = board.quote(CATALOG.native("XRP"))
     assert plain(quote.fee.units, 18) == fee
     assert quote.gas_quoted == min(cost, fee_cap)
+    runtime.close()
+
+
+def test_a_token_that_is_to_be_delisted_is_quoted_until_it_is_off(tmp_path):
+    """Status 3 allows withdrawals alone (spec 4.8); nobody asked what one costs, so none was accepted."""
+    (tmp_path / "catalog.toml").write_text("[tokens.ETH.USDT]\nstatus = 3\n[tokens.ETH.USDC]\nstatus = 2\n")
+    catalog = Catalog.load(overrides=tmp_path / "catalog.toml")
+    runtime = SystemRuntime()
+    prices = Prices(age_max_ms=600_000)
+    prices.use_static(static_prices())
+    board = Board(runtime, catalog, {"ETH": Asked(10**15, 10**15, runtime, "ETH")}, prices)
+    asyncio.run(board.refresh())
+    assert board.quote(catalog.by_symbol("USDT", "ETH")).fee.units > 0
+    with pytest.raises(Refused):
+        board.quote(catalog.by_symbol("USDC", "ETH"))
     runtime.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
 from penstock.core.money import Coin, CoinAmount
 from penstock.core.party import Account, Merchant, Secret
@@ -31,7 +32,7 @@ def test_an_unknown_account_has_the_vendors_own_error(api, c_id):
     api.house.people["ann@example.com"] = api.house.people["9454818"]  # asking by e-mail would tell the id of a person
     reply = api.post("/check/user", {"c_id": c_id})
     assert (reply.code, reply.json["reason"], reply.json["data"]) == (224083, "ToUserNotFound", None)
-    assert reply.msg.startswith("users do not exist")
+    assert reply.msg == "users do not exist"
 
 
 @pytest.mark.parametrize("body", [b"", {}, {"c_id": None}, {"c_id": ""}, {"c_id": True}, {"c_id": [1]}, {"c_id": 1.5}, {"cid": "9454818"}])
@@ -198,6 +199,25 @@ def test_a_network_that_is_off_suspends_its_tokens_and_not_the_coin(api):
     assert usdt["status"] == 1
     assert {token["status"] for token in usdt["tokens"] if token["chain"] == "ETH"} == {2}
     assert {token["status"] for token in usdt["tokens"] if token["chain"] == "POLYGON"} == {1}
+
+
+def test_a_token_that_is_to_be_delisted_says_so_while_its_network_is_on(api, tmp_path):
+    (tmp_path / "catalog.toml").write_text("[tokens.ETH.USDT]\nstatus = 3\n")
+    api.house.catalogue = Catalog.load(overrides=tmp_path / "catalog.toml")
+    api.limit()
+
+    def status():
+        (usdt,) = (coin for coin in api.post("/coin/all").data["list"] if coin["crypto"] == "USDT")
+        return next(token["status"] for token in usdt["tokens"] if token["chain"] == "ETH")
+
+    assert status() == 3
+    api.house.off = {"ETH"}
+    assert status() == 2
+
+
+def test_a_token_shows_as_many_decimals_as_a_payout_may_have(api):
+    (sats,) = (coin for coin in api.post("/coin/all").data["list"] if coin["crypto"] == "SATS")
+    assert (sats["precision"], [token["precision"] for token in sats["tokens"]]) == (0, [0])
 
 
 def test_the_least_amount_is_the_operators_or_one_unit_as_shown(api):

@@ -17,6 +17,7 @@ from penstock.rails.base import (
     Opens,
     OwnAddress,
     Prepares,
+    TooLittle,
     Unpayable,
     Verdict,
     WrongNetwork,
@@ -109,15 +110,17 @@ def test_a_destination_that_demands_a_tag_is_refused_without_one_and_taken_with_
     bench = Bench()
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, Flags=0x00020000)}))
     with pytest.raises(MemoRequired, match="demands a tag"):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
-    bench.look_up(Destination(RECIPIENT, "0"), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
+    bench.look_up(Destination(RECIPIENT, "0"), XRP_TOKEN, 1_000_000)
 
 
 def test_an_account_that_does_not_exist_may_be_paid_xrp_and_no_token():
     bench = Bench()
-    bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+    bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
+    with pytest.raises(TooLittle, match="must be at least 1 XRP"):
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 999_999)
     with pytest.raises(InvalidDestination, match="does not exist yet"):
-        bench.look_up(Destination(RECIPIENT), RLUSD_TOKEN)
+        bench.look_up(Destination(RECIPIENT), RLUSD_TOKEN, 1_000_000)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_accounts_that_do_not_want_it_or_have_lost_it_are_refused(fields, says):
     bench = Bench()
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, **fields)}))
     with pytest.raises(InvalidDestination, match=says):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
     ((problem),) = bench.prepare([payment()], XRP_TOKEN, SENDER, bench.estimate(XRP_TOKEN))
     assert says in str(problem)
 
@@ -142,26 +145,26 @@ def test_a_master_key_that_is_disabled_beside_a_regular_key_of_ones_own_is_no_lo
     bench = Bench()
     fields = {"Flags": 0x00100000, "RegularKey": OTHER}
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, **fields)}))
-    bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+    bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 def test_an_account_that_has_authorised_us_is_paid():
     bench = Bench()
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, Flags=0x01000000)}))
     bench.every(lambda node: node.authorised.add((SENDER, RECIPIENT)))
-    bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+    bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 def test_a_look_up_is_remembered_for_a_short_time():
     bench = Bench()
-    bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+    bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
     asked = len(bench.nodes[0].calls)
-    bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+    bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
     assert len(bench.nodes[0].calls) == asked
     bench.every(lambda node: node.accounts.update({RECIPIENT: account_data(RECIPIENT, Flags=0x00020000)}))
     bench.runtime.seconds += 11
     with pytest.raises(MemoRequired):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 def test_a_request_does_not_wait_for_nodes_that_hang(monkeypatch):
@@ -169,7 +172,7 @@ def test_a_request_does_not_wait_for_nodes_that_hang(monkeypatch):
     bench = Bench()
     bench.stalls.append(10**9)
     with pytest.raises(NodeUnreachable, match=r"within 0\.01 s"):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 # Fees
@@ -640,14 +643,14 @@ def test_what_an_open_ledger_says_of_an_account_is_not_believed():
     bench = Bench(XrpNode())
     bench.nodes[0].answers["account_info"] = {"account_data": account_data(RECIPIENT), "ledger_index": 100, "validated": False}
     with pytest.raises(NodeUnreachable, match="not validated"):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 def test_an_account_other_than_the_one_asked_for_is_not_believed():
     bench = Bench(XrpNode())
     bench.nodes[0].answers["account_info"] = {"account_data": account_data(OTHER), "ledger_index": 100, "validated": True}
     with pytest.raises(NodeUnreachable, match="another account"):
-        bench.look_up(Destination(RECIPIENT), XRP_TOKEN)
+        bench.look_up(Destination(RECIPIENT), XRP_TOKEN, 1_000_000)
 
 
 def test_the_payment_of_an_order_keeps_its_tag_text():

@@ -34,7 +34,7 @@ async def check_user(call: Call) -> Data:
     c_id = _C_ID.need(call.body)
     account = await call.ports.accounts.find(c_id) if c_id.isascii() and c_id.isdigit() else None
     if account is None:
-        raise Refused(Problem.TO_USER_NOT_FOUND, "users do not exist: no internal account has this c_id, which is a number of 7 digits")
+        raise Refused(Problem.TO_USER_NOT_FOUND, "users do not exist")
     nickname = masked(account.nickname)
     return {"c_id": str(account.id), "nickname": nickname, "nikename": nickname}
 
@@ -106,8 +106,8 @@ async def coins(call: Call) -> Data:
                     {
                         **_token_view(ports, token),
                         "is_support_memo": token.takes_memo,
-                        "status": token.status if token.status != 1 else ports.networks.status(token.chain),
-                        "precision": token.decimals,
+                        "status": 2 if ports.networks.status(token.chain) == 2 else token.status,
+                        "precision": token.payout_decimals,
                     }
                     for token in ports.catalogue.tokens_of(coin)
                 ],

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from penstock.catalog import Catalog
 from penstock.core.errors import Problem, Refused
@@ -31,7 +32,7 @@ from penstock.core.snowflake import moment_ms
 from penstock.core.withdrawal import WithdrawRequest
 from penstock.orders.board import Board, Quote
 from penstock.orders.intake import Draft, Intake
-from penstock.rails.base import Destination, InvalidDestination, MemoRequired, NodeUnreachable, OwnAddress, Rail
+from penstock.rails.base import Destination, InvalidDestination, MemoRequired, NodeUnreachable, OwnAddress, Rail, TooLittle
 
 log = structlog.get_logger()
 
@@ -54,8 +55,10 @@ class Policy:
     withdrawals: bool = True
 
 
-def _refusal(error: InvalidDestination | MemoRequired) -> Refused:
-    """What a rail says of a destination, in the API's codes."""
+def _refusal(error: InvalidDestination | MemoRequired | TooLittle) -> Refused:
+    """What a rail says of a destination, or of an amount for it, in the API's codes."""
+    if isinstance(error, TooLittle):
+        return Refused(Problem.VALUE_BELOW_LIMIT, f"value is too small, by what the recipient would get: {error}.")
     if isinstance(error, OwnAddress):
         return Refused(Problem.CANNOT_SELF, f"address is refused. {error}")
     if isinstance(error, InvalidDestination):
@@ -118,14 +121,21 @@ class Accept:
         self._rail(token)
         return self._board.quote(token).fee
 
-    async def _submit(self, merchant_id: int, payer: str, request: WithdrawRequest) -> Order:
+    async def _submit(self, merchant_id: int, payer: str, given: WithdrawRequest) -> Order:
+        request = self._without_idle_memo(given)
         wish: Order | Refused
         once = ""
         try:
             wish, once = await self._wish(merchant_id, payer, request)
         except Refused as refusal:
             wish = refusal
-        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark_of(request), wish, once))
+        former = "" if request is given else mark_of(given)
+        return await self._intake.submit(Draft(merchant_id, request.merchant_order_id, mark_of(request), wish, once, former))
+
+    def _without_idle_memo(self, request: WithdrawRequest) -> WithdrawRequest:
+        """A memo that its token does not take is no content: some clients send random digits with everything, new ones with a repeat (spec 5.5)."""
+        token = self._catalog.token(request.token_id)
+        return replace(request, memo="") if request.memo and token is not None and not token.takes_memo else request
 
     async def _wish(self, merchant_id: int, payer: str, request: WithdrawRequest) -> tuple[Order, str]:
         """The order that this request would be, and what it would use up for ever. Raises Refused."""
@@ -180,7 +190,7 @@ class Accept:
             )
         net = value if request.merchant_pays_fee else value - quote.fee
         self._check_asked(token, destination, net)
-        await self._look_up(rail, destination, token)
+        await self._look_up(rail, destination, token, net)
         order = self._order(merchant_id, payer, request, token, value, quote, net=net, recipient="", destination=destination)
         return order, destination.once
 
@@ -208,11 +218,13 @@ class Accept:
                 f"The invoice in address asks for {asked} {token.coin.symbol} and its recipient would get {net}; give an invoice over {net}.",
             )
 
-    async def _look_up(self, rail: Rail, destination: Destination, token: Token) -> None:
-        """What the recipient's own rules on the chain say, if its nodes answer in time; else the order waits for the answer. Raises Refused."""
+    async def _look_up(self, rail: Rail, destination: Destination, token: Token, net: CoinAmount) -> None:
+        """What the network and the recipient's own rules on it say (spec 16.5), if its nodes answer in time; else the order waits for the
+        answer. Raises Refused.
+        """
         try:
-            await rail.look_up(destination, token)
-        except (InvalidDestination, MemoRequired) as error:
+            await rail.look_up(destination, token, net.to_token(token).units)
+        except (InvalidDestination, MemoRequired, TooLittle) as error:
             raise _refusal(error) from error
         except NodeUnreachable:
             log.info("accept.look_up.unanswered", chain=token.chain)

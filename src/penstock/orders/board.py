@@ -140,7 +140,7 @@ class Board:
             fault = str(error)
         for token in self._catalog.tokens_on(chain) if not fault else ():
             try:
-                if token.status == 1:
+                if token.status != 2:
                     self._estimates[token.id] = await rail.estimate(token)
             except NodeUnreachable as error:
                 fault = str(error)  # its last estimate ages; the other tokens are asked all the same

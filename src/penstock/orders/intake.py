@@ -53,6 +53,8 @@ class Draft:
     wish: Order | Refused
     once: str = ""
     """What this order would use up for ever (an invoice's payment hash), "" for nothing."""
+    former: str = ""
+    """The fingerprint as it was made while a memo counted that the token does not take, "" where it is the same."""
     answer: asyncio.Future[Order] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -365,7 +367,7 @@ def _post(sheet: Any, draft: Draft) -> Answer:
 
 
 def _repeat(draft: Draft, fingerprint: str, order: Order) -> Answer:
-    if draft.fingerprint == fingerprint:
+    if fingerprint in (draft.fingerprint, draft.former):
         return order
     return Refused(
         Problem.ORDER_DUPLICATE,

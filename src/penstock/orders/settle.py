@@ -185,7 +185,7 @@ class Settler:
 
     def _undone(self, changes: _Changes, orders: Sequence[Order]) -> None:
         changes.moves += [
-            Move(o, OrderState.SENDING, "its block was undone; the same bytes are sent again", at_ms=changes.now_ms)
+            Move(o, OrderState.SENDING, "its block was undone; the same bytes are sent again", at_ms=changes.now_ms, txid="")
             for o in orders
             if o.state is OrderState.CONFIRMING
         ]
@@ -256,7 +256,8 @@ class Settler:
             if order.state is OrderState.SUCCEEDED:
                 changes.halts[attempt.chain] = f"order {order.id} was reported as paid before finality and then its {reason}"
             elif order.state is not OrderState.QUARANTINED:
-                changes.moves.append(Move(order, OrderState.ACCEPTED, reason, at_ms=changes.now_ms, due_at_ms=changes.now_ms))
+                again = {"at_ms": changes.now_ms, "due_at_ms": changes.now_ms}
+                changes.moves.append(Move(order, OrderState.ACCEPTED, reason, **again, txid=""))
 
     def _write(self, tx: Tx, changes: _Changes) -> int:
         store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])

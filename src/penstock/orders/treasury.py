@@ -157,7 +157,7 @@ class Treasury:
 
     async def _open_tokens(self, rail: Opens, of: Lane, estimate: Callable[[Token], FeeEstimate | None]) -> list[Token]:
         chain = of.chain
-        tokens = [token for token in self._catalog.tokens_on(chain) if token.status == 1 and not token.is_native]
+        tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2 and not token.is_native]
         wanted = [(token, fees) for token in await rail.unopened(of.address, tokens) if (fees := estimate(token))]
         attempt_ids, version_ids = self._next_ids(len(wanted)), self._next_ids(len(wanted))
 

@@ -42,6 +42,10 @@ class MemoRequired(ValueError):
     """The destination demands a memo or tag and none was given."""
 
 
+class TooLittle(ValueError):
+    """Less than the network lets anybody pay there; the text names its rule and the least."""
+
+
 class NodeUnreachable(Exception):
     """No configured node gave a usable answer. Says nothing about any transaction."""
 
@@ -241,12 +245,13 @@ class Rail(Protocol):
         """Pure. Raises InvalidDestination or MemoRequired."""
         ...
 
-    async def look_up(self, destination: Destination, token: Token) -> None:
-        """While an order is accepted: what the recipient's own rules on the chain say (XRP Ledger: RequireDest). Nothing, unless a rail says
-        otherwise. From memory where it can be, and never for longer than a caller waits: where nobody answers the order is accepted, and
-        `prepare` asks again. Raises InvalidDestination, MemoRequired or NodeUnreachable.
+    async def look_up(self, destination: Destination, token: Token, units: int) -> None:
+        """While an order is accepted: what keeps the network from paying so many base units there: dust, an account that has to be made
+        first, the recipient's own rules (XRP Ledger: RequireDest). Nothing, unless a rail says otherwise. From memory where it can be, and
+        never for longer than a caller waits: where nobody answers the order is accepted, and `prepare` asks again. Raises
+        InvalidDestination, MemoRequired, TooLittle or NodeUnreachable.
         """
-        del destination, token
+        del destination, token, units
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """Read only, called in the background. Raises NodeUnreachable."""

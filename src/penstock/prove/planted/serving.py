@@ -25,7 +25,7 @@ _LATER: Final = """answers = []
 
 FLAWS: Final[Mapping[str, Sequence[Edit]]] = MappingProxyType(
     {
-        "any-body-will-do": (Edit("penstock.orders.intake:_repeat", "if draft.fingerprint == fingerprint:", "if True:"),),
+        "any-body-will-do": (Edit("penstock.orders.intake:_repeat", "if fingerprint in (draft.fingerprint, draft.former):", "if True:"),),
         "answered-before-the-commit": (
             Edit(
                 "penstock.orders.intake:Intake._apply_surely",

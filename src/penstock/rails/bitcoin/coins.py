@@ -118,13 +118,15 @@ def _targets(payments: Sequence[Payment], network: Network) -> tuple[int, ...]:
 
 
 def problem_of(payment: Payment, network: Network) -> Unpayable | None:
-    """Why a payment can never be made: nodes relay no dust."""
-    dust = DUST[kind_of(payment.recipient, network.chain_id)]
-    if payment.units >= dust:
-        return None
-    return Unpayable(
-        f"{plain(payment.units, 8)} is dust, which no node relays; {plain(dust, 8)} is the least to this address", for_ever=True
-    )
+    """Why a payment can never be made."""
+    text = dust(payment.units, payment.recipient, network)
+    return None if text is None else Unpayable(text, for_ever=True)
+
+
+def dust(units: int, recipient: str, network: Network) -> str | None:
+    """What is said of less than nodes relay to an address, None of enough."""
+    least = DUST[kind_of(recipient, network.chain_id)]
+    return None if units >= least else f"{plain(units, 8)} is dust, which no node relays; {plain(least, 8)} is the least to this address"
 
 
 def select(coins: Sequence[Resource], need: Callable[[int], int], *, worth: int) -> list[Resource]:

@@ -23,6 +23,7 @@ from penstock.rails.base import (
     OwnAddress,
     Rail,
     Submission,
+    TooLittle,
     Unpayable,
     Verdict,
     VersionView,
@@ -111,6 +112,12 @@ class BitcoinRail(Rail):
         if target.script in self._own:
             raise OwnAddress("The address is this gateway's own hot address; give the recipient's.")
         return Destination(target.address)
+
+    async def look_up(self, destination: Destination, token: Token, units: int) -> None:
+        """Pure. Raises TooLittle for dust."""
+        del token
+        if (dust := coins.dust(units, destination.address, self._network)) is not None:
+            raise TooLittle(dust)
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """What a transaction with one payment costs now. Raises NodeUnreachable."""

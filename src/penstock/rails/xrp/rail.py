@@ -28,6 +28,7 @@ from penstock.rails.base import (
     OwnAddress,
     Rail,
     Submission,
+    TooLittle,
     Unpayable,
     Verdict,
     VersionView,
@@ -37,7 +38,7 @@ from penstock.rails.submitter import Submitter
 from penstock.rails.xrp import codec
 from penstock.rails.xrp.answers import account_call, account_of, line_call, line_of, result_of
 from penstock.rails.xrp.fees import Fees, bumped
-from penstock.rails.xrp.recipients import XRP_DECIMALS, Recipients, unusable
+from penstock.rails.xrp.recipients import XRP_DECIMALS, Recipients, makes_no_account, unusable
 from penstock.rails.xrp.watch import Watch
 from penstock.runtime import Runtime
 
@@ -107,13 +108,19 @@ class XrpRail(Rail):
         tag = target.tag if tag is None else tag
         return Destination(target.address, "" if tag is None else str(tag))
 
-    async def look_up(self, destination: Destination, token: Token) -> None:
-        """What the recipient demands. Raises InvalidDestination, MemoRequired, or NodeUnreachable after LOOK_UP_S."""
+    async def look_up(self, destination: Destination, token: Token, units: int) -> None:
+        """What the recipient demands, and what makes its account. Raises InvalidDestination, MemoRequired, TooLittle, or NodeUnreachable
+        after LOOK_UP_S.
+        """
         try:
             async with asyncio.timeout(LOOK_UP_S):
-                await self._recipients.look_up(destination, token)
+                if await self._recipients.look_up(destination, token):
+                    return
+                market = await self._fees.market()
         except TimeoutError as error:
             raise NodeUnreachable(f"no node told of the recipient within {LOOK_UP_S:g} s") from error
+        if units < market.base_reserve:
+            raise TooLittle(makes_no_account(market.base_reserve))
 
     async def estimate(self, token: Token) -> FeeEstimate:
         """What one payment costs now: the fee that it will name, to the drop. Raises NodeUnreachable."""

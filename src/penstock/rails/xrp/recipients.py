@@ -60,8 +60,10 @@ class Recipients:
         self._sender = sender
         self._known: Latest[tuple[str, str], tuple[float, Scene]] = Latest(REMEMBERED_MAX)
 
-    async def look_up(self, destination: Destination, token: Token) -> None:
-        """While an order is accepted, from memory where that is fresh. Raises InvalidDestination, MemoRequired or NodeUnreachable."""
+    async def look_up(self, destination: Destination, token: Token) -> bool:
+        """While an order is accepted, from memory where that is fresh: whether the account exists. Raises InvalidDestination, MemoRequired
+        or NodeUnreachable.
+        """
         key, now = (destination.address, token.id), self._runtime.monotonic()
         known = self._known.get(key)
         if known is None or now - known[0] > REMEMBERED_S:
@@ -73,6 +75,7 @@ class Recipients:
             raise MemoRequired(problem.text)
         if problem is not None:
             raise InvalidDestination(f"The address cannot be paid: {problem.text}.")
+        return known[1].recipients[destination.address].account is not None
 
     async def problems(self, payments: Sequence[Payment], token: Token, sender: str, *, base_reserve: int) -> list[Unpayable | None]:
         """Before payments of a hot address are bound, in order; `base_reserve` in drops. Raises NodeUnreachable."""
@@ -178,12 +181,16 @@ def _of_house(scene: Scene, address: str, token: Token) -> Problem | None:
     return None
 
 
+def makes_no_account(base_reserve: int) -> str:
+    """What is said of less than that many drops to an account that is not there. https://xrpl.org/docs/concepts/accounts/reserves"""
+    return f"the account does not exist yet, and its first payment must be at least {plain(base_reserve, XRP_DECIMALS)} XRP"
+
+
 def _of_amount(scene: Scene, payment: Payment, token: Token, base_reserve: int) -> Problem | None:
     side = scene.recipients[payment.recipient]
     if token.is_native:
         if side.account is None and payment.units < base_reserve:
-            least = plain(base_reserve, XRP_DECIMALS)
-            return Problem(f"the account does not exist yet, and its first payment must be at least {least} XRP")
+            return Problem(makes_no_account(base_reserve))
         return None
     if payment.units > ISSUED_UNITS_MAX:
         return Problem("the ledger holds no such amount exactly")
