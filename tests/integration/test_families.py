@@ -8,12 +8,13 @@ import pytest
 from msgspec import structs
 
 from penstock.core.errors import Refused
-from penstock.core.event import Absent, Dead, FailedOnChain, Final, Suspicious
+from penstock.core.event import Absent, Dead, FailedOnChain, Final, Pending, Suspicious
 from penstock.core.intent import Resource
 from penstock.core.snowflake import compose
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
 from penstock.orders import attempts
+from penstock.orders.decide import Decider
 from penstock.orders.timeline import Timelines
 from penstock.rails.base import Holdings, NotEnough, Unpayable
 from tests.fixtures.chain import Road, ScriptedRail
@@ -106,6 +107,35 @@ def test_orders_that_wait_together_share_a_transaction_its_coin_and_its_fee(migr
         shown = await Timelines(r.database, road.catalog).of("c")
         (attempt,) = shown["attempts"]
         assert (attempt["shared_by"], attempt["gas_part"]) == (3, "0.0000105 ETH")  # weight 3 of 1 + 2 + 3
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_a_transaction_that_pays_an_order_which_a_person_has_ended_is_watched_and_no_more(migrated_url):
+    async def body(r, road):
+        await r.submit_all([usdt(r, road, "a"), usdt(r, road, "b")])
+        await road.send()
+        road.rail.answer = Suspicious("it is in no pool and in no block")
+        await road.follow()
+        rooms_of = {"runtime": r.runtime, "database": r.database, "catalog": road.catalog, "next_ids": r.next_ids}
+        decider = Decider(**rooms_of, board=road.board, signer=road.stages._signer, settler=road.settler)
+        await decider.failed((await road.order("a"))["id"], "it cannot land any more", proved=True)
+        with pytest.raises(Refused, match="pays an order that a person has ended"):
+            await decider.again((await road.order("b"))["id"], "go on")
+        for seen in (Absent(), Pending(stuck=True)):
+            road.rail.answer = seen
+            await road.follow()
+        assert (len(road.rail.sent), len(await rows_of(r, "SELECT id FROM version"))) == (1, 1)
+        await decider.failed((await road.order("b"))["id"], "it cannot land any more", proved=True)
+        await r.database.write(
+            "test", lambda tx: attempts.resume_lane(tx, "ETH", "looked", action_id=r.next_ids(1)[0], now_ms=r.runtime.now_ms())
+        )
+        await road.follow()
+        assert [row["kind"] for row in await rows_of(r, "SELECT kind FROM version ORDER BY number")] == ["pay", "cancel"]
+        road.rail.answer = lambda versions: FailedOnChain(versions[-1].txid, 101, 21_000 * 10**9, "our own cancel spent the coins")
+        await road.follow()
+        assert {(await road.order(name))["state"] for name in "ab"} == {"failed"}
+        assert await balances(r.database, "m:1") == {USDT: (units("100"), 0)}
 
     scenario(migrated_url, Batching, body)
 

@@ -146,6 +146,10 @@ def resumed_after(tx: Tx, chain: str, began: str, *, since_ms: int = 0) -> str |
     return str(row["reason"]) if row is not None else None
 
 
+BEFORE_A_PERSON: Final = "needs a person"
+"""How `seen` begins of an attempt that only a person can judge."""
+
+
 def live_count(tx: Tx, lane_id: int) -> int:
     """How many attempts of the lane are not final yet."""
     row = tx.one(
@@ -330,7 +334,7 @@ def give_back(tx: Tx, attempt_id: int) -> None:
     """The slot of a dead attempt that nothing was ever signed for may be handed out again; what was bound behind it waits for it."""
     row = tx.one(
         "SELECT lane_id, slot FROM attempt WHERE id = :id AND state = 'dead' AND slot >= 0 AND NOT EXISTS "
-        "(SELECT 1 FROM version WHERE attempt_id = :id AND raw IS NOT NULL)",
+        "(SELECT 1 FROM version WHERE attempt_id = :id AND (raw IS NOT NULL OR journaled = 1))",
         id=attempt_id,
     )
     if row is None:
@@ -350,6 +354,21 @@ def detach(tx: Tx, attempt_id: int, order_id: int) -> None:
         id=attempt_id,
         order_id=order_id,
     )
+
+
+def detached(tx: Tx, some: Sequence[Attempt]) -> dict[int, int]:
+    """How many payments of each are for orders here that a person has ended without it; those with none are left out."""
+    pairs = [(attempt.id, payment.order_id) for attempt in some for payment in attempt.newest.intent.payments]
+    if not pairs:
+        return {}
+    # Orders that a restored database has forgotten are none of these: whoever asked for them was told that they are paid.
+    rows = tx.all(
+        "SELECT k.attempt_id, COUNT(*) AS n FROM {ROWS k(attempt_id {INT}, order_id {INT})} JOIN orders ON orders.id = k.order_id "
+        "LEFT JOIN attempt_order AS link ON link.attempt_id = k.attempt_id AND link.order_id = k.order_id "
+        "WHERE link.order_id IS NULL GROUP BY k.attempt_id",
+        k=pairs,
+    )
+    return {row["attempt_id"]: row["n"] for row in rows}
 
 
 def opening(tx: Tx, lane_id: int) -> set[str]:

@@ -10,7 +10,7 @@ from penstock.core import ledger
 from penstock.core.attempt import LIVE, AttemptState, advance
 from penstock.core.errors import Problem, Refused
 from penstock.core.event import Dead, FailedOnChain, Final
-from penstock.core.intent import Death, Signer, SignRefused
+from penstock.core.intent import Death, Signer, SignLater, SignRefused
 from penstock.core.order import Order, OrderState
 from penstock.core.snowflake import wire_id
 from penstock.db import Database, Row, Tx
@@ -63,6 +63,8 @@ class Decider:
             case = _case(tx, order)
             if case.live is None:
                 raise _no("nothing is under way for it, and another attempt needs another order: decide `--as paid` or `--as failed`")
+            if attempts.detached(tx, [case.live]):
+                raise _no("the same transaction pays an order that a person has ended, so nothing more is signed or sent of it")
             after = OrderState.CONFIRMING if case.live.state is AttemptState.INCLUDED else OrderState.SENDING
             attempts.make_due(tx, [case.live.id], now_ms)
             self._record(tx, order, "again", reason, now_ms)
@@ -151,11 +153,14 @@ class Decider:
             if await self._was_signed(attempt):
                 return False
             await self._signer.bury([Death(attempt.id, proof)])
+        except SignLater as away:
+            raise _no(
+                f"attempt {attempt.id} has no bytes here, and the signer, who knows whether it has any, does not answer: {away}"
+            ) from away
         except SignRefused:
             return False
         seen = Dead(proof)
         await self._settler.apply([Verdict(attempt, seen, advance(attempt.state, seen, report_depth=None), None)])
-        await self._database.write("decide.slot", lambda tx: attempts.give_back(tx, attempt.id))
         return True
 
     async def _was_signed(self, attempt: Attempt) -> bool:

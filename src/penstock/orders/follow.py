@@ -103,12 +103,32 @@ class Follower:
         return is_given or bool(self._held(attempt.chain)) or isinstance(self._board.rail(attempt.chain), Withholds)
 
     async def _resume(self, due: Sequence[Attempt]) -> None:
-        unsent = [a.newest for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED and not self._is_watched(a)]
-        if unsent:
-            await self._stages.submit(unsent)
-        unsigned = [a.newest for a in due if a.newest.raw is None]
-        if unsigned:
-            await self._stages.submit(await self._stages.sign(unsigned))
+        unsent = [a for a in due if a.newest.raw is not None and a.state is AttemptState.SIGNED and not self._is_watched(a)]
+        wanted, ended = await self._wanted(unsent)
+        if wanted:
+            await self._stages.submit([attempt.newest for attempt in wanted])
+        if ended:
+            seen = [await self._observe(attempt) for attempt in ended]
+            await self._act(ended, [verdict for verdict in seen if verdict is not None])
+        wanted, ended = await self._wanted([attempt for attempt in due if attempt.newest.raw is None])
+        if wanted:
+            await self._stages.submit(await self._stages.sign([attempt.newest for attempt in wanted]))
+        if ended:
+            await self._stages.put_off(
+                [attempt.newest for attempt in ended], "a person has ended its order: nothing more is signed to pay it"
+            )
+
+    async def _wanted(self, some: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+        """Those for which more may be signed and sent, and the others: where a person has ended an order without its attempt, nothing pays
+        that order any more. If it was all that the attempt pays, a cancel uses up its slot; else what was sent of it is only watched.
+        """
+        paying = [attempt for attempt in some if attempt.newest.kind == "pay"]
+        gone = await self._database.read(lambda tx: attempts.detached(tx, paying)) if paying else {}
+        for attempt in paying:
+            if gone.get(attempt.id) == len(attempt.newest.intent.payments) and not self._held(attempt.chain):
+                log.warning("attempt.ended.by.hand", attempt=attempt.id, chain=attempt.chain)
+                await self._bump(attempt, cancel=True)
+        return [attempt for attempt in some if attempt.id not in gone], [attempt for attempt in some if attempt.id in gone]
 
     async def _watch(self, chain: str, watched: Sequence[Attempt]) -> set[int]:
         """Look, write what was decided and do what follows; the ids of those that are over."""
@@ -125,13 +145,14 @@ class Follower:
             await self._settle(verdicts)
         written = {verdict.attempt.id for verdict in verdicts}
         await self._look_again([attempt for attempt in watched if attempt.id not in written])
-        again = [v.attempt.signed[-1] for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
-        if again:
+        again = [v.attempt for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
+        # A cancel that waits to be signed is not overtaken by what it shall replace.
+        if bytes_ := [a.signed[-1] for a in (await self._wanted(again))[0] if a.signed[-1].kind == a.newest.kind]:
             self._runtime.crash_point("follow:again")
-            await self._stages.submit(again)
-        for verdict in verdicts:
-            if verdict.decision.outcome is Outcome.BUMP and not self._held(verdict.attempt.chain):
-                await self._bump(verdict.attempt)
+            await self._stages.submit(bytes_)
+        stuck = [v.attempt for v in verdicts if v.decision.outcome is Outcome.BUMP and not self._held(v.attempt.chain)]
+        for attempt in (await self._wanted(stuck))[0]:
+            await self._bump(attempt, cancel=attempt.newest.kind == "cancel")
         return {verdict.attempt.id for verdict in verdicts if verdict.due_at_ms is None}
 
     async def _observe(self, attempt: Attempt) -> Verdict | None:
@@ -196,18 +217,19 @@ class Follower:
             if broken is not None:
                 raise broken from error
 
-    async def _bump(self, attempt: Attempt) -> None:
+    async def _bump(self, attempt: Attempt, *, cancel: bool) -> None:
         """A new version on the same slot, stored before it is signed. Under the cap or not at all."""
         rail, token = self._board.rail(attempt.chain), self._catalog.token(attempt.token_id)
         newest = attempt.newest
-        if rail is None or token is None or newest.raw is None:
+        if rail is None or token is None or (newest.raw is None and not cancel):
             return
         intent = None
         if len(attempt.versions) < VERSIONS_MAX:
-            intent = rail.bump(newest.intent, self._board.estimate(token), version=newest.number + 1, cancel=newest.kind == "cancel")
+            intent = rail.bump(newest.intent, self._board.estimate(token), version=newest.number + 1, cancel=cancel)
         if intent is None:
             log.warning("attempt.bump.capped", attempt=attempt.id, chain=attempt.chain)
-            await self._stages.submit([newest])
+            if newest.raw is not None and (newest.kind == "cancel" or not cancel):
+                await self._stages.submit([newest])
             return
         version_id = self._next_ids(1)
 

@@ -56,6 +56,7 @@ class _Changes:
     moves: list[Move] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     retired: list[int] = field(default_factory=list)
+    unsigned: list[int] = field(default_factory=list)
     paid_by: list[dict[str, Any]] = field(default_factory=list)
     halts: dict[str, str] = field(default_factory=dict)
     spent: dict[str, Row] = field(default_factory=dict)
@@ -252,6 +253,8 @@ class Settler:
     def _dead(self, changes: _Changes, attempt: Attempt, orders: Sequence[Order], reason: str) -> None:
         """Another try is allowed. What a person has to judge stays with the person; what was reported as paid is not paid again."""
         changes.retired.append(attempt.id)
+        if not attempt.signed:
+            changes.unsigned.append(attempt.id)
         for order in orders:
             if order.state is OrderState.SUCCEEDED:
                 changes.halts[attempt.chain] = f"order {order.id} was reported as paid before finality and then its {reason}"
@@ -276,6 +279,8 @@ class Settler:
             "gas_paid {AMOUNT}, native_rate TEXT, failed {INT}, outflow {AMOUNT})} WHERE attempt.id = a.id",
             a=[{**row, "outflow": 0} for row in changes.rows],
         )
+        for attempt_id in changes.unsigned:
+            attempts.give_back(tx, attempt_id)
         # Orders of attempts that are over may be bound again, should a person or a proof allow it.
         tx.run(
             "UPDATE attempt_order SET live = 0 WHERE attempt_id IN (SELECT k.id FROM {ROWS k(id {INT})})",
@@ -376,4 +381,4 @@ def describe(seen: Observation, native: Token, needed: int | None) -> str:
         case Dead(proof=proof):
             return f"dead: {proof}"
         case Suspicious(detail=detail):
-            return f"needs a person: {detail}"
+            return f"{attempts.BEFORE_A_PERSON}: {detail}"

@@ -71,7 +71,7 @@ class Stages:
         """Those of networks that are not held; the others wait."""
         held = {chain: why for chain in {v.intent.chain for v in versions} if (why := self._held(chain))}
         for chain, why in held.items():
-            await self._put_off([version for version in versions if version.intent.chain == chain], why)
+            await self.put_off([version for version in versions if version.intent.chain == chain], why)
         return [version for version in versions if version.intent.chain not in held]
 
     async def _sign_each(self, versions: Sequence[Version], why: SignRefused) -> list[Signed]:
@@ -92,10 +92,12 @@ class Stages:
                 await self._quarantine(version, f"the signer refused: {refusal}")
         if later:
             log.warning("order.sign.later", attempts=len(later), reason=str(why))
-            await self._put_off(later, str(why))
+            await self.put_off(later, str(why))
         return signed
 
-    async def _put_off(self, versions: Sequence[Version], reason: str) -> None:
+    async def put_off(self, versions: Sequence[Version], reason: str) -> None:
+        """They are looked at again after LATER_MS."""
+
         def job(tx: Tx) -> None:
             # They keep slot and coins, and are shown to the signer again soon; nothing else is wrong with them.
             tx.run(
@@ -114,7 +116,7 @@ class Stages:
         halted = {row["chain"] for row in rows}
         waiting = [version for version in versions if version.intent.chain in halted]
         if waiting:
-            await self._put_off(waiting, "waits to be signed until the network is resumed")
+            await self.put_off(waiting, "waits to be signed until the network is resumed")
         return [version for version in versions if version.intent.chain not in halted]
 
     async def bury(self, deaths: list[Death]) -> bool:
@@ -205,7 +207,7 @@ class Stages:
                 tasks.append(self._runtime.spawn(ask(version, rail, version.raw), name="withheld"))
         said = [await task for task in tasks]
         for reason in {reason for _, reason in said if reason}:
-            await self._put_off([version for version, why in said if why == reason], reason)
+            await self.put_off([version for version, why in said if why == reason], reason)
         may = [version for version, reason in said if not reason]
         given = await self._database.write("give", lambda tx: attempts.record_giving(tx, [v.attempt_id for v in may])) if may else set()
         return free_of_it + [version for version in may if version.attempt_id in given]

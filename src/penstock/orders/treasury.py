@@ -27,6 +27,10 @@ from penstock.runtime import Runtime
 log = structlog.get_logger()
 
 LOOK_S: Final = 5.0
+_GOES_ON: Final = f"SUBSTR(seen, 1, {len(attempts.BEFORE_A_PERSON)}) <> '{attempts.BEFORE_A_PERSON}'"
+"""An attempt that only a person can judge may stay so for ever, whatever the person decides of its orders. Nothing waits for it: should it have
+paid, that has left without us, and a person says why.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +258,12 @@ class Treasury:
         if seen.held.slots_used is None and self._stamped_ahead(tx, lane):
             return True
         if seen.held.clocked:
-            # Under way now, or ended since by a moment that is later than the look's. What is only bound cannot pay, and what is before a person
-            # is not waited for: should it pay after all, a person is to look. Moments of the rail only rise; those of the wall clock, which
-            # is stepped, say nothing of what came first.
+            # Under way now, or ended since by a moment that is later than the look's. What is only bound cannot pay. Moments of the rail only
+            # rise; those of the wall clock, which is stepped, say nothing of what came first.
             row = tx.one(
-                "SELECT (SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') AND NOT EXISTS "
-                "(SELECT 1 FROM attempt_order JOIN orders ON orders.id = order_id WHERE attempt_id = attempt.id AND orders.state = 'quarantined')) "
+                f"SELECT (SELECT COUNT(*) FROM attempt WHERE lane_id = :lane_id AND state IN ('signed', 'sent', 'included') AND {_GOES_ON} "
+                "AND NOT EXISTS (SELECT 1 FROM attempt_order JOIN orders ON orders.id = order_id WHERE attempt_id = attempt.id "
+                "AND orders.state = 'quarantined')) "
                 "+ (SELECT COUNT(*) FROM entry WHERE chain = :chain AND block > :block) AS n",
                 lane_id=lane.id,
                 chain=lane.chain,
@@ -267,7 +271,8 @@ class Treasury:
             )
         elif seen.held.slots_used is not None:
             row = tx.one(
-                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND slot < :used AND state IN ('bound', 'signed', 'sent', 'included')",
+                "SELECT COUNT(*) AS n FROM attempt WHERE lane_id = :lane_id AND slot < :used AND state IN ('bound', 'signed', 'sent', 'included') "
+                f"AND {_GOES_ON}",
                 lane_id=lane.id,
                 used=seen.held.slots_used,
             )
