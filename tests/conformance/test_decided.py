@@ -148,6 +148,7 @@ def test_a_nonce_that_a_stranger_has_used_stops_neither_the_comparison_of_coins_
         assert house.run(house.until("b", "succeeded", "failed", "quarantined"))["state"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_an_invoice_that_only_a_person_could_decide_stops_no_comparison_of_coins(tmp_path):
     with LIGHTNING.house(tmp_path) as house:
         rail = house.product.rails[LIGHTNING.chain]
