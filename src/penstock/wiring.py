@@ -53,7 +53,7 @@ from penstock.signer.families import KEYED, LANES
 from penstock.signer.policy import fee_max_of, load_catalog, of_coins
 from penstock.vault import Vault
 from penstock.webhooks.deliver import Deliverer, Targets
-from penstock.webhooks.outbox import Outbox
+from penstock.webhooks.outbox import LEASE_MS, Outbox
 from penstock.webhooks.targets import check_url
 
 log = structlog.get_logger()
@@ -284,7 +284,7 @@ class Product:
         # The seat says that nobody else works here.
         await self._begun("take over", lambda: self.database.write("take_over", self._take_over))
         self.deliverer.holds_seat = True
-        wall = clock.Clock(self.runtime, self.database)
+        wall = clock.Clock(self.runtime, self.database, event_ms=self.deliverer.longest_ms, lease_ms=LEASE_MS)
         await self._begun("look at the clock", wall.begin)
         self._every(clock.LOOK_S, wall.look)
         await self._look()

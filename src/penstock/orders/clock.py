@@ -25,9 +25,12 @@ FAR_MS: Final = 3_600_000
 class Clock:
     """One process's view of the wall clock against the one that only rises."""
 
-    def __init__(self, runtime: Runtime, database: Database) -> None:
+    def __init__(self, runtime: Runtime, database: Database, *, event_ms: int, lease_ms: int) -> None:
+        """`event_ms`: nothing puts an event off for longer; `lease_ms`: how long it is left to whoever sends it."""
         self._runtime = runtime
         self._database = database
+        self._event_ms = event_ms
+        self._lease_ms = lease_ms
         self._ahead_ms = self._look()
 
     def _look(self) -> int:
@@ -36,7 +39,7 @@ class Clock:
     async def begin(self) -> None:
         """Once, before the pumps: the clock may have been set back while nobody ran."""
         now_ms = self._runtime.now_ms()
-        found = await self._database.write("clock", lambda tx: _far(tx, now_ms))
+        found = await self._database.write("clock", lambda tx: self._far(tx, now_ms))
         if found:
             log.error("clock.far", rows=found)
 
@@ -52,13 +55,21 @@ class Clock:
             await self._database.write("clock", lambda tx: _earlier(tx, -by_ms, now_ms))
         self._ahead_ms = ahead_ms
 
-
-def _far(tx: Tx, now_ms: int) -> int:
-    # Due again now, whoever put it off.
-    return sum(
-        tx.run(f"UPDATE {table} SET due_at_ms = :now_ms WHERE due_at_ms > :far_ms", now_ms=now_ms, far_ms=now_ms + FAR_MS)
-        for table in ("orders", "attempt")
-    )
+    def _far(self, tx: Tx, now_ms: int) -> int:
+        # Due again now, whoever put it off.
+        found = sum(
+            tx.run(f"UPDATE {table} SET due_at_ms = :now_ms WHERE due_at_ms > :far_ms", now_ms=now_ms, far_ms=now_ms + FAR_MS)
+            for table in ("orders", "attempt")
+        )
+        # A day is not far for an event. Of those that somebody sends, the lease tells it: nothing else ends that of one who delivers beside
+        # a worker, and until it is over no resend takes the event.
+        return found + tx.run(
+            "UPDATE outbox SET due_at_ms = :now_ms, lease = '', lease_until_ms = 0 "
+            "WHERE due_at_ms IS NOT NULL AND (due_at_ms > :far_ms OR lease_until_ms > :held_ms)",
+            now_ms=now_ms,
+            far_ms=now_ms + self._event_ms,
+            held_ms=now_ms + self._lease_ms + STEP_MS,
+        )
 
 
 def _earlier(tx: Tx, by_ms: int, now_ms: int) -> None:

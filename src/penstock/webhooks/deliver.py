@@ -162,6 +162,11 @@ class Deliverer:
         self.finished: Callable[[], None] = lambda: None
         """Told when sends are over and there is room for what waits: the pump's `wake`."""
 
+    @property
+    def longest_ms(self) -> int:
+        """How far ahead an event may be due at most: the longest step of the schedule, and a lease."""
+        return max(self._schedule) * 1000 + LEASE_MS
+
     async def claim(self, limit: int) -> list[Event]:
         """Events that are due and whose endpoint has room; the others stay where they are."""
         self._has_more = True  # until it is known: a send may be over while we look
