@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from penstock.core.event import Dead, Pending
+from penstock.core.event import Dead, FailedOnChain, Pending
 from penstock.core.intent import SignLater
 from penstock.ledger.audit import audit
 from penstock.ledger.book import balances
@@ -113,6 +113,75 @@ def test_every_version_of_an_attempt_comes_back(migrated_url, tmp_path):
         assert (await house.road.order("a"))["state"] == "succeeded"
 
     past_and_present(migrated_url, tmp_path, before, forgotten, after)
+
+
+async def raise_fee_unread(house):
+    """Another version, on the same slot; and the signer reads its journal for a long time after the next start."""
+    house.road.rail.answer = Pending(stuck=True)
+    await house.road.follow()
+    assert len(await house.all("SELECT id FROM version")) == 2
+    house.road.rail.answer = Pending()
+
+    async def reading(after):
+        del after
+        raise SignLater("it still reads its journal", everything=True)
+
+    house.signer.entries = reading
+
+
+async def ended_before_the_journal_is_read(house, seen, state):
+    """Of the attempt the tables know one version, and that is what the chain has."""
+    house.road.rail.answer, house.road.rail.used = seen, 1
+    await house.road.follow()
+    assert (await house.road.order("a"))["state"] == state
+    assert await house.all("SELECT number FROM version") == [{"number": 1}]
+    del house.signer.entries
+    await house.settled()
+
+
+def reverted(versions):
+    return FailedOnChain(versions[-1].txid, 101, 21_000 * 10**9, "reverted")
+
+
+@pytest.mark.parametrize(("seen", "state"), [(final, "succeeded"), (reverted, "failed")])
+def test_a_version_that_comes_to_light_when_its_attempt_is_over_stops_nothing_and_is_not_followed(migrated_url, tmp_path, seen, state):
+    async def before(house):
+        await send(house, "a")
+
+    async def after(house):
+        await ended_before_the_journal_is_read(house, seen, state)
+        assert house.recovery.held("ETH") == ""
+        assert await house.all("SELECT halted FROM lane") == [{"halted": ""}]
+        rows = await house.all("SELECT number, journaled FROM version ORDER BY number")
+        assert [(row["number"], row["journaled"]) for row in rows] == [(1, 1), (2, 1)]
+        assert await house.all("SELECT attempt_id FROM journal_stray") == []
+        # What the entry that decided the order covers, its steps among it, is as it was.
+        assert [finding for finding in (await audit(house.rooms.database, {})).findings if finding.invariant == "I15"] == []
+        assert await house.all("SELECT state, due_at_ms FROM attempt") == [{"state": "final", "due_at_ms": None}]
+        assert await house.road.follow() == 0
+
+    past_and_present(migrated_url, tmp_path, before, raise_fee_unread, after)
+
+
+def test_an_attempt_that_is_over_and_yet_due_holds_up_neither_the_others_nor_the_next_start(migrated_url):
+    async def body():
+        async with rooms(migrated_url) as r:
+            house = await House(r).start()
+            await r.credit("m:1", "100")
+            await house.settled()
+            await send(house, "a")
+            await paid(house)
+            house.road.rail.answer = Pending()
+            # As databases are that had met such a version before.
+            await r.database.write("test", lambda tx: tx.run("UPDATE attempt SET due_at_ms = 1"))
+            await send(house, "b")
+            assert await house.road.follow() == 1
+            house = await House(r, house).start()
+            assert house.recovery.held("ETH") == ""
+            await paid(house)
+            assert (await house.road.order("b"))["state"] == "succeeded"
+
+    asyncio.run(body())
 
 
 async def nothing(house):

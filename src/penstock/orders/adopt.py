@@ -208,9 +208,21 @@ def _lost(tx: Tx, stray: Stray, payment: Payment, orders: Mapping[int, Order], c
     row = tx.one("SELECT attempt_id FROM attempt_order WHERE order_id = :id AND live = 1", id=order.id)
     if row is not None and row["attempt_id"] != stray.attempt_id:
         return f"{name} is under way with attempt {row['attempt_id']} here"
-    if row is None and order.state in TERMINAL:
+    if row is None and order.state in TERMINAL and not _decided_by(tx, order.id, stray.attempt_id):
         return f"{name} is {order.state} here without it"
     return ""
+
+
+def _decided_by(tx: Tx, order_id: int, attempt_id: int) -> bool:
+    """Whether an order ended by what the chain has made of this attempt: then no version of it can land any more."""
+    # A final attempt keeps its orders; from one that a person has decided otherwise they are detached.
+    row = tx.one(
+        "SELECT attempt.id FROM attempt_order JOIN attempt ON attempt.id = attempt_order.attempt_id "
+        "WHERE attempt_order.order_id = :order_id AND attempt.id = :attempt_id AND attempt.state = 'final'",
+        order_id=order_id,
+        attempt_id=attempt_id,
+    )
+    return row is not None
 
 
 def _insert(tx: Tx, lane: Lane, stray: Stray, orders: Sequence[Order], tools: Tools) -> None:
@@ -240,8 +252,9 @@ def _tell(tx: Tx, stray: Stray, orders: Sequence[Order], tools: Tools) -> None:
     """State and history of the orders say what happened."""
     text = f"adopted from the signer's journal: attempt {stray.attempt_id}, slot {stray.first.slot} on {stray.chain}, {stray.txids[-1]}"
     waiting = [order for order in orders if order.state in (OrderState.ACCEPTED, OrderState.HELD)]
-    others = [order for order in orders if order not in waiting]
-    ids = tools.next_ids(len(orders))
+    # What is decided is sealed with every step on the way there: another one would look like a past that was written anew.
+    others = [order for order in orders if order not in waiting and order.state not in TERMINAL]
+    ids = tools.next_ids(len(waiting) + len(others))
     moves = [store.Move(order, OrderState.SENDING, text, at_ms=tools.now_ms, hold_reason="") for order in waiting]
     store.move(tx, moves, next_ids=ids[: len(moves)])
     store.tell(tx, [(order, order.state, text) for order in others], at_ms=tools.now_ms, next_ids=ids[len(moves) :])

@@ -382,9 +382,10 @@ def opening(tx: Tx, lane_id: int) -> set[str]:
 
 
 def make_due(tx: Tx, attempt_ids: Sequence[int], now_ms: int) -> None:
-    """Whoever works takes them up at once."""
+    """Whoever works takes them up at once. What is final or dead is nobody's business any more."""
     tx.run(
-        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE id IN (SELECT k.id FROM {ROWS k(id {INT})})",
+        "UPDATE attempt SET due_at_ms = :now_ms, lease = '' WHERE state IN ('bound', 'signed', 'sent', 'included') "
+        "AND id IN (SELECT k.id FROM {ROWS k(id {INT})})",
         now_ms=now_ms,
         k=[{"id": attempt_id} for attempt_id in attempt_ids],
     )
@@ -402,10 +403,11 @@ def newest_intent(tx: Tx, order_id: int) -> Intent | None:
 
 def due(tx: Tx, *, now_ms: int, limit: int, chains_but: Sequence[str] = (), ids_but: Sequence[Mapping[str, int]] = ()) -> list[Attempt]:
     """Attempts that are due, with their versions; none of those networks, and none of those rows."""
-    # Oldest due first.
+    # Oldest due first. One that is over cannot be followed, and would take every batch down with it.
     rows = tx.all(
-        "SELECT id FROM attempt WHERE due_at_ms <= :now_ms AND lane_id NOT IN (SELECT lane.id FROM lane JOIN "
-        "{ROWS k(chain TEXT)} ON k.chain = lane.chain) AND id NOT IN (SELECT h.id FROM {ROWS h(id {INT})}) ORDER BY due_at_ms LIMIT :limit",
+        "SELECT id FROM attempt WHERE due_at_ms <= :now_ms AND state IN ('bound', 'signed', 'sent', 'included') "
+        "AND lane_id NOT IN (SELECT lane.id FROM lane JOIN {ROWS k(chain TEXT)} ON k.chain = lane.chain) "
+        "AND id NOT IN (SELECT h.id FROM {ROWS h(id {INT})}) ORDER BY due_at_ms LIMIT :limit",
         now_ms=now_ms,
         limit=limit,
         k=[{"chain": chain} for chain in chains_but],
