@@ -14,6 +14,7 @@ from penstock.orders import attempts
 from penstock.orders.attempts import resume_lane
 from penstock.orders.follow import BATCHES_AT_ONCE
 from penstock.orders.in_hand import REST_S
+from penstock.orders.readiness import Readiness
 from penstock.orders.store import OrderStore
 from penstock.rails.base import NodeUnreachable
 from penstock.signer.journal import JournalBroken
@@ -368,6 +369,147 @@ def test_orders_for_which_the_signers_day_has_no_room_are_held_without_a_slot(mi
         await road.send()
         assert (await road.order("b"))["state"] == "sending"
         assert len(await r.database.read(lambda tx: tx.all("SELECT slot FROM attempt"))) == 3
+
+    scenario(migrated_url, body)
+
+
+class SlowSigner:
+    """Signs only when it may go on, and counts what it signs against a cap of 20 USDT. Its `stale`th word on what that leaves, once it was
+    asked to sign, is said before it signs and heard after that was stored and sent.
+    """
+
+    def __init__(self, r, road, stale=0):
+        self.asked, self.go, self.spent, self.said = asyncio.Event(), asyncio.Event(), 0, 0
+        self._r, self._road, self._stale, self._sign = r, road, stale, road.signer.sign
+        road.signer.sign, road.signer.standing = self.sign, self.standing
+
+    async def sign(self, intents):
+        self.asked.set()
+        await self.go.wait()
+        self.spent += sum(payment.units for intent in intents for payment in intent.payments) * 10**12
+        return await self._sign(intents)
+
+    async def standing(self):
+        left = Standing("", {"USDT": 20 * 10**18 - self.spent})
+        self.said += self.asked.is_set()
+        if self._stale and self.said == self._stale:
+            self.go.set()
+            while not self._road.rail.sent:
+                await self._r.runtime.sleep(0)
+        return left
+
+
+async def begin_to_send(r, road, name):
+    await r.submit_all([usdt(r, road, name, "13.5")])
+    await road.sender.handle(await road.sender.claim(100))
+
+
+async def held_by_the_cap(r, road, name):
+    while (order := await road.order(name))["state"] == "accepted":
+        await r.runtime.sleep(0)
+    assert (order["state"], order["hold_reason"]) == ("held", "policy"), "it has a slot, and nothing behind that can land for a day"
+    told = await r.database.read(lambda tx: tx.all("SELECT reason FROM order_history WHERE after = 'held'"))
+    assert [row["reason"] for row in told] == ["policy: the signer's cap of 24 hours leaves 7.5 USDT now (signer.day_max)"]
+
+
+def test_an_order_finds_no_room_in_the_signers_day_that_the_batch_before_it_is_about_to_take(migrated_url):
+    """It was bound, put off for up to 24 hours, and what was bound behind it could not land."""
+
+    async def body(r, road):
+        signer = SlowSigner(r, road)
+        await begin_to_send(r, road, "a")
+        await signer.asked.wait()
+        await begin_to_send(r, road, "b")
+        await held_by_the_cap(r, road, "b")
+        signer.go.set()
+        await road.sender.under_way.settled()
+        assert (await road.order("a"))["state"] == "sending"
+        signer.spent = 0  # a day later
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("b"))["state"] == "sending"
+
+    scenario(migrated_url, body)
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+def test_what_is_stored_while_the_signer_says_what_its_day_leaves_is_not_free(migrated_url, stale):
+    """It had no room in the signer's word, which is from before, and none by the tables, where it has its bytes already."""
+
+    async def body(r, road):
+        signer = SlowSigner(r, road, stale)
+        await begin_to_send(r, road, "a")
+        await signer.asked.wait()
+        await begin_to_send(r, road, "b")
+        await held_by_the_cap(r, road, "b")
+        await road.sender.under_way.settled()
+
+    scenario(migrated_url, body)
+
+
+def test_the_signers_day_is_one_for_all_networks_and_what_it_refused_takes_no_room_in_it(migrated_url):
+    async def body(r, road):
+        road.signer.standing_now = Standing("", {"USDT": 20 * 10**18})
+        token_id = road.catalog.by_symbol("USDT", "TRX").id
+
+        def bound_elsewhere(tx):
+            tx.run("INSERT INTO lane (id, chain, number, address, next_slot, halted) VALUES (7, 'TRX', 0, 'T', 1, '')")
+            tx.insert(
+                "attempt(id {INT}, lane_id {INT}, slot {INT}, token_id TEXT, state TEXT, outflow {AMOUNT}, fee_cap {AMOUNT}, txid TEXT, seen TEXT, "
+                "created_at_ms {INT}, due_at_ms {INT}, lease TEXT, lease_until_ms {INT})",
+                [
+                    {
+                        "id": 7,
+                        "lane_id": 7,
+                        "slot": 0,
+                        "token_id": token_id,
+                        "state": "bound",
+                        "outflow": 12_500_000,
+                        "fee_cap": 1,
+                        "txid": "",
+                    }
+                    | {"seen": "", "created_at_ms": 1, "due_at_ms": 1, "lease": "", "lease_until_ms": 0}
+                ],
+            )
+
+        await r.database.write("elsewhere", bound_elsewhere)
+        await begin_to_send(r, road, "a")
+        await road.sender.under_way.settled()
+        await held_by_the_cap(r, road, "a")
+        await r.database.write("refused", lambda tx: tx.run("UPDATE attempt SET due_at_ms = NULL"))
+        await road.make_orders_due()
+        await road.send()
+        assert (await road.order("a"))["state"] == "sending"
+        await r.database.write("forget", lambda tx: [tx.run("DELETE FROM attempt WHERE id = 7"), tx.run("DELETE FROM lane WHERE id = 7")])
+
+    scenario(migrated_url, body)
+
+
+def test_a_house_whose_signer_has_no_cap_of_a_day_counts_nothing(migrated_url, monkeypatch):
+    async def body(r, road):
+        monkeypatch.setattr(attempts, "unsigned", None)
+        await r.submit_all([usdt(r, road, "a")])
+        await road.send()
+        assert (await road.order("a"))["state"] == "sending"
+
+    scenario(migrated_url, body)
+
+
+def test_readiness_says_what_is_bound_and_not_signed_and_why(migrated_url):
+    """A signer that puts off stops nothing and halts nothing: only its log knew."""
+
+    async def body(r, road):
+        room = Readiness(runtime=r.runtime, database=r.database, board=road.board, prices=road.board._prices, treasury=road.treasury)
+        await r.submit_all([usdt(r, road, name) for name in "ab"])
+        road.signer.later = SignLater("the cap of the day is reached", everything=True)
+        await road.send()
+        told = "2 bound on ETH for more than a minute and not signed: the cap of the day is reached"
+        assert told not in (await room.reasons())[1]
+        await r.database.write("age", lambda tx: tx.run("UPDATE attempt SET created_at_ms = created_at_ms - 61000"))
+        assert told in (await room.reasons())[1]
+        road.signer.later = None
+        await sign_again(r, road)
+        assert not [text for text in (await room.reasons())[1] if "not signed" in text]
 
     scenario(migrated_url, body)
 

@@ -158,6 +158,12 @@ def live_count(tx: Tx, lane_id: int) -> int:
     return int(row["n"]) if row else 0
 
 
+def unsigned(tx: Tx) -> list[tuple[str, int]]:
+    """What is bound anywhere and waits for its signature: token and base units of each. What the signer refused rests, and is not among it."""
+    rows = tx.all("SELECT token_id, outflow FROM attempt WHERE due_at_ms IS NOT NULL AND state = 'bound'")
+    return [(row["token_id"], row["outflow"]) for row in rows]
+
+
 def free_coins(tx: Tx, lane_id: int) -> list[Resource]:
     """Coins of the lane that no attempt has ever owned, as last seen."""
     rows = tx.all(

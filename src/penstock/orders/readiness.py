@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from penstock.core.intent import Signer
 from penstock.db import Database, DatabaseUnavailable
@@ -12,6 +14,9 @@ from penstock.orders.replica import Replica
 from penstock.orders.treasury import Treasury
 from penstock.rates import Prices
 from penstock.runtime import Runtime
+
+UNSIGNED_MS: Final = 60_000
+"""How long a payment may be bound and not signed before people are told: what is behind it on its hot address cannot land."""
 
 
 class Readiness:
@@ -60,6 +65,7 @@ class Readiness:
             warnings.append(f"nothing is signed: {stopped}")
         await self._audited(not_ready, warnings)
         warnings += await self._held()
+        warnings += await self._unsigned()
         for chain in self._board.rails:
             fault = self._board.faults.get(chain) or (self._treasury.faults.get(chain) if self._treasury is not None else None)
             if fault is not None:
@@ -100,6 +106,21 @@ class Readiness:
             )
         )
         return [f"{row['n']} held on {row['chain']}, reason {row['hold_reason']}: `penstock order list --state held`" for row in rows]
+
+    async def _unsigned(self) -> list[str]:
+        # Through the partial index of what is due again; oldest first.
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT lane.chain, attempt.seen FROM attempt JOIN lane ON lane.id = attempt.lane_id WHERE attempt.due_at_ms IS NOT NULL "
+                "AND attempt.state = 'bound' AND attempt.created_at_ms <= :since_ms ORDER BY attempt.created_at_ms, attempt.id",
+                since_ms=self._runtime.now_ms() - UNSIGNED_MS,
+            )
+        )
+        why: dict[str, str] = {}
+        for row in rows:
+            why.setdefault(row["chain"], row["seen"] or "the signer was not asked yet; does a worker run?")
+        counts = Counter(row["chain"] for row in rows)
+        return [f"{counts[chain]} bound on {chain} for more than a minute and not signed: {why[chain]}" for chain in sorted(why)]
 
     async def waiting(self) -> Sequence[tuple[str, str, int]]:
         """Open orders, live attempts, events under way, halted lanes and findings of the audit, by state."""

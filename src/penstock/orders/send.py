@@ -6,8 +6,11 @@ same intent and the same bytes.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -69,6 +72,7 @@ class Sender:
         self._stages = stages
         self._held = held
         self._full_until: dict[str, float] = {}
+        self._counting = asyncio.Lock()
         self.in_hand = InHand(runtime)
         self.under_way = SideBySide(runtime, "send", width=BATCHES_AT_ONCE)
 
@@ -179,12 +183,29 @@ class Sender:
                 store.move(tx, moves, next_ids=history_ids[: len(moves)])
             return choice
 
-        choice = await self._database.write("bind", job)
+        # A cap is one for all networks, so where there is one they bind one after another: no other bind may come between count and commit.
+        async with self._counting if standing.left else contextlib.nullcontext():
+            if standing.left:
+                standing = await self._beside_unsigned()
+            choice = await self._database.write("bind", job)
         if choice.no_room:
             self._full_until[chain] = self._runtime.monotonic() + FULL_S
         for order, reason in choice.hopeless:
             await self._refuse(order.id, reason)
         return [Version.unsigned(intent, version_id) for intent, version_id in zip(choice.intents, version_ids, strict=False)]
+
+    async def _beside_unsigned(self) -> Standing:
+        """What the signer's caps leave beside what is bound already, on whatever network, and not signed yet. The tables are asked before the
+        signer: what is signed in between is counted twice and not as free, and whoever is held for that looks again soon.
+        """
+        unsigned = await self._database.read(attempts.unsigned)
+        standing = await self._signer.standing()
+        left = dict(standing.left)
+        for token_id, units in unsigned:
+            token = self._catalog.token(token_id)
+            if token is not None and token.coin.symbol in left:
+                left[token.coin.symbol] = max(0, left[token.coin.symbol] - units * token.scale)
+        return replace(standing, left=left)
 
     def _unspent(self, tx: Tx, orders: Sequence[Order], now_ms: int) -> list[Order]:
         """Without those whose name an attempt of before a restore has paid already: the signer would refuse them for ever."""
