@@ -379,6 +379,83 @@ def test_a_journal_that_is_lost_is_taught_again_only_by_a_persons_word(migrated_
     asyncio.run(body())
 
 
+async def relearn(r):
+    now_ms, (action_id,) = r.runtime.now_ms() + 1, r.next_ids(1)
+    return await r.database.write("relearn", lambda tx: recovery.relearn(tx, "lost", action_id=action_id, now_ms=now_ms))
+
+
+def capped(signer):
+    """It signs no new attempt while its journal has as many as its day lets it, which is to be set."""
+    honest, signer.room = signer.sign, 0
+
+    async def sign(intents):
+        known = {entry.attempt_id for entry in signer.journal}
+        if any(intent.attempt_id not in known for intent in intents) and len(known) >= signer.room:
+            raise SignLater("12.5 of 20 USDT were signed within 24 hours (signer.day_max)", everything=False)
+        return await honest(intents)
+
+    signer.sign = sign
+
+
+def test_one_word_teaches_a_lost_journal_though_the_signers_day_has_no_room_for_all_of_it(migrated_url):
+    """After the first payments the word counted as done: the network asked for it again each day, and for nothing else."""
+
+    async def body():
+        async with rooms(migrated_url) as r:
+            house = await House(r).start()
+            await r.credit("m:1", "100")
+            await send(house, "a", "b", "c")
+            await paid(house)
+            txids = {entry.txid for entry in house.signer.journal}
+            house.signer.journal.clear()
+            capped(house.signer)
+            house = await House(r, house).start()
+            assert "`penstock signer relearn`" in house.recovery.held("ETH")
+            assert await relearn(r)
+            for day in (1, 2):
+                house.signer.room = day
+                await house.settled()
+                assert house.recovery.held("ETH").endswith("12.5 of 20 USDT were signed within 24 hours (signer.day_max)")
+                assert "relearn" not in house.recovery.held("ETH")
+                assert len(house.signer.journal) == day
+                house = await House(r, house).start()  # and over starts
+                assert house.recovery.held("ETH").endswith("(signer.day_max)")
+            house.signer.room = 3
+            await house.settled()
+            assert house.recovery.held("ETH") == ""
+            assert {entry.txid for entry in house.signer.journal} == txids
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_journal_that_is_lost_once_more_is_taught_only_by_another_word(migrated_url, found):
+    """Whether it was taught before, or a copy was found and put back after all."""
+
+    async def body():
+        async with rooms(migrated_url) as r:
+            house = await House(r).start()
+            await r.credit("m:1", "100")
+            await send(house, "a", "b")
+            whole = list(house.signer.journal)
+            house.signer.journal.clear()
+            house = await House(r, house).start()
+            assert await relearn(r)
+            if found:
+                house.signer.journal[:] = whole
+            await house.settled()
+            assert house.recovery.held("ETH") == ""
+            house.signer.journal.clear()
+            house = await House(r, house).start()
+            assert "older than the database" in house.recovery.held("ETH")
+            assert house.signer.journal == []
+            assert await relearn(r)
+            await house.settled()
+            assert house.recovery.held("ETH") == ""
+
+    asyncio.run(body())
+
+
 def test_a_signer_that_is_away_holds_a_start_and_not_what_runs(migrated_url):
     async def body():
         async with rooms(migrated_url) as r:

@@ -43,6 +43,7 @@ OLDER: Final = (
     "the signer's journal is older than the database: put its newest copy back (docs/backup.md), or, if it is lost for good, "
     "`penstock signer relearn`"
 )
+LEARNS: Final = "the signer learns again what it had signed; this goes on by itself (docs/backup.md) as soon as it does not say any more: "
 
 
 class Recovery:
@@ -149,8 +150,11 @@ class Recovery:
         found = await self._read_journal()
         if not found:
             found = await self._unknown_bytes()
-        if found and await self._may_relearn():
+        commanded = await self._may_relearn()
+        if found and commanded:
             found = await self._relearn()
+        if commanded and not found:
+            await self._database.write("recovery.relearned", _relearned)
         if not found:
             found = await self._adopt()
             found = await self._restore() | found
@@ -168,7 +172,7 @@ class Recovery:
         while page := await self._signer.entries(after):
             await self._settle_deaths(page)
             now_ms = self._runtime.now_ms()
-            await self._database.write("recovery.journal", lambda tx, page=page, now_ms=now_ms: adopt.compare(tx, page, now_ms=now_ms))  # type: ignore[misc]
+            await self._database.write("recovery.journal", lambda tx, page=page, now_ms=now_ms: _note(tx, page, now_ms))  # type: ignore[misc]
             after = page[-1].number
         return {}
 
@@ -201,12 +205,7 @@ class Recovery:
 
     async def _may_relearn(self) -> bool:
         """Whether a person has said, since the journal last agreed, that it is lost for good."""
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT id FROM operator_action WHERE action = 'relearn' AND at_ms > (SELECT at_ms FROM journal_checkpoint) LIMIT 1"
-            )
-        )
-        return row is not None
+        return await self._database.read(_commanded_since) is not None
 
     async def _relearn(self) -> dict[str, str]:
         """Teach the signer again what it had signed: the same intents give the same bytes, and are in its journal then."""
@@ -215,14 +214,17 @@ class Recovery:
             tx.run("UPDATE journal_checkpoint SET number = 0, hash = ''")
             tx.run("UPDATE version SET journaled = 0 WHERE journaled = 1")
 
-        await self._database.write("recovery.relearn", forget)
-        await self._read_journal()
+        # Begun once: what was compared with this journal since need not be taught again.
+        if await self._read_journal():
+            await self._database.write("recovery.relearn", forget)
+            await self._read_journal()
         while rows := await self._database.read(_unjournaled):
             try:
                 for row in rows[:BATCH]:
                     await self._teach(row)
-            except SignLater:
-                raise
+            except SignLater as later:
+                # No network goes on before the signer knows all of them: what it does not know it would sign a second time.
+                return dict.fromkeys(self._rails, f"{LEARNS}{later}")
             except SignRefused as refusal:
                 return dict.fromkeys(self._rails, f"the signer does not take back what it had signed: {refusal}")
             await self._read_journal()
@@ -353,6 +355,25 @@ def relearn(tx: Tx, reason: str, *, action_id: int, now_ms: int) -> bool:
         return False
     record_action(tx, action_id, action="relearn", subject="signer", reason=reason, at_ms=now_ms)
     return True
+
+
+def _commanded_since(tx: Tx) -> int | None:
+    """When the journal last agreed, where a person has said since that it is lost for good; None where nobody has. Commands are few."""
+    row = tx.one("SELECT at_ms FROM journal_checkpoint WHERE at_ms < (SELECT MAX(at_ms) FROM operator_action WHERE action = 'relearn')")
+    return int(row["at_ms"]) if row is not None else None
+
+
+def _note(tx: Tx, page: Sequence[JournalEntry], now_ms: int) -> None:
+    """As `adopt.compare`. While the signer is taught again the checkpoint keeps its time: the person's word counts until all is taught."""
+    agreed_ms = _commanded_since(tx)
+    adopt.compare(tx, page, now_ms=now_ms)
+    if agreed_ms is not None:
+        tx.run("UPDATE journal_checkpoint SET at_ms = :agreed_ms", agreed_ms=agreed_ms)
+
+
+def _relearned(tx: Tx) -> None:
+    """The word has been done: a journal that is lost once more needs another."""
+    tx.run("UPDATE journal_checkpoint SET at_ms = (SELECT MAX(at_ms) FROM operator_action WHERE action = 'relearn')")
 
 
 def _unjournaled(tx: Tx) -> list[Row]:
