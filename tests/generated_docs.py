@@ -20,7 +20,7 @@ from typing import Final
 from penstock import config
 from penstock.core import attempt, order
 from penstock.core.errors import Problem
-from penstock.http.answers import NOT_FOUND, NOT_VERIFIED, OUT_OF_ORDER, TOO_LARGE, TOO_MANY, TOO_SLOW
+from penstock.http.answers import NOT_FOUND, NOT_VERIFIED, OUT_OF_ORDER, OVERLOADED, TOO_LARGE, TOO_MANY, TOO_SLOW
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
@@ -40,7 +40,11 @@ def errors_page() -> str:
             (NOT_FOUND, "No such path, or not POST."),
             (TOO_SLOW, "The body did not arrive in time."),
             (TOO_LARGE, "The body has more than 64 KiB."),
-            (OUT_OF_ORDER, "Credentials cannot be looked up now."),
+            (
+                OVERLOADED,
+                "More requests are at work than the server can hold, so this one was not read; `Retry-After` says when to come back.",
+            ),
+            (OUT_OF_ORDER, "Credentials cannot be looked up now; `Retry-After` says when to come back."),
         )
     )
     return f"""{MADE}
@@ -102,7 +106,7 @@ def settings_page() -> str:
             continue
         title = "networks.CHAIN" if section.name == "networks" else section.name
         rows = "".join(
-            f"| `{f.name}` | `PENSTOCK_{title.upper().replace('.', '__')}__{f.name.upper()}` | {_default(f)} | {told[kind.__name__, f.name]} |\n"
+            f"| `{f.name}` | `{_variable(title, f, typing.get_type_hints(kind)[f.name])}` | {_default(f)} | {told[kind.__name__, f.name]} |\n"
             for f in dataclasses.fields(kind)
         )
         parts.append(f"## [{title}]\n\n{kind.__doc__}\n\n| key | environment | default | meaning |\n| --- | --- | --- | --- |\n{rows}")
@@ -111,7 +115,7 @@ def settings_page() -> str:
 # Settings
 
 `penstock.toml` in `PENSTOCK_HOME` (default `./penstock-home`), or the environment, which wins. Lists are comma-separated there; tables
-(`policy.minimum`, `prices.ids`) take one more part: `PENSTOCK_POLICY__MINIMUM__USDT=1`. `PENSTOCK_PASSPHRASE` unlocks the keys
+(`policy.minimum`, `prices.ids`) take the coin as one more part: `PENSTOCK_POLICY__MINIMUM__USDT=1`. `PENSTOCK_PASSPHRASE` unlocks the keys
 when `init` was given a passphrase; without one they are unlocked by the key file in the home.
 
 {sections}"""
@@ -127,9 +131,20 @@ def _sentences(source: str) -> dict[tuple[str, str], str]:
     return told
 
 
+def _variable(title: str, field: dataclasses.Field[typing.Any], kind: object) -> str:
+    """A table has a variable for each coin, and none of its own."""
+    coin = "__COIN" if typing.get_origin(kind) is Mapping else ""
+    return f"PENSTOCK_{title.upper().replace('.', '__')}__{field.name.upper()}{coin}"
+
+
 def _default(field: dataclasses.Field[typing.Any]) -> str:
+    """As it is written in the file; below zero stands for what cannot be written."""
     value = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-    return f"`{value}`" if value not in ("", (), {}) else "empty"
+    if value in ("", (), {}):
+        return "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return "unset" if isinstance(value, int) and value < 0 else f"`{value}`"
 
 
 def _diagram(

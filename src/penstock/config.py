@@ -85,7 +85,7 @@ class PriceSource:
     at_pointer: str = ""
     """JSON pointer to the Unix seconds at which it was true; without one a price is as old as our question."""
     age_max_s: int = 600
-    """A price that is older refuses new quotes that need it."""
+    """A price that is older refuses new quotes that need it. One that more than doubled or halved since the last is refused until a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +125,19 @@ class NetworkSettings:
     chain_id: int = 0
     """Makes it a test network with this chain id and drops the pinned genesis."""
     confirmations: int = 0
-    """A depth: stands in for finality on a test network or where there is no finality tag, else sets when success is reported."""
+    """Number of blocks; 0: the catalogue's, and 2 on a test network. A payment is final after so many on Bitcoin, on an EVM test network, and on an EVM network without a finality tag. Elsewhere, if set, success is only *reported* after so many, and can still be undone."""
     fee_max: str = ""
-    """The most that one transaction may cost, in the network's own coin."""
+    """The most that one transaction may cost, in the network's own coin; empty: the catalogue's cap, such as 0.05 on ETH."""
     hot_addresses: int = 1
     """Addresses that pay, 1 to 16: one stuck transaction then holds only what is behind it on its own. EVM, TRON and XRP Ledger alone."""
     in_flight_max: int = 200
     """Attempts that may be open at once on a hot address."""
     block_ms: int = 0
-    """Usual time between blocks; a test network has 1000 unless set."""
+    """Usual time between blocks; 0: the catalogue's, and 1000 on a test network."""
     batch_max: int = 0
-    """Where a transaction can pay many orders: the most in one; 0 keeps the catalogue's."""
+    """Where a transaction can pay many orders (Bitcoin): the most in one, up to 500; 0 keeps the catalogue's 100."""
     batch_window_s: int = -1
-    """Where a transaction can pay many orders: how long the oldest one waits for company; -1 keeps the catalogue's."""
+    """Where a transaction can pay many orders (Bitcoin): how long the oldest one waits for company. Left out: the catalogue's 20."""
     node_id: str = ""
     """Lightning: identity public key of the node that pays, 66 hex digits. Another node is never used."""
 

@@ -110,7 +110,7 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Only these parts.")] = None,
     postgresql: Annotated[str, typer.Option(help="URL of a PostgreSQL whose user may create databases, to measure it as well.")] = "",
     pgbench: Annotated[Path | None, typer.Option(help="The program of the baseline; the one on the PATH by default.")] = None,
-    orders: Annotated[int | None, typer.Option(min=50, help="Orders a round; a fifth of them where they live to their end.")] = None,
+    orders: Annotated[int | None, typer.Option(min=50, help="Orders a round; half of them where they live to their end.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each case; the median counts.")] = None,
     preload: Annotated[int | None, typer.Option(min=0, help="Orders there before the second pass; 0: only the empty one.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
