@@ -259,6 +259,7 @@ ROOMS: Final = (
                 "tx.all(_TAKE_SAME.replace('due_at_ms = :until_ms', 'due_at_ms = :until_ms + 1000000000'),",
             ),
             Edit("penstock.webhooks.outbox:Outbox.take_over", "SUBSTR(lease, 1, 1) = :seated", "lease = 'nobody' || :seated"),
+            Edit("penstock.orders.clock:Clock._far", "due_at_ms IS NOT NULL AND", "due_at_ms IS NULL AND"),
         ),
         seed=3,
         crash="deliver.claim:after",

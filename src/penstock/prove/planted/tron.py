@@ -26,7 +26,7 @@ TRON: Final = (
                 "    return seen",
             ),
         ),
-        seed=6,
+        test="tests/integration/test_tron_lives.py::test_whatever_this_machines_clock_says_an_order_is_paid_at_most_once[edge-0]",
     ),
     Bug(
         name="absent-by-one-node",
