@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from penstock.commands import Commands
 from penstock.core.errors import Refused
+from penstock.core.event import Suspicious
 from penstock.core.intent import Intent
 from penstock.prove.simulated.virtual import Crash
 from penstock.rails.base import Submission, Verdict
@@ -12,7 +13,7 @@ from penstock.rails.evm import codec
 from penstock.rails.xrp import watch
 from penstock.signer.client import SignerAway
 from penstock.signer.keys import lane_keys
-from tests.conformance.places import ETHEREUM, LIGHTNING, XRP
+from tests.conformance.places import BITCOIN, ETHEREUM, LIGHTNING, XRP
 
 
 class Refusing:
@@ -24,6 +25,12 @@ class Refusing:
 
 def rows(house, sql):
     return house.run(house.product.database.read(lambda tx: tx.all(sql)))
+
+
+def kinds(house):
+    """What each version of what was asked for is, and how its attempt stands."""
+    found = rows(house, "SELECT kind, state FROM version JOIN attempt ON attempt.id = attempt_id WHERE kind <> 'open' ORDER BY number")
+    return [(row["kind"], row["state"]) for row in found]
 
 
 def asked(house, place, name, number=1):
@@ -70,12 +77,38 @@ def test_what_a_person_has_failed_is_not_paid_by_a_further_version(tmp_path, mon
         house.wait(600)
         assert (house.run(house.order("a"))["state"], XRP.received(house, address, XRP.main)) == ("failed", "0")
         # The sequence is used up by a cancel, so that what comes after it can land.
-        versions = rows(
-            house, "SELECT kind, state FROM version JOIN attempt ON attempt.id = attempt_id WHERE kind <> 'open' ORDER BY number"
-        )
-        assert [(row["kind"], row["state"]) for row in versions] == [("pay", "final"), ("cancel", "final")]
+        assert kinds(house) == [("pay", "final"), ("cancel", "final")]
         asked(house, XRP, "b", 2)
         assert house.run(house.until("b", "succeeded", "failed", "quarantined"))["state"] == "succeeded"
+        house.judge()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [ETHEREUM, BITCOIN, XRP], ids=lambda place: place.chain)
+def test_what_no_node_took_and_a_person_failed_ends_by_a_cancel(tmp_path, monkeypatch, place):
+    with place.house(tmp_path) as house:
+        rail = house.product.rails[place.chain]
+
+        async def nowhere(_raw):
+            return Submission(Verdict.UNKNOWN, "no answer")
+
+        async def strange(_versions):
+            return Suspicious("nobody can tell")
+
+        with monkeypatch.context() as away:
+            away.setattr(rail, "submit", nowhere)
+            address = asked(house, place, "a")
+            house.run(house.until("a", "sending"))
+            house.wait(5)
+            away.setattr(rail, "observe", strange)
+            house.run(house.until("a", "quarantined", within_s=3_000))
+        assert decided(house, "a", "failed", proved=True) == "failed"
+        resumed(house, place)
+        house.wait(7_200 if place is BITCOIN else 900)
+        assert (house.run(house.order("a"))["state"], place.received(house, address, place.main)) == ("failed", "0")
+        assert kinds(house) == [("pay", "final"), ("cancel", "final")]
+        asked(house, place, "b", 2)
+        assert house.run(house.until("b", "succeeded", "failed", "quarantined", within_s=9_000))["state"] == "succeeded"
         house.judge()
 
 

@@ -94,15 +94,17 @@ def test_what_is_under_way_goes_on_with_the_same_bytes_and_nothing_new_is_signed
     past_and_present(migrated_url, tmp_path, before, forgotten, after)
 
 
+async def raise_fee(house):
+    """Another version, on the same slot."""
+    house.road.rail.answer = Pending(stuck=True)
+    await house.road.follow()
+    assert len(await house.all("SELECT id FROM version")) == 2
+    house.road.rail.answer = Pending()
+
+
 def test_every_version_of_an_attempt_comes_back(migrated_url, tmp_path):
     async def before(house):
         await send(house, "a")
-
-    async def forgotten(house):
-        house.road.rail.answer = Pending(stuck=True)
-        await house.road.follow()
-        assert len(await house.all("SELECT id FROM version")) == 2
-        house.road.rail.answer = Pending()
 
     async def after(house):
         rows = await house.all("SELECT number, txid, journaled FROM version ORDER BY number")
@@ -112,15 +114,12 @@ def test_every_version_of_an_attempt_comes_back(migrated_url, tmp_path):
         await paid(house)
         assert (await house.road.order("a"))["state"] == "succeeded"
 
-    past_and_present(migrated_url, tmp_path, before, forgotten, after)
+    past_and_present(migrated_url, tmp_path, before, raise_fee, after)
 
 
 async def raise_fee_unread(house):
     """Another version, on the same slot; and the signer reads its journal for a long time after the next start."""
-    house.road.rail.answer = Pending(stuck=True)
-    await house.road.follow()
-    assert len(await house.all("SELECT id FROM version")) == 2
-    house.road.rail.answer = Pending()
+    await raise_fee(house)
 
     async def reading(after):
         del after

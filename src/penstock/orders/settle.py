@@ -259,8 +259,7 @@ class Settler:
             if order.state is OrderState.SUCCEEDED:
                 changes.halts[attempt.chain] = f"order {order.id} was reported as paid before finality and then its {reason}"
             elif order.state is not OrderState.QUARANTINED:
-                again = {"at_ms": changes.now_ms, "due_at_ms": changes.now_ms}
-                changes.moves.append(Move(order, OrderState.ACCEPTED, reason, **again, txid=""))
+                changes.moves.append(Move(order, OrderState.ACCEPTED, reason, at_ms=changes.now_ms, due_at_ms=changes.now_ms, txid=""))
 
     def _write(self, tx: Tx, changes: _Changes) -> int:
         store.move(tx, changes.moves, next_ids=self._next_ids(len(changes.moves)) if changes.moves else [])

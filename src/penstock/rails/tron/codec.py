@@ -51,7 +51,6 @@ _TRIGGER_TYPE: Final = 31
 _TYPE_URL: Final = "type.googleapis.com/protocol."
 _BASE58: Final = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
 _HEX_ADDRESS: Final = re.compile(r"41[0-9a-fA-F]{40}", re.ASCII)
-_HEX: Final = re.compile(r"([0-9a-fA-F]{2})*", re.ASCII)
 
 
 class InvalidTransaction(ValueError):
