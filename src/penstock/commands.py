@@ -18,7 +18,7 @@ from penstock.ledger.audit import audit
 from penstock.orders import attempts, auditor, recovery
 from penstock.orders.archiver import Archiver
 from penstock.orders.timeline import summary
-from penstock.rails.base import NodeUnreachable
+from penstock.rails.base import CannotOpen, NodeUnreachable
 from penstock.signer import switch
 from penstock.signer.place import folder_of
 from penstock.wiring import Product
@@ -186,13 +186,15 @@ class Commands:
         return (await self._p.signer.standing()).stopped if self._p.settings.signer.socket else ""
 
     async def open_tokens(self, chain: str) -> list[dict[str, Any]]:
-        """Let the hot address of a network hold its tokens, where the network asks for that."""
+        """Let the hot address of a network hold its tokens, or pay many at once in them, where the network asks for that."""
         name = chain.upper()
         if self._p.board.rail(name) is None:
             raise Refused(Problem.INVALID_ARGUMENT, f"network {name} is not on; `penstock treasury --all` shows all")
         await self._p.board.refresh_network(name)
         try:
             opened = await self._p.treasury.open_tokens(name, self._p.board.estimate)
+        except CannotOpen as error:
+            raise Refused(Problem.INVALID_ARGUMENT, str(error)) from error
         except NodeUnreachable as error:
             raise Refused(Problem.SERVICE_ERROR, str(error)) from error
         return [{"chain": name, "crypto": token.coin.symbol, "contract": token.wire_contract} for token in opened]

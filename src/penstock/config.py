@@ -135,9 +135,9 @@ class NetworkSettings:
     block_ms: int = 0
     """Usual time between blocks; 0: the catalogue's, and 1000 on a test network."""
     batch_max: int = 0
-    """Where a transaction can pay many orders (Bitcoin): the most in one, up to 500; 0 keeps the catalogue's 100."""
+    """Where a transaction can pay many orders (Bitcoin, tokens on EVM): the most in one, up to 500; 0 keeps the catalogue's, 100 on Bitcoin and 1 on EVM, where [more is to do](rails.md#many-in-one-transaction)."""
     batch_window_s: int = -1
-    """Where a transaction can pay many orders (Bitcoin): how long the oldest one waits for company. Left out: the catalogue's 20."""
+    """Where a transaction can pay many orders (Bitcoin, tokens on EVM): how long the oldest one waits for company. Left out: the catalogue's, 20 on Bitcoin and 0 on EVM."""
     node_id: str = ""
     """Lightning: identity public key of the node that pays, 66 hex digits. Another node is never used."""
 

@@ -36,6 +36,8 @@ _EVM_PARAMS: Final[Mapping[str, tuple[type, Any]]] = MappingProxyType(
         "gas_varies": (bool, False),
         "priority_fee_min_wei": (int, 0),
         "gas_price_max_wei": (int, None),
+        "batch_max": (int, 1),
+        "batch_window_ms": (int, 0),
         "fee_max": (str, None),
         "explorer_tx": (str, ""),
         "logo": (str, ""),

@@ -32,6 +32,9 @@ class Batching(ScriptedRail):
     window_ms = 0
     coins = (Resource("a:0", 40), Resource("b:0", 40))
 
+    async def prepare(self, payments, token, sender, fees):
+        return [replace(fees, together=self.payments_max)] * len(payments)
+
     def bind(self, payments, token, lane, fees, *, attempt_id):
         if not lane.coins:
             raise NotEnough("no coin is free")

@@ -1,10 +1,10 @@
-// Compiles src/penstock/devnet/evm/tokens/*.sol with the locked solc and prints what compiled.json must hold.
-// Usage: node tests/solidity/compile.js >src/penstock/devnet/evm/tokens/compiled.json
+// Compiles all *.sol of a folder with the locked solc and prints what compiled.json beside them must hold.
+// Usage: node tests/solidity/compile.js FOLDER >FOLDER/compiled.json
 const fs = require("fs");
 const path = require("path");
 const solc = require("solc");
 
-const folder = path.join(__dirname, "../../src/penstock/devnet/evm/tokens");
+const folder = process.argv[2];
 const names = fs.readdirSync(folder).filter((name) => name.endsWith(".sol")).sort();
 const sources = Object.fromEntries(names.map((name) => [name, { content: fs.readFileSync(path.join(folder, name), "utf8") }]));
 const settings = {

@@ -57,7 +57,8 @@ def test_the_operator_says_how_many_go_together_and_how_long_they_wait():
     rail = Bench(net=network(batch_max=7, batch_window_ms=1_000)).rail
     assert isinstance(rail, Batches)
     assert isinstance(rail, Prepares)
-    assert (rail.payments_max, rail.window_ms) == (7, 1_000)
+    (fees,) = asyncio.run(rail.prepare([payment()], BTC, SENDER, FEES))
+    assert (fees.together, rail.window_ms) == (7, 1_000)
 
 
 def test_dust_is_refused_while_the_merchant_waits():
@@ -72,7 +73,7 @@ def test_dust_is_refused_while_the_merchant_waits():
 def test_dust_is_named_before_anything_is_bound():
     rail = Bench().rail
     said = asyncio.run(rail.prepare([payment(293), payment(294), payment(545, "p2pkh")], BTC, SENDER, FEES))
-    assert said[1] is FEES
+    assert said[1] == dataclasses.replace(FEES, together=100)
     assert [problem.for_ever for problem in said[::2]] == [True, True]
     assert all(isinstance(problem, Unpayable) for problem in said[::2])
 

@@ -1,20 +1,23 @@
-"""The bytes that the devnet runs are what its Solidity source compiles to."""
+"""The bytes of our contracts are what their Solidity source compiles to."""
 
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.not_run import not_run
 
 HERE = Path(__file__).parent.parent / "solidity"
-COMPILED = Path(__file__).parents[2] / "src/penstock/devnet/evm/tokens/compiled.json"
+PENSTOCK = Path(__file__).parents[2] / "src/penstock"
 
 
-def test_the_committed_bytes_are_those_of_the_source():
-    done = subprocess.run([_node(), "compile.js"], cwd=HERE, check=False, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("folder", ["devnet/evm/tokens", "rails/evm/contracts"])
+def test_the_committed_bytes_are_those_of_the_source(folder):
+    done = subprocess.run([_node(), "compile.js", PENSTOCK / folder], cwd=HERE, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == json.loads(COMPILED.read_text())
+    assert json.loads(done.stdout) == json.loads((PENSTOCK / folder / "compiled.json").read_text())
 
 
 def _node() -> str:

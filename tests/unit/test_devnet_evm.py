@@ -249,7 +249,7 @@ def test_a_token_moves_and_says_so_in_its_event():
     assert (units(chain, ALICE), units(chain, BOB), units(chain, ALICE, block.number - 1)) == (600, 400, 1_000)
     (log,) = receipt.logs
     as_json = {"address": "0x" + log.address.hex(), "topics": ["0x" + topic.hex() for topic in log.topics], "data": "0x" + log.data.hex()}
-    assert codec.exact_transfer_count([as_json], USDT, ALICE.address, BOB.address, 400) == 1
+    assert codec.exact_transfers([as_json], USDT, ALICE.address, [(BOB.address, 400)])
     assert block.header.logs_bloom == blocks.bloom([log])
     assert 45_000 < receipt.gas_used < 55_000, "as on a real network, a first transfer to somebody"
 

@@ -45,7 +45,7 @@ def test_bind_says_what_will_be_signed():
         "pay",
     )
     assert (intent.fee_cap, intent.terms) == (10**15, estimate_of().terms)
-    with pytest.raises(ValueError, match="exactly one payment"):
+    with pytest.raises(ValueError, match="from 1 to 1 such"):
         Bench().rail.bind([], USDT, LaneView("ETH", SENDER, 5), estimate_of(), attempt_id=1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -91,7 +90,7 @@ class Chooser:
     def __init__(self, catalog: Catalog, rail: Rail, lane: Lane, money: Purse, *, coins: Sequence[Resource], slots: Sequence[int]) -> None:
         self._catalog = catalog
         self._rail = rail
-        self._batches = rail if isinstance(rail, Batches) else None
+        self._window_ms = rail.window_ms if isinstance(rail, Batches) else 0
         self._lane = lane
         self._money = money
         self._coins = list(coins)
@@ -99,7 +98,7 @@ class Chooser:
         self._native = catalog.native(lane.chain)
 
     def choose(self, orders: Sequence[Order], fees_of: Fees, attempt_ids: Sequence[int], *, now_ms: int) -> Choice:
-        """Oldest first; where transactions pay many, those of one token go together."""
+        """Oldest first; where a transaction can pay many, those of one token go together."""
         choice, fit = Choice(), []
         for order in sorted(orders, key=lambda o: o.id):
             fees = fees_of.get(order.id)
@@ -124,21 +123,26 @@ class Chooser:
         return choice
 
     def _groups(self, fit: Sequence[tuple[Order, FeeEstimate]]) -> list[list[tuple[Order, FeeEstimate]]]:
-        most = self._batches.payments_max if self._batches is not None else 1
-        by_token: defaultdict[str, list[tuple[Order, FeeEstimate]]] = defaultdict(list)
+        """Each one transaction, that of the oldest order first."""
+        groups: list[list[tuple[Order, FeeEstimate]]] = []
+        filling: dict[tuple[str, int], list[tuple[Order, FeeEstimate]]] = {}
         for order, fees in fit:
-            by_token["" if most == 1 else order.token_id].append((order, fees))
-        return [group[start : start + most] for group in by_token.values() for start in range(0, len(group), most)]
+            group = filling.get((order.token_id, fees.together))
+            if group is None or len(group) >= fees.together:
+                group = filling[order.token_id, fees.together] = []
+                groups.append(group)
+            group.append((order, fees))
+        return groups
 
     def _gathers_until(self, group: Sequence[tuple[Order, FeeEstimate]], now_ms: int) -> int:
         """When a transaction that is not full goes all the same, Unix milliseconds.
 
         An id from a moment still to come was drawn while the clock was ahead: how long its order has waited nobody knows.
         """
-        oldest_ms = moment_ms(group[0][0].id)
-        if self._batches is None or len(group) >= self._batches.payments_max or oldest_ms > now_ms:
+        oldest, fees = group[0]
+        if len(group) >= fees.together or moment_ms(oldest.id) > now_ms:
             return 0
-        return oldest_ms + self._batches.window_ms
+        return moment_ms(oldest.id) + self._window_ms
 
     def _bind(self, choice: Choice, group: Sequence[tuple[Order, FeeEstimate]], attempt_id: int) -> None:
         """One intent for the group, or for as many of its oldest as can be paid."""

@@ -70,6 +70,10 @@ class Unpayable(Exception):
         self.short = short
 
 
+class CannotOpen(Exception):
+    """Tokens cannot be opened on this network yet; the text says what has to be done first."""
+
+
 class NotEnough(Exception):
     """The lane has no coins free that could make this transaction; the text says what is missing. Fewer payments may fit."""
 
@@ -92,7 +96,8 @@ class FeeEstimate:
     """What one plain transfer of `token_id` costs now.
 
     `cost` is the expected whole fee, `fee_cap` the most that a version may ever be allowed to cost, both in base units of the
-    native coin. `terms` are ready for an Intent. Holds until `holds_until_ms` (Unix milliseconds).
+    native coin. `terms` are ready for an Intent. Holds until `holds_until_ms` (Unix milliseconds). `together`: the most payments of this
+    token that one transaction may make, this one among them.
     """
 
     token_id: str
@@ -101,6 +106,7 @@ class FeeEstimate:
     terms: Mapping[str, int]
     at_ms: int
     holds_until_ms: int
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,25 +201,22 @@ class Clocked(Protocol):
 
 @runtime_checkable
 class Opens(Protocol):
-    """A rail whose hot address must say once which tokens it holds (XRP Ledger: a trust line to the issuer)."""
+    """A rail whose hot address must say something once of each token before it can be used there (XRP Ledger: a trust line to its issuer) or be
+    paid to many at once (EVM: an allowance).
+    """
 
     async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
-        """Those of the tokens that the address cannot hold yet. Raises NodeUnreachable."""
+        """Those of the tokens for which it has not said so yet. Raises NodeUnreachable or CannotOpen."""
         ...
 
     def open(self, token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
-        """Pure: the intent of kind "open" that lets the lane's address hold the token, without payments."""
+        """Pure: the intent of kind "open" that says it of one token, without payments."""
         ...
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """A rail whose transactions can pay many orders at once."""
-
-    @property
-    def payments_max(self) -> int:
-        """The most payments in one transaction."""
-        ...
+    """A rail whose transactions can pay many orders at once, where an estimate says so."""
 
     @property
     def window_ms(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -51,11 +51,14 @@ class NodeRefused(NodeUnreachable):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: JSON-RPC's method and parameters, or what a family's talk makes of them. `path` follows the node's address."""
+    """One call: JSON-RPC's method and parameters, or what a family's talk makes of them. `path` follows the node's address. `size`: as many
+    ordinary answers its answer may be as long as, so that those of one request stay within what we read.
+    """
 
     method: str
     params: Sequence[Any] = ()
     path: str = ""
+    size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,7 @@ class JsonRpc:
     async def calls(self, node: Node, calls: Sequence[Call]) -> list[Any | Fault]:
         """Answers in the order of the calls. Raises NodeUnreachable."""
         answers: list[Any | Fault] = []
-        for start in range(0, len(calls), CALLS_MAX):
-            part = calls[start : start + CALLS_MAX]
+        for part in _requests(calls):
             if len(part) > 1 and node.takes_batches:
                 found = await self._batch(node, part)
                 if found is not None:
@@ -356,6 +358,20 @@ def _parsed(content: bytes) -> Any:
     if is_deeper(content, DEPTH_MAX):
         raise BadAnswer(f"no JSON of at most {DEPTH_MAX} levels")
     return msgspec.json.decode(content)
+
+
+def _requests(calls: Sequence[Call]) -> Iterator[list[Call]]:
+    """As they go together, in order."""
+    part: list[Call] = []
+    size = 0
+    for call in calls:
+        if part and size + call.size > CALLS_MAX:
+            yield part
+            part, size = [], 0
+        part.append(call)
+        size += call.size
+    if part:
+        yield part
 
 
 def _request(call: Call, number: int) -> dict[str, Any]:

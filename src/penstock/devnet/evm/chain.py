@@ -15,7 +15,7 @@ import coincurve
 from penstock.devnet.box import Keep
 from penstock.devnet.evm import blocks as chainlib
 from penstock.devnet.evm.blocks import Block, Header, Receipt
-from penstock.devnet.evm.contracts import BoxToken, l1_fee, place_oracle, place_token
+from penstock.devnet.evm.contracts import BoxToken, l1_fee, place_oracle, place_pay_many, place_token
 from penstock.devnet.evm.execution import BlockContext, Call, Outcome, execute
 from penstock.devnet.evm.mempool import Entry, Mempool, Rejected, Terms, effective_price
 from penstock.devnet.evm.state import Account, Draft, Snapshot, World
@@ -255,6 +255,7 @@ class EvmChain:
         for address, code in spec.contracts.items():
             target = bytes.fromhex(address[2:])
             draft.accounts[target] = draft.account(target)._replace(nonce=1, code=code)
+        place_pay_many(draft)
         if spec.op_stack:
             place_oracle(draft, fixed=spec.l1_fee_fixed, per_byte=spec.l1_fee_per_byte)
         now = self._now_ms()

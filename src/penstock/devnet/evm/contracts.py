@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any, Final
 
 from penstock.devnet.evm.state import Draft, Slot
-from penstock.rails.evm.codec import GAS_PRICE_ORACLE, keccak256
+from penstock.rails.evm.codec import CODE, GAS_PRICE_ORACLE, PAY_MANY, keccak256
 
 SIGNATURE_BYTES: Final = 68
 """What the oracle adds to an unsigned transaction for the signature to come, as the real one does."""
@@ -77,6 +77,12 @@ def place_oracle(draft: Draft, *, fixed: int, per_byte: int) -> None:
     draft.accounts[address] = draft.account(address)._replace(nonce=1, code=code_of("GasPriceOracle"))
     draft.slots[address, _slot("GasPriceOracle", "l1FeeFixed")] = fixed
     draft.slots[address, _slot("GasPriceOracle", "l1FeePerByte")] = per_byte
+
+
+def place_pay_many(draft: Draft) -> None:
+    """Write PayMany into the genesis, as if somebody had deployed it."""
+    address = bytes.fromhex(PAY_MANY[2:])
+    draft.accounts[address] = draft.account(address)._replace(nonce=1, code=CODE)
 
 
 def l1_fee(unsigned: bytes, *, fixed: int, per_byte: int) -> int:

@@ -8,6 +8,7 @@ every error but those that say that the node has these very bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from penstock.core.event import Observation
@@ -92,11 +93,6 @@ class BitcoinRail(Rail):
         return self._network
 
     @property
-    def payments_max(self) -> int:
-        """The most payments in one transaction."""
-        return min(PAYMENTS_MAX, int(self._network.param("batch_max", 100)))
-
-    @property
     def window_ms(self) -> int:
         """How long the oldest order waits for company, in milliseconds."""
         return int(self._network.param("batch_window_ms", 20_000))
@@ -124,9 +120,10 @@ class BitcoinRail(Rail):
         return await self._fees.estimate(token)
 
     async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
-        """`fees` for each payment, but for dust, which can never be paid. Asks nobody."""
+        """`fees` for each payment, all of which may go together, but for dust, which can never be paid. Asks nobody."""
         del token, sender
-        return [coins.problem_of(payment, self._network) or fees for payment in payments]
+        shared = replace(fees, together=min(PAYMENTS_MAX, int(self._network.param("batch_max", 100))))
+        return [coins.problem_of(payment, self._network) or shared for payment in payments]
 
     async def heads(self) -> Heads:
         """The heights that as many nodes as are needed have reached, or those that answer. Raises NodeUnreachable."""

@@ -15,12 +15,15 @@ from penstock.rails.evm.calls import (
     GAS_PRICE_ORACLE,
     TRANSFER_TOPIC,
     UINT256_MAX,
+    allowance_call_data,
+    approve_call_data,
     balance_of_call_data,
     decode_uint256,
-    exact_transfer_count,
+    exact_transfers,
     get_l1_fee_call_data,
     transfer_call_data,
 )
+from penstock.rails.evm.pay_many import ALLOWED_ENOUGH, CODE, DEPLOYER, DEPLOYMENT, GAS_MAX, PAY_MANY, UNITS_MAX, pay_call_data
 from penstock.rails.evm.transaction import (
     NONCE_MAX,
     RAW_BYTES_MAX,
@@ -37,19 +40,27 @@ from penstock.rails.evm.transaction import (
 )
 
 __all__ = [
+    "ALLOWED_ENOUGH",
+    "CODE",
+    "DEPLOYER",
+    "DEPLOYMENT",
+    "GAS_MAX",
     "GAS_PLAIN",
     "GAS_PRICE_ORACLE",
     "NONCE_MAX",
+    "PAY_MANY",
     "RAW_BYTES_MAX",
     "SECP256K1_ORDER",
     "TRANSFER_TOPIC",
     "UINT256_MAX",
+    "UNITS_MAX",
     "ZERO_ADDRESS",
     "InvalidTransaction",
     "SignedTransaction",
     "UnsignedTransaction",
     "address",
     "address_of_public_key",
+    "allowance_call_data",
     "balance_of_call_data",
     "broken_rules",
     "build",
@@ -58,12 +69,13 @@ __all__ = [
     "decode_uint256",
     "encode_signed",
     "encode_unsigned",
-    "exact_transfer_count",
+    "exact_transfers",
     "expires_ms",
     "get_l1_fee_call_data",
     "keccak256",
     "parse_address",
     "path",
+    "pay_call_data",
     "read",
     "same_address",
     "sign",
@@ -76,7 +88,12 @@ GAS_PLAIN: Final = 21_000
 """Gas of a plain transfer of the native coin to an account without code (Yellow Paper, G_transaction)."""
 
 _TRANSFER_SELECTOR: Final = bytes.fromhex("a9059cbb")
-"""transfer(address,uint256), written down for `broken_rules` and not computed by what it checks. https://eips.ethereum.org/EIPS/eip-20"""
+_APPROVE_SELECTOR: Final = bytes.fromhex("095ea7b3")
+_PAY_SELECTOR: Final = bytes.fromhex("17508fb6")
+_PAY_MANY: Final = "0x0AC3Ab227471797426542C09a829Cf2590cbAf6F"
+"""transfer(address,uint256), approve(address,uint256), pay(address,bytes32[]) and where the last one is: written down for `broken_rules` and
+not computed by what it checks. https://eips.ethereum.org/EIPS/eip-20, contracts/PayMany.sol
+"""
 _FEE_TERMS: Final = ({"gas_limit", "max_fee_per_gas", "max_priority_fee_per_gas"}, {"gas_limit", "gas_price"})
 
 
@@ -111,15 +128,8 @@ def sign(intent: Intent, key: Key) -> Signed:
 
 def broken_rules(intent: Intent, signed: Signed) -> list[str]:
     """What in the bytes is not what the intent says. Raises InvalidTransaction for bytes that are none."""
-    found, payment = decode(signed.raw, intent.chain_id), intent.payments[0]
-    it = found.unsigned
-    if intent.kind == "cancel":
-        content = (intent.sender, 0, b"")
-    elif intent.contract is None:
-        content = (payment.recipient, payment.units, b"")
-    else:
-        recipient = bytes.fromhex(payment.recipient.removeprefix("0x")).rjust(32, b"\0")
-        content = (intent.contract, 0, _TRANSFER_SELECTOR + recipient + payment.units.to_bytes(32, "big"))
+    found = decode(signed.raw, intent.chain_id)
+    it, content = found.unsigned, _content_wanted(intent)
     rules = {
         "transaction id": found.txid == signed.txid,
         "sender": found.sender == intent.sender,
@@ -133,16 +143,35 @@ def broken_rules(intent: Intent, signed: Signed) -> list[str]:
     return [name for name, holds in rules.items() if not holds]
 
 
+def _content_wanted(intent: Intent) -> tuple[str, int, bytes]:
+    """Recipient, value and data, put together by hand."""
+    if intent.kind == "cancel":
+        return intent.sender, 0, b""
+    if intent.kind == "open" and intent.contract is not None:
+        return intent.contract, 0, _APPROVE_SELECTOR + _bytes(_PAY_MANY).rjust(32, b"\0") + b"\xff" * 32
+    payment = intent.payments[0]
+    if intent.contract is None:
+        return payment.recipient, payment.units, b""
+    if len(intent.payments) == 1:
+        return intent.contract, 0, _TRANSFER_SELECTOR + _bytes(payment.recipient).rjust(32, b"\0") + payment.units.to_bytes(32, "big")
+    head = _bytes(intent.contract).rjust(32, b"\0") + (64).to_bytes(32, "big") + len(intent.payments).to_bytes(32, "big")
+    return _PAY_MANY, 0, _PAY_SELECTOR + head + b"".join(_bytes(p.recipient) + p.units.to_bytes(12, "big") for p in intent.payments)
+
+
+def _bytes(address: str) -> bytes:
+    return bytes.fromhex(address.removeprefix("0x"))
+
+
 def build(intent: Intent) -> UnsignedTransaction:
     """The one transaction that this intent means.
 
-    Pay: the native coin goes to the recipient as value, a token by a call of its contract. Cancel: nothing to the sender itself,
-    which uses the nonce up. `terms`: gas_limit, and gas_price or max_fee_per_gas with max_priority_fee_per_gas;
+    Pay: the native coin goes to the recipient as value, a token by a call of its contract, and to many by PayMany. Cancel: nothing to the
+    sender itself, which uses the nonce up. Open: PayMany may move the sender's units of a token. `terms`: gas_limit, and gas_price or max_fee_per_gas with max_priority_fee_per_gas;
     optionally l1_fee (wei, OP-stack), which counts against the cap. The memo has no place in an EVM transaction.
     Raises ValueError for anything else, and when the whole fee could exceed `fee_cap`.
     """
-    if intent.family != "evm" or len(intent.payments) != 1:
-        raise ValueError("an EVM transaction carries exactly one payment of the family evm")
+    if intent.family != "evm":
+        raise ValueError("an EVM transaction carries payments of the family evm")
     terms = dict(intent.terms)
     l1_fee = terms.pop("l1_fee", 0)
     if set(terms) not in _FEE_TERMS or any(type(number) is not int or number < 0 for number in (*terms.values(), l1_fee)):
@@ -172,12 +201,20 @@ def _content(intent: Intent) -> tuple[str, int, bytes]:
     sender = parse_address(intent.sender)
     if intent.kind == "cancel":
         return sender, 0, b""
+    if intent.kind == "open":
+        if intent.contract is None or intent.payments:
+            raise ValueError("what is opened is a token, and that pays nobody")
+        return parse_address(intent.contract), 0, approve_call_data(PAY_MANY, UINT256_MAX)
     if intent.kind != "pay":
-        raise ValueError(f"an intent pays or cancels, it does not {intent.kind}")
-    payment = intent.payments[0]
-    recipient = parse_address(payment.recipient)
-    if not 0 < payment.units <= UINT256_MAX:
-        raise ValueError("a payment is from 1 to 2^256 - 1 base units")
+        raise ValueError(f"an intent pays, cancels or opens, it does not {intent.kind}")
+    if not intent.payments or any(not 0 < payment.units <= UINT256_MAX for payment in intent.payments):
+        raise ValueError("a payment is from 1 to 2^256 - 1 base units, and there is one at least")
+    paid = [(parse_address(payment.recipient), payment.units) for payment in intent.payments]
+    if len(paid) > 1:
+        if intent.contract is None:
+            raise ValueError("a transaction that pays many pays a token")
+        return PAY_MANY, 0, pay_call_data(parse_address(intent.contract), paid)
+    ((recipient, units),) = paid
     if intent.contract is None:
-        return recipient, payment.units, b""
-    return parse_address(intent.contract), 0, transfer_call_data(recipient, payment.units)
+        return recipient, units, b""
+    return parse_address(intent.contract), 0, transfer_call_data(recipient, units)

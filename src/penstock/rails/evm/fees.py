@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from penstock.core.intent import Intent, Payment
+from penstock.core.intent import Intent, Kind, Payment
 from penstock.core.money import Network, Token
 from penstock.rails.base import FeeEstimate
 from penstock.rails.evm import codec
@@ -88,9 +88,7 @@ class Fees:
         return self._fitted(token.id, market, gas, await self._l1_fee(token, market, gas))
 
     async def for_recipients(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
-        """An estimate for each payment: a recipient of the native coin that is a contract may need more gas than a plain account."""
-        if not token.is_native:
-            return [fees] * len(payments)
+        """An estimate for each payment of the native coin: a recipient that is a contract may need more gas than a plain account."""
         codes = await self._nodes.read_many(
             [Call("eth_getCode", (payment.recipient, "latest")) for payment in payments], [_is_code] * len(payments)
         )
@@ -225,7 +223,7 @@ def bumped(intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bo
     if cancel and plain_gas:
         terms["gas_limit"] = codec.GAS_PLAIN
     if "l1_fee" in terms:
-        terms["l1_fee"] = max(terms["l1_fee"], market.get("l1_fee", 0))
+        terms["l1_fee"] = max(terms["l1_fee"], market.get("l1_fee", 0) * max(1, len(intent.payments)))
     affordable = (intent.fee_cap - terms.get("l1_fee", 0)) // terms["gas_limit"]
     for name in ("gas_price", "max_fee_per_gas", "max_priority_fee_per_gas"):
         if name in terms:
@@ -233,7 +231,8 @@ def bumped(intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bo
             if least > affordable:
                 return None
             terms[name] = min(max(least, market.get(name, 0)), affordable)
-    return replace(intent, version=version, kind="cancel" if cancel else "pay", terms=terms)
+    kind: Kind = "cancel" if cancel else "pay" if intent.payments else "open"
+    return replace(intent, version=version, kind=kind, terms=terms)
 
 
 def _at_most(most: int) -> Callable[[Any], int]:

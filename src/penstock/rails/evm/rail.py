@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
 from penstock.core.event import Observation
-from penstock.core.intent import Intent, Payment
+from penstock.core.intent import Intent, Kind, Payment
 from penstock.core.money import LEDGER_DECIMALS, Network, Token, parse_units
 from penstock.rails.base import (
     Destination,
@@ -27,6 +27,7 @@ from penstock.rails.base import (
     VersionView,
 )
 from penstock.rails.evm import codec
+from penstock.rails.evm.batching import Batching
 from penstock.rails.evm.fees import Fees, bumped
 from penstock.rails.evm.watch import NODES_ASKED_MAX, Tips, Watch
 from penstock.rails.rpc import BadAnswer, Call, Fault, Node, Nodes, hash32, quantity
@@ -42,7 +43,7 @@ _ALREADY: Final = ("already known", "alreadyknown", "known transaction", "alread
 
 
 class EvmRail(Rail):
-    """`rails.base.Rail` for one EVM network.
+    """`rails.base.Rail` for one EVM network; also `Prepares`, and where PayMany is used `Batches` and `Opens`.
 
     `own` are the hot addresses of this house (at least one), `contracts` every token contract of the catalogue here: neither is a
     destination. `fee_max` is the most that one transaction may cost, in wei; without it the catalogue's.
@@ -62,10 +63,11 @@ class EvmRail(Rail):
         self._nodes = nodes
         self._runtime = runtime
         self._own = frozenset(codec.checksum(address) for address in own)
-        self._contracts = frozenset(codec.checksum(address) for address in contracts)
+        self._contracts = frozenset(codec.checksum(address) for address in (*contracts, codec.PAY_MANY))
         self.fee_max = parse_units(str(network.param("fee_max", "0")), LEDGER_DECIMALS) if fee_max is None else fee_max
         self._fees = Fees(network, nodes, runtime, sender=codec.checksum(own[0]), fee_max=self.fee_max)
         self._watch = Watch(network, nodes, runtime)
+        self._batching = Batching(network, nodes, runtime, fee_max=self.fee_max, needed=self._watch.needed)
         self._submit = Submitter(
             nodes,
             runtime,
@@ -79,6 +81,11 @@ class EvmRail(Rail):
     def network(self) -> Network:
         """The network this rail serves."""
         return self._network
+
+    @property
+    def window_ms(self) -> int:
+        """How long the oldest order waits for company, in milliseconds."""
+        return self._batching.window_ms
 
     def faults(self) -> list[str]:
         """What is wrong with which node, for people."""
@@ -99,8 +106,10 @@ class EvmRail(Rail):
         return await self._fees.estimate(token)
 
     async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
-        """`fees` for each payment, with the gas that its own recipient needs. Raises NodeUnreachable."""
-        return list(await self._fees.for_recipients(payments, token, sender, fees))
+        """`fees` for each payment, with the gas that its own recipient needs, or with how many may go together. Raises NodeUnreachable."""
+        if token.is_native:
+            return list(await self._fees.for_recipients(payments, token, sender, fees))
+        return list(await self._batching.estimates(payments, token, sender, fees))
 
     async def heads(self) -> Heads:
         """The heights that as many nodes as are needed have reached, or those that answer. Raises NodeUnreachable."""
@@ -124,14 +133,30 @@ class EvmRail(Rail):
             return NodeUnreachable(f"{node.name} gave no usable block: {error}")
 
     def bind(self, payments: Sequence[Payment], token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
-        """Pure: one payment on the lane's nonce."""
-        if len(payments) != 1:
-            raise ValueError("an EVM transaction carries exactly one payment")
+        """Pure: one payment on the lane's nonce, or as many as the estimate says. What each would need alone is more than it needs in company."""
+        many = len(payments)
+        if not 1 <= many <= max(1, fees.together):
+            raise ValueError(f"an EVM transaction carries from 1 to {fees.together} such payments")
+        terms = {name: number * many if name in ("gas_limit", "l1_fee") else number for name, number in fees.terms.items()}
+        fee_cap = fees.fee_cap if many == 1 else min(self.fee_max, many * fees.fee_cap)
+        return self._intent("pay", payments, token, lane, terms, fee_cap, attempt_id)
+
+    async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
+        """Tokens that the address holds and could pay to many at once, if PayMany were allowed to. Raises NodeUnreachable or CannotOpen."""
+        return await self._batching.unopened(address, tokens)
+
+    def open(self, token: Token, lane: LaneView, fees: FeeEstimate, *, attempt_id: int) -> Intent:
+        """Pure: an allowance for PayMany, on the lane's nonce."""
+        return self._intent("open", (), token, lane, dict(fees.terms), fees.fee_cap, attempt_id)
+
+    def _intent(
+        self, kind: Kind, payments: Sequence[Payment], token: Token, lane: LaneView, terms: dict[str, int], fee_cap: int, attempt_id: int
+    ) -> Intent:
         net = self._network
         return Intent(
             attempt_id=attempt_id,
             version=1,
-            kind="pay",
+            kind=kind,
             chain=net.chain,
             family=net.family,
             chain_id=net.chain_id,
@@ -140,8 +165,8 @@ class EvmRail(Rail):
             token_id=token.id,
             contract=token.contract,
             payments=tuple(payments),
-            terms=dict(fees.terms),
-            fee_cap=fees.fee_cap,
+            terms=terms,
+            fee_cap=fee_cap,
         )
 
     def bump(self, intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool = False) -> Intent | None:
