@@ -245,7 +245,7 @@ def treasury(every: Annotated[bool, typer.Option("--all", help="Networks that ar
 
 @app.command("open-tokens")
 def open_tokens(chain: str, as_json: Json = False) -> None:
-    """Let the hot address hold a network's tokens, where the network asks for that (XRP Ledger: trust lines); `serve` sends it."""
+    """Let the hot address hold a network's tokens (XRP Ledger: trust lines) or pay many at once in them (EVM: allowances); `serve` sends it."""
     emit({"opening": run(lambda c: c.open_tokens(chain))}, as_json, lambda v: show.rows("On their way", v["opening"], empty=show.ALL_OPEN))
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from penstock.core.money import LEDGER_DECIMALS, plain
 
 NO_NETWORK = "no network is on; set networks.<CHAIN>.rpc_urls."
-ALL_OPEN = "nothing to open: the hot address can hold every token of this network, or will soon."
+ALL_OPEN = "nothing to open: the hot address can use every token of this network, or will soon."
 
 # What is copied from the screen stays in one piece as long as the terminal is wide enough for it alone.
 _WHOLE = frozenset({"order_id", "token_id", "coin_id", "app_id", "c_id", "chain", "coin", "crypto"})
