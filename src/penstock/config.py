@@ -137,7 +137,7 @@ class NetworkSettings:
     batch_max: int = 0
     """Where a transaction can pay many orders (Bitcoin, tokens on EVM): the most in one, up to 500; 0 keeps the catalogue's, 100 on Bitcoin and 1 on EVM, where [more is to do](rails.md#many-in-one-transaction)."""
     batch_window_s: int = -1
-    """Where a transaction can pay many orders (Bitcoin, tokens on EVM): how long the oldest one waits for company. Left out: the catalogue's, 20 on Bitcoin and 0 on EVM."""
+    """Where a transaction can pay many orders (Bitcoin, tokens on EVM): the windows in which they gather; at the end of one goes who came in it. Left out: the catalogue's, 20 on Bitcoin and 0 on EVM."""
     node_id: str = ""
     """Lightning: identity public key of the node that pays, 66 hex digits. Another node is never used."""
 

@@ -7,7 +7,7 @@ and none takes a key (architecture, section 5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -114,10 +114,13 @@ class SignLater(SignRefused):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether the signer would sign: why nothing at all, "" when it would; and by coin symbol how many ledger units its caps leave now."""
+    """Whether the signer would sign: why nothing at all, "" when it would; and by coin symbol how many ledger units its caps leave now, and
+    how many one order may have.
+    """
 
     stopped: str
     left: Mapping[str, int]
+    order_max: Mapping[str, int] = field(default_factory=dict)
 
 
 class JournalEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -113,7 +113,7 @@ class Chooser:
                 choice.held.append((order, HoldReason.FEE_CAP, asks))
             else:
                 fit.append((order, fees))
-        for group in self._groups(fit):
+        for group in self._groups(self._affordable(choice, fit)):
             if len(choice.intents) >= len(self._slots):
                 choice.no_room += [order for order, _ in group]
             elif (until_ms := self._gathers_until(group, now_ms)) > now_ms:
@@ -121,6 +121,17 @@ class Chooser:
             else:
                 self._bind(choice, group, attempt_ids[len(choice.intents)])
         return choice
+
+    def _affordable(self, choice: Choice, fit: Sequence[tuple[Order, FeeEstimate]]) -> list[tuple[Order, FeeEstimate]]:
+        """Without those that there are no coins for and that would hold others with them."""
+        left, found = Purse(dict(self._money.spendable)), []
+        for order, fees in fit:
+            needs = {order.token_id: payment_of(order, self._token(order)).units}
+            if fees.together == 1 or left.take(needs):
+                found.append((order, fees))
+            else:
+                choice.held.append((order, HoldReason.LIQUIDITY, _shortage(left, needs, self._catalog)))
+        return found
 
     def _groups(self, fit: Sequence[tuple[Order, FeeEstimate]]) -> list[list[tuple[Order, FeeEstimate]]]:
         """Each one transaction, that of the oldest order first."""
@@ -135,14 +146,15 @@ class Chooser:
         return groups
 
     def _gathers_until(self, group: Sequence[tuple[Order, FeeEstimate]], now_ms: int) -> int:
-        """When a transaction that is not full goes all the same, Unix milliseconds.
+        """When a transaction that is not full goes all the same, Unix milliseconds: at the end of the window that its oldest order came in, so
+        that all who came in one window are due together.
 
         An id from a moment still to come was drawn while the clock was ahead: how long its order has waited nobody knows.
         """
-        oldest, fees = group[0]
-        if len(group) >= fees.together or moment_ms(oldest.id) > now_ms:
+        (oldest, fees), window_ms = group[0], self._window_ms
+        if not window_ms or len(group) >= fees.together or moment_ms(oldest.id) > now_ms:
             return 0
-        return moment_ms(oldest.id) + self._window_ms
+        return (moment_ms(oldest.id) // window_ms + 1) * window_ms
 
     def _bind(self, choice: Choice, group: Sequence[tuple[Order, FeeEstimate]], attempt_id: int) -> None:
         """One intent for the group, or for as many of its oldest as can be paid."""

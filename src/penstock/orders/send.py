@@ -24,7 +24,7 @@ from penstock.db import Database, Tx
 from penstock.orders import adopt, attempts, store
 from penstock.orders.attempts import Lane, Version
 from penstock.orders.board import Board
-from penstock.orders.choose import Choice, Chooser, chooser, payment_of
+from penstock.orders.choose import Choice, Chooser, Fees, chooser, payment_of
 from penstock.orders.in_hand import InHand
 from penstock.orders.side_by_side import SideBySide
 from penstock.orders.spread import STUCK_BLOCKS, Till, need_of, propose, tills
@@ -155,6 +155,7 @@ class Sender:
         version_ids, history_ids = self._next_ids(len(orders)), self._next_ids(2 * len(orders))
         fees = await self._fees(rail, number, orders)
         standing = await self._signer.standing()
+        fees |= _alone(orders, fees, standing)
 
         def job(tx: Tx) -> Choice:
             now_ms = self._runtime.now_ms()
@@ -300,6 +301,12 @@ class Sender:
             due_at_ms=due_at_ms,
             k=[{"id": order.id} for order in orders],
         )
+
+
+def _alone(orders: Sequence[Order], fees: Fees, standing: Standing) -> dict[int, FeeEstimate]:
+    """What the signer will refuse for ever takes no other order with it."""
+    above = [order for order in orders if order.net > standing.order_max.get(order.crypto, order.net)]
+    return {order.id: replace(known, together=1) for order in above if isinstance(known := fees.get(order.id), FeeEstimate)}
 
 
 def _unsignable(orders: Sequence[Order], standing: Standing) -> dict[int, tuple[Order, HoldReason, str]]:

@@ -21,7 +21,7 @@ from penstock.ledger import facts
 from penstock.ledger.book import Book, Sheet
 from penstock.orders import attempts
 from penstock.orders.attempts import Lane
-from penstock.rails.base import FeeEstimate, Holdings, LaneView, NodeUnreachable, Opens, Rail
+from penstock.rails.base import CannotOpen, FeeEstimate, Holdings, LaneView, NodeUnreachable, Opens, Rail
 from penstock.runtime import Runtime
 
 log = structlog.get_logger()
@@ -163,6 +163,8 @@ class Treasury:
         chain = of.chain
         tokens = [token for token in self._catalog.tokens_on(chain) if token.status != 2 and not token.is_native]
         wanted = [(token, fees) for token in await rail.unopened(of.address, tokens) if (fees := estimate(token))]
+        if dear := [token.coin.symbol for token, fees in wanted if fees.cost > fees.fee_cap]:
+            raise CannotOpen(f"the fee of {chain} is above its cap now: {', '.join(dear)} cannot be opened; wait, or raise fee_max")
         attempt_ids, version_ids = self._next_ids(len(wanted)), self._next_ids(len(wanted))
 
         def job(tx: Tx) -> list[Token]:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 FILE: Final = "signer.index"
 
-_FORM: Final = 1
+_FORM: Final = 2
 """Of tables and of all that is made from an entry (`memory`, `counted`, `expires_ms` of the codecs): whoever changes it raises the number,
 and every index is made anew.
 """

@@ -105,7 +105,7 @@ class LocalSigner(PublicAddresses):
         now_ms = self._runtime.now_ms()
         left = {coin: max(0, cap - self._spent.within_a_day(coin, now_ms)) for coin, cap in self._caps.day_max.items()}
         stopped = self._stopped()
-        return Standing(f"the signer is stopped: {stopped}" if stopped else "", left)
+        return Standing(f"the signer is stopped: {stopped}" if stopped else "", left, dict(self._caps.order_max))
 
     def _stopped(self) -> str:
         """Read the switch, and note a turn that the journal does not know yet."""
@@ -234,7 +234,7 @@ class LocalSigner(PublicAddresses):
         fresh = (self._caps.in_coin(what, units) for what, units in memory.counted.items())
         spent = self._spent.within_a_day(symbol, now_ms) + sum(units for coin, units in fresh if coin == symbol)
         if intent.kind == "open" and spent >= _OPENS_A_DAY:
-            raise SignRefused(f"{_OPENS_A_DAY} transactions that open this token were signed within 24 hours")
+            raise SignRefused(f"{_OPENS_A_DAY} transactions that open this token for this address were signed within 24 hours")
         if full := self._caps.day_full(intent, spent):
             raise SignLater(full, everything=False)
 

@@ -72,10 +72,11 @@ class Caps:
 
 
 def counted(intent: Intent) -> tuple[str, int]:
-    """What an attempt counts as, and how much of it, whatever the settings are: base units of its token, or that it opens one, which pays
-    nobody but costs a fee.
+    """What an attempt counts as, and how much of it, whatever the settings are: base units of its token, or that it opens one for its sender,
+    which pays nobody but costs a fee.
     """
-    return (f"{_OPENS}{intent.chain} {intent.token_id}", 1) if intent.kind == "open" else (intent.token_id, _paid(intent))
+    opens = f"{_OPENS}{intent.chain} {intent.token_id} {intent.sender}"
+    return (opens, 1) if intent.kind == "open" else (intent.token_id, _paid(intent))
 
 
 def _paid(intent: Intent) -> int:

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from penstock.core.intent import Payment
 from penstock.core.money import Network, Token
-from penstock.rails.base import CannotOpen, FeeEstimate
+from penstock.rails.base import CannotOpen, FeeEstimate, NodeUnreachable
 from penstock.rails.evm import codec
-from penstock.rails.rpc import Call, NodeRefused, Nodes
+from penstock.rails.evm.fees import GAS_BITS
+from penstock.rails.rpc import Call, NodeRefused, Nodes, mapping, quantity
 from penstock.runtime import Runtime
 
+log = structlog.get_logger()
+
 PAYMENTS_MAX: Final = 500
-ALLOWED_S: Final = 60.0
-"""How long it holds what a hot address allows."""
+HOLDS_S: Final = 60.0
+"""How long it holds what a hot address allows, and how large a block is."""
 TRIES_MAX: Final = 24
 """Of one lot of orders: how often nodes are asked to find those that keep the others from being paid."""
 HEADROOM: Final = 2
@@ -23,7 +28,7 @@ HEADROOM: Final = 2
 
 
 class Batching:
-    """Of one network. Nothing here decides what is paid: what a node says wrongly costs company, or a transaction that reverts."""
+    """Of one network. Nothing here decides what is paid: what nodes say wrongly costs company, or a transaction that reverts."""
 
     def __init__(self, network: Network, nodes: Nodes, runtime: Runtime, *, fee_max: int, needed: int) -> None:
         self._network = network
@@ -33,6 +38,7 @@ class Batching:
         self._needed = needed
         self._payments_max = min(PAYMENTS_MAX, int(network.param("batch_max", 1)))
         self._allowed: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._block_gas: tuple[float, int] | None = None
 
     @property
     def window_ms(self) -> int:
@@ -40,37 +46,53 @@ class Batching:
         return int(self._network.param("batch_window_ms", 0))
 
     async def estimates(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate]:
-        """`fees` for each payment, with how many may go together. Raises NodeUnreachable."""
-        most = self._together(fees)
-        if most < 2 or (len(payments) < 2 and not self.window_ms) or not await self._is_allowed(token, sender):
-            return [fees] * len(payments)
-        trial = _Trial(self._nodes, token, sender, fees.terms["gas_limit"])
-        small = [payment for payment in payments if payment.units <= codec.UNITS_MAX]
-        paid = [await trial.paid(small[start : start + most]) for start in range(0, len(small), most)]
+        """`fees` for each payment, with how many may go together. Where nodes do not say that, each goes alone: company never costs a payment."""
+        alone = [fees] * len(payments)
+        if self._payments_max < 2 or (len(payments) < 2 and not self.window_ms):
+            return alone
+        try:
+            most = self._together(fees, await self._gas_max())
+            if most < 2 or not await self._is_allowed(token, sender):
+                return alone
+            trial = _Trial(self._nodes, token, sender, fees.terms["gas_limit"], needed=self._needed)
+            small = [payment for payment in payments if payment.units <= codec.UNITS_MAX]
+            paid = [await trial.paid(small[start : start + most]) for start in range(0, len(small), most)]
+        except NodeUnreachable as error:
+            log.info("batch.untried", chain=self._network.chain, detail=str(error))
+            return alone
         fit = {payment.order_id for lot in paid for payment in lot}
         shared = replace(fees, together=most)
         return [shared if payment.order_id in fit else fees for payment in payments]
 
-    def _together(self, fees: FeeEstimate) -> int:
-        """How many transfers the fee cap of one transaction has room for, at the price to bind with and bumps above it."""
+    def _together(self, fees: FeeEstimate, gas_max: int) -> int:
+        """How many transfers a transaction has room for: gas, and the fee cap at the price to bind with and bumps above it."""
         terms = fees.terms
         dearest = terms["gas_limit"] * terms.get("max_fee_per_gas", terms.get("gas_price", 0)) + terms.get("l1_fee", 0)
-        return min(self._payments_max, codec.GAS_MAX // terms["gas_limit"], self._fee_max // (HEADROOM * dearest) if dearest else 1)
+        return min(self._payments_max, gas_max // terms["gas_limit"], self._fee_max // (HEADROOM * dearest) if dearest else 1)
+
+    async def _gas_max(self) -> int:
+        """Half a block by the node that says the least, and never more than a transaction may ask for. Raises NodeUnreachable."""
+        known, now = self._block_gas, self._runtime.monotonic()
+        if known is None or now - known[0] > HOLDS_S:
+            limits = await self._nodes.each(Call("eth_getBlockByNumber", ("latest", False)), _gas_limit)
+            known = self._block_gas = now, min(codec.GAS_MAX, *(limit // 2 for limit in limits))
+        return known[1]
 
     async def _is_allowed(self, token: Token, sender: str) -> bool:
+        """Raises NodeUnreachable."""
         if token.contract is None:
             return False
         known, now = self._allowed.get((token.id, sender)), self._runtime.monotonic()
-        if known is None or now - known[0] > ALLOWED_S:
-            known = self._allowed[token.id, sender] = now, await self._allowance(token.contract, sender) >= codec.ALLOWED_ENOUGH
+        if known is None or now - known[0] > HOLDS_S:
+            known = self._allowed[token.id, sender] = now, await self._allowance(token.contract, sender)
         return known[1]
 
-    async def _allowance(self, contract: str, sender: str) -> int:
+    async def _allowance(self, contract: str, sender: str) -> bool:
         data = {"to": contract, "data": "0x" + codec.allowance_call_data(sender, codec.PAY_MANY).hex()}
         try:
-            return await self._nodes.read(Call("eth_call", (data, "latest")), lambda answer: codec.decode_uint256(str(answer)))
+            return await self._nodes.agreed(Call("eth_call", (data, "latest")), _is_enough, needed=self._needed)
         except NodeRefused:
-            return 0  # no such contract here, or one that knows no allowances
+            return False  # no such contract here, or one that knows no allowances
 
     async def unopened(self, address: str, tokens: Sequence[Token]) -> list[Token]:
         """Tokens that the address holds and that PayMany may not move for it; none where each order has a transaction of its own. Raises
@@ -97,10 +119,11 @@ class Batching:
 
 
 class _Trial:
-    """Payments tried on a node without being made: one that the token refuses would take all others down with it."""
+    """Payments tried on as many nodes as must agree, without being made: one that the token refuses would take all others down with it."""
 
-    def __init__(self, nodes: Nodes, token: Token, sender: str, gas_each: int) -> None:
+    def __init__(self, nodes: Nodes, token: Token, sender: str, gas_each: int, *, needed: int) -> None:
         self._nodes = nodes
+        self._needed = needed
         self._contract = token.contract or ""
         self._sender = sender
         self._gas_each = gas_each
@@ -115,7 +138,7 @@ class _Trial:
         call = {"from": self._sender, "to": codec.PAY_MANY, "gas": hex(self._gas_each * max(2, len(payments))), "data": "0x" + data.hex()}
         wanted = f"0x{len(payments):064x}"
         try:
-            if await self._nodes.read(Call("eth_call", (call, "latest")), str) == wanted:
+            if await self._nodes.agreed(Call("eth_call", (call, "latest")), str, needed=self._needed) == wanted:
                 return list(payments)
         except NodeRefused:
             pass
@@ -123,3 +146,11 @@ class _Trial:
             return []
         half = len(payments) // 2
         return await self.paid(payments[:half]) + await self.paid(payments[half:])
+
+
+def _is_enough(answer: object) -> bool:
+    return codec.decode_uint256(str(answer)) >= codec.ALLOWED_ENOUGH
+
+
+def _gas_limit(answer: object) -> int:
+    return quantity(mapping(answer).get("gasLimit"), GAS_BITS)

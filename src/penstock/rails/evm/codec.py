@@ -210,6 +210,8 @@ def _content(intent: Intent) -> tuple[str, int, bytes]:
     if not intent.payments or any(not 0 < payment.units <= UINT256_MAX for payment in intent.payments):
         raise ValueError("a payment is from 1 to 2^256 - 1 base units, and there is one at least")
     paid = [(parse_address(payment.recipient), payment.units) for payment in intent.payments]
+    if any(recipient == PAY_MANY for recipient, _ in paid):
+        raise ValueError("what is paid to PayMany itself is lost")
     if len(paid) > 1:
         if intent.contract is None:
             raise ValueError("a transaction that pays many pays a token")

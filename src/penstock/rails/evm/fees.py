@@ -30,9 +30,6 @@ CAP_FLOOR_PART: Final = 50
 WEI_BITS: Final = 96
 GAS_BITS: Final = 40
 
-_PROBE: Final = codec.checksum("0x" + codec.keccak256(b"penstock: a recipient that holds nothing yet")[12:].hex())
-"""Paying somebody new costs the most gas: a storage slot is filled for the first time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Gas:
@@ -162,8 +159,12 @@ class Fees:
         return known[1]
 
     async def _ask_gas(self, token: Token) -> Gas:
-        data = "" if token.contract is None else "0x" + codec.transfer_call_data(_PROBE, 1).hex()
-        transfer = {"from": self._sender, "to": token.contract or _PROBE} | ({"data": data} if data else {})
+        """Paying somebody new costs the most: a storage slot is filled for the first time. Whoever could tell which address is asked about
+        could give it a base unit, and then every payment to somebody new would run out of gas.
+        """
+        nobody = _somebody_new(f"{self._sender} {self._runtime.now_ms()}")
+        data = "" if token.contract is None else "0x" + codec.transfer_call_data(nobody, 1).hex()
+        transfer = {"from": self._sender, "to": token.contract or nobody} | ({"data": data} if data else {})
         most = self._rules.native_max if token.is_native else self._rules.token_max
         try:
             # The most that any node names: one that names too little would let the payment run out of gas.
@@ -204,13 +205,18 @@ class Fees:
 
     def _sample(self, token: Token, market: Market, gas: Gas) -> codec.UnsignedTransaction:
         """A transfer as long in bytes as a real one."""
-        payment = Payment(0, _PROBE, "", 10**18 if token.is_native else 123_456_789)
+        payment = Payment(0, _somebody_new("a sample"), "", 10**18 if token.is_native else 123_456_789)
         terms = {"gas_limit": gas.limit, **market.terms}
         net = self._network
         intent = Intent(
             0, 1, "pay", net.chain, net.family, net.chain_id, self._sender, 10_000, token.id, token.contract, (payment,), terms, 2**255
         )
         return codec.build(intent)
+
+
+def _somebody_new(of: str) -> str:
+    """An address that nobody has the key of."""
+    return codec.checksum("0x" + codec.keccak256(f"penstock: a recipient that holds nothing yet, {of}".encode())[12:].hex())
 
 
 def bumped(intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bool, plain_gas: bool) -> Intent | None:
@@ -223,7 +229,7 @@ def bumped(intent: Intent, fees: FeeEstimate | None, *, version: int, cancel: bo
     if cancel and plain_gas:
         terms["gas_limit"] = codec.GAS_PLAIN
     if "l1_fee" in terms:
-        terms["l1_fee"] = max(terms["l1_fee"], market.get("l1_fee", 0) * max(1, len(intent.payments)))
+        terms["l1_fee"] = max(terms["l1_fee"], market.get("l1_fee", 0) * (1 if cancel else max(1, len(intent.payments))))
     affordable = (intent.fee_cap - terms.get("l1_fee", 0)) // terms["gas_limit"]
     for name in ("gas_price", "max_fee_per_gas", "max_priority_fee_per_gas"):
         if name in terms:

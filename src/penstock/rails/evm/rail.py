@@ -106,7 +106,9 @@ class EvmRail(Rail):
         return await self._fees.estimate(token)
 
     async def prepare(self, payments: Sequence[Payment], token: Token, sender: str, fees: FeeEstimate) -> list[FeeEstimate | Unpayable]:
-        """`fees` for each payment, with the gas that its own recipient needs, or with how many may go together. Raises NodeUnreachable."""
+        """`fees` for each payment, with the gas that its own recipient needs, or with how many may go together. Raises NodeUnreachable, but not
+        for company's sake.
+        """
         if token.is_native:
             return list(await self._fees.for_recipients(payments, token, sender, fees))
         return list(await self._batching.estimates(payments, token, sender, fees))
