@@ -150,7 +150,7 @@ def test_a_transaction_that_is_not_full_waits_for_company_only_so_long(migrated_
         await road.send()
         assert await rows_of(r, "SELECT id FROM attempt") == []
         assert (await road.order("a"))["state"] == "accepted"
-        assert (await road.order("a"))["due_at_ms"] > 10**15
+        assert {(await road.order(name))["due_at_ms"] for name in "ab"} == {10**15}  # the end of the window that both came in
         await r.submit_all([usdt(r, road, "c")])
         await road.make_orders_due()
         await road.send()
@@ -160,6 +160,17 @@ def test_a_transaction_that_is_not_full_waits_for_company_only_so_long(migrated_
         await road.make_orders_due()
         await road.send()
         assert (await road.order("d"))["state"] == "sending"
+
+    scenario(migrated_url, Batching, body)
+
+
+def test_an_order_that_there_are_no_coins_for_holds_no_other_with_it(migrated_url):
+    async def body(r, road):
+        await r.credit("m:1", "2000")
+        await r.submit_all([usdt(r, road, "large", "1500"), usdt(r, road, "a"), usdt(r, road, "b")])
+        await road.send()
+        assert (await road.order("large"))["hold_reason"] == "liquidity"
+        assert {(await road.order(name))["state"] for name in "ab"} == {"sending"}
 
     scenario(migrated_url, Batching, body)
 

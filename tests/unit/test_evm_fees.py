@@ -49,6 +49,18 @@ def test_a_token_transfer_asks_for_the_gas_of_a_new_holder_and_adds_a_margin():
     assert asked["data"].startswith("0xa9059cbb")
 
 
+def test_nobody_can_tell_which_new_holder_is_asked_about():
+    """Whoever could gave it a base unit: then it is no new holder any more, and every payment to one runs out of gas."""
+    asked = []
+    for later_s in (0, 61):
+        bench = Bench()
+        bench.runtime.seconds += later_s
+        bench.show(answers={"eth_feeHistory": history(), "eth_estimateGas": hex(50_000)})
+        bench.estimate(USDT)
+        asked += [params[0]["data"] for method, params in bench.node.calls if method == "eth_estimateGas"]
+    assert len(set(asked)) == 2
+
+
 def test_what_one_node_alone_names_as_gas_is_no_limit_that_a_payment_could_run_out_of():
     """While the other node was away, one that named half made a payment fail on the chain, and its order with it."""
     bench = Bench(2)
