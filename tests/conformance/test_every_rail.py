@@ -25,21 +25,32 @@ def place(request):
 @pytest.fixture
 def house(place, tmp_path):
     with place.house(tmp_path) as built:
+        built.company = {}
         yield built
 
 
 def pay(house, place, name="a", symbol=None, value=None, number=1):
+    """One accepted order, and where transactions pay many another one that goes with it; the recipient of the first."""
+    address = house.run(asked(house, place, name, number, symbol, value))
+    if place.company:
+        house.company[name] = house.run(asked(house, place, f"{name}'s company", -number - 1))
+    return address
+
+
+async def asked(house, place, name, number, symbol=None, value=None):
     """One accepted order; its recipient."""
     symbol = symbol or place.main
     value = value or place.pays[symbol]
     address, memo = place.recipient(house, number, value)
-    answer = house.run(house.withdraw(name, symbol, value, address, memo))
+    answer = await house.withdraw(name, symbol, value, address, memo)
     assert answer["code"] == 10000, answer
     return address
 
 
 def paid(house, place, name, address, symbol=None, value=None):
-    """It succeeded with one event, and exactly once and to the last unit it arrived."""
+    """It succeeded with one event, and exactly once and to the last unit it arrived; so did what goes with it."""
+    if name in house.company:
+        paid(house, place, f"{name}'s company", house.company.pop(name))
     symbol = symbol or place.main
     order = house.run(house.until(name, "succeeded", "failed", "quarantined"))
     assert order["state"] == "succeeded", order["states"]
@@ -66,7 +77,7 @@ def test_many_are_paid_once_each(house, place):
 
 @having(lambda place: place.batches)
 def test_many_share_a_transaction_and_see_what_it_saved_them(house, place):
-    recipients = {f"o{number}": pay(house, place, f"o{number}", number=number) for number in range(12)}
+    recipients = {f"o{number}": house.run(asked(house, place, f"o{number}", number)) for number in range(12)}
     orders = [paid(house, place, name, address) for name, address in recipients.items()]
     assert len({order["txid"] for order in orders}) < len(orders) / 2
     shared = [order["attempts"][-1] for order in orders if order["attempts"][-1].get("shared_by", 1) > 1]
@@ -281,13 +292,15 @@ def test_while_all_nodes_are_down_orders_wait_and_none_fails(house, place):
 
 @pytest.mark.parametrize(("label", "visit"), CRASHES)
 def test_a_crash_between_any_two_steps_pays_once(house, place, label, visit):
-    address, memo = place.recipient(house, 1, place.pays[place.main])
+    wished = {name: place.recipient(house, number, place.pays[place.main]) for number, name in enumerate("ab" if place.company else "a")}
 
     async def story():
-        answer = await house.withdraw("a", place.main, place.pays[place.main], address, memo)
-        assert answer["code"] == 10000, answer
-        return await house.until("a", "succeeded", "failed", "quarantined")
+        for name, (address, memo) in wished.items():
+            answer = await house.withdraw(name, place.main, place.pays[place.main], address, memo)
+            assert answer["code"] == 10000, answer
+        return [await house.until(name, "succeeded", "failed", "quarantined") for name in wished]
 
     house.surviving(story, crash_at=(label, visit))
-    paid(house, place, "a", address)
+    for name, (address, _) in wished.items():
+        paid(house, place, name, address)
     house.judge()
