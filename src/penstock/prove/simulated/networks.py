@@ -27,6 +27,8 @@ NODE_KEY: Final = "key-of-an-account-with-a-node-provider"
 """Part of a node's address, as providers have it; a secret."""
 SEVERAL_FROM: Final = 100
 """From this seed on every third house pays from three addresses; smaller seeds are those that planted bugs were found with."""
+MANY_FROM: Final = 15
+"""From this seed on most houses pay many token orders in one EVM transaction; smaller ones find planted bugs, too, and stay as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,15 @@ def build(place: Place, source: random.Random, now_ms: NowMs, *, seed: int, slow
     settings["block_ms"] = block_ms
     if place.family == "evm":
         settings["rpc_url"] = f"{{url}}?key={NODE_KEY}"
+        settings |= _many(place.chain, seed) if seed >= MANY_FROM else {}
     return Site(place, network, depth, block_ms, settings)
+
+
+def _many(chain: str, seed: int) -> dict[str, int]:
+    """Drawn apart, so that everything else of a seed is what it would be without."""
+    source = random.Random(f"many {chain} {seed}")
+    batch_max = source.choice((1, 3, 20))
+    return {"batch_max": batch_max, "batch_window_s": source.choice((0, 20, 60))} if batch_max > 1 else {}
 
 
 def _evm_network(chain: str, now_ms: NowMs, seed: int, depth: int) -> BoxNetwork:

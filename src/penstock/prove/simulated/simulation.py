@@ -39,6 +39,8 @@ from penstock.wiring import Product
 CRASHES_MAX: Final = 6
 SLOW_PACE: Final = 8.0
 """How much longer than asked everything sleeps where blocks are slow: a loaded machine, and hours for the price of minutes."""
+COMPANY: Final = 12
+"""So many more wishes where many orders go in one EVM transaction."""
 QUIET_S: Final = 40.0
 UNSEEN_S: Final = 600.0
 """So long before the machine wakes the weather is as usual again."""
@@ -392,7 +394,7 @@ class _History:
         merchants = [row for row in await product.directory.list_merchants() if row.id]
         self._people.wish(
             self._sites, lambda symbol, chain: token_of(product, symbol, chain), accounts,
-            count=6 + 4 * len(self._sites), span_s=self._storm_s * 0.7,
+            count=6 + 4 * len(self._sites) + COMPANY * any("batch_max" in site.settings for site in self._sites), span_s=self._storm_s * 0.7,
         )  # fmt: skip
         by_app = {merchant.app_id: merchant.id for merchant in merchants}
         self._ending.wishes = {(by_app[self._people.keys[wish.merchant][0]], wish.name): wish for wish in self._people.wishes}
@@ -414,7 +416,7 @@ class _History:
                     site.network.fund(address, units, token.contract)
             await asyncio.sleep(10)
             await product.treasury.refresh()
-            if native and site.place.family == "xrp":
+            if (native and site.place.family == "xrp") or (not native and "batch_max" in site.settings):
                 await product.board.refresh()
                 await Commands(product).open_tokens(site.place.chain)
                 await asyncio.sleep(10)
