@@ -90,6 +90,19 @@ def test_many_share_a_transaction_and_see_what_it_saved_them(house, place):
     house.judge()
 
 
+@having(lambda place: place.batches)
+def test_those_who_come_in_one_window_go_together_at_its_end(house, place):
+    house.wait(60)
+    window_ms = house.product.rails[place.chain].window_ms
+    house.wait((window_ms - house.now_ms() % window_ms) / 1_000)
+    recipients = {}
+    for number in range(4):
+        recipients[f"o{number}"] = house.run(asked(house, place, f"o{number}", number))
+        house.wait(window_ms / 5_000)
+    assert len({paid(house, place, name, address)["txid"] for name, address in recipients.items()}) == 1
+    house.judge()
+
+
 def test_the_fee_that_was_quoted_is_the_fee_that_is_charged(house, place):
     symbol, value = place.main, place.pays[place.main]
     token = house.product.catalog.by_symbol(symbol, place.chain)
