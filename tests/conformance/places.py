@@ -16,7 +16,6 @@ from penstock.devnet.evm.box import network_of
 from penstock.devnet.evm.chain import EvmChain
 from penstock.devnet.evm.specs import specs
 from penstock.devnet.xrp.chain import address_of
-from penstock.rails.evm.batching import ALLOWED_S
 from penstock.rails.lightning import codec as lightning
 from tests.conformance.anvil import AnvilNetwork, anvil_network
 from tests.fixtures.house import House, house_on
@@ -32,7 +31,7 @@ class Place:
     after it was given to the nodes, and may give back what mends that. `expires` is what follows when a transaction has expired: another "version" or another "attempt".
     `held_before` is what a recipient has in the beginning. `bumps` False: a transaction has one version, and a price
     that rises after it was made lets it fail. `own_node`: the coins are the node's, so there is one node behind every address,
-    and what it loses of its own records is for a person. `company`: no order of a scenario is asked for alone. `ready_s` is how long after its tokens are open the house knows it.
+    and what it loses of its own records is for a person. `company`: no order of a scenario is asked for alone.
     """
 
     chain: str
@@ -50,7 +49,6 @@ class Place:
     held_before: dict[str, int] = field(default_factory=dict)
     batches: bool = False
     company: bool = False
-    ready_s: float = 0
     settings: dict[str, Any] = field(default_factory=dict)
     truth: Callable[[House, str], int] | None = None
     born: Callable[[Callable[[], int]], Any] | None = None
@@ -89,7 +87,6 @@ class Place:
             house.run(house.product.treasury.refresh())
             house.run(Commands(house.product).open_tokens(self.chain))
             house.wait(10)
-        house.wait(self.ready_s)
         house.run(house.product.treasury.refresh())
 
     def received(self, house: House, address: str, symbol: str) -> str:
@@ -143,9 +140,7 @@ ETHEREUM = Place(
     born=deep_ethereum,
 )
 
-ETHEREUM_MANY = replace(
-    ETHEREUM, settings=ETHEREUM.settings | {"batch_max": 20, "batch_window_s": 3}, batches=True, company=True, ready_s=ALLOWED_S
-)
+ETHEREUM_MANY = replace(ETHEREUM, settings=ETHEREUM.settings | {"batch_max": 20, "batch_window_s": 3}, batches=True, company=True)
 """Token orders share transactions there: `open` lets the hot address allow PayMany its tokens, as an operator does."""
 
 

@@ -16,8 +16,8 @@ from penstock.devnet.evm.contracts import slots_of
 from penstock.prove.simulated.virtual import Crash
 from penstock.rails.base import Submission, Verdict
 from penstock.rails.evm import codec
-from penstock.rails.evm.batching import ALLOWED_S
-from tests.conformance.places import ETHEREUM_MANY, broken_token
+from penstock.signer.policy import caps_of
+from tests.conformance.places import ETHEREUM, ETHEREUM_MANY, broken_token
 from tests.conformance.test_reorgs import give_code
 
 PLACE = ETHEREUM_MANY
@@ -159,7 +159,6 @@ def test_before_the_allowance_is_mined_orders_go_alone_and_none_waits(tmp_path, 
         assert sizes(house) == [1, 0, 1, 1, 1]
         house.network.set_block_time(1_000)
         ended(house, to, "succeeded", VALUE)
-        house.wait(ALLOWED_S)
         asked(house, ["later", "later still"])
         house.run(house.until("later", "succeeded"))
         assert sizes(house)[-1] == 2
@@ -318,6 +317,61 @@ def test_what_a_person_fails_of_many_leaves_the_others_and_pays_nobody_when_all_
         ended(house, to, "failed", "0")
         ended(house, asked(house, ["d", "e"], "0.5"), "succeeded", "0.5")
         house.judge()
+
+
+def test_what_the_signer_refuses_for_ever_takes_no_other_order_with_it(house):
+    """A transaction is refused as a whole, so one order above `signer.order_max` left a hundred to a person."""
+    signer = replace(house.settings.signer, order_max={"USDT": "50"})
+    house.product.signer._caps = caps_of(replace(house.settings, signer=signer), house.product.catalog)
+    large = recipients(house, ["large"])["large"]
+    house.run(house.withdraw("large", "USDT", "60", large))
+    to = asked(house, NAMES)
+    house.run(house.until("large", "quarantined"))
+    house.run(Commands(house.product).decide_order("large", "failed", "a person has looked", txid="", proved=False))
+    house.run(Commands(house.product).resume("ETH", "a person has looked"))
+    ended(house, to, "succeeded", VALUE)
+    assert PLACE.received(house, large, "USDT") == "0"
+
+
+def test_tokens_are_not_opened_at_a_fee_above_the_cap(tmp_path):
+    """What the signer must refuse would stand in the way of every later slot."""
+    with replace(ETHEREUM, settings=PLACE.settings | {"fee_max": "0.0002", "batch_max": 1}).house(tmp_path) as house:
+        networks = {name: replace(one, batch_max=20) for name, one in house.settings.networks.items()}
+        house.settings = replace(house.settings, networks=networks)
+        house.restart()
+        house.wait(10)
+        house.network.spike(300)
+        house.wait(3)
+        with pytest.raises(Refused, match="above its cap"):
+            house.run(Commands(house.product).open_tokens("ETH"))
+        house.wait(900)
+        assert [row["crypto"] for row in house.run(Commands(house.product).open_tokens("ETH"))] == ["USDT"]
+        house.wait(10)
+        ended(house, asked(house, NAMES), "succeeded", VALUE)
+        assert sizes(house) == [0, 3]
+        house.judge()
+
+
+def test_each_of_many_hot_addresses_allows_it(tmp_path):
+    with replace(PLACE, settings=PLACE.settings | {"hot_addresses": 7}).house(tmp_path) as house:
+        assert sizes(house) == [0] * 7
+        assert [row["halted"] for row in rows(house, "SELECT halted FROM lane")] == [""] * 7
+        assert house.run(Commands(house.product).open_tokens("ETH")) == []
+        house.judge()
+
+
+def test_without_a_second_word_each_goes_alone_and_none_waits(house):
+    """One node away, and an order that the other refused: all were held as long as it was away."""
+    house.network.nodes[1].faults.down = "reset"
+    large = recipients(house, ["large"])["large"]
+    house.run(house.withdraw("large", "USDT", "700", large))  # the hot address has 500
+    to = asked(house, NAMES)
+    house.wait(60)
+    assert {house.run(house.order(name))["state"] for name in NAMES} == {"confirming"}
+    house.network.nodes[1].faults.down = ""
+    ended(house, to, "succeeded", VALUE)
+    assert house.run(house.order("large"))["hold_reason"] == "liquidity"
+    house.judge()
 
 
 @pytest.mark.parametrize("until", ["sending", "confirming", "succeeded"])

@@ -37,7 +37,7 @@ class Batching:
         self._fee_max = fee_max
         self._needed = needed
         self._payments_max = min(PAYMENTS_MAX, int(network.param("batch_max", 1)))
-        self._allowed: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._allowed: dict[tuple[str, str], float] = {}
         self._block_gas: tuple[float, int] | None = None
 
     @property
@@ -82,10 +82,12 @@ class Batching:
         """Raises NodeUnreachable."""
         if token.contract is None:
             return False
-        known, now = self._allowed.get((token.id, sender)), self._runtime.monotonic()
-        if known is None or now - known[0] > HOLDS_S:
-            known = self._allowed[token.id, sender] = now, await self._allowance(token.contract, sender)
-        return known[1]
+        seen, now = self._allowed.get((token.id, sender)), self._runtime.monotonic()
+        if seen is not None and now - seen <= HOLDS_S:
+            return True
+        if found := await self._allowance(token.contract, sender):
+            self._allowed[token.id, sender] = now
+        return found
 
     async def _allowance(self, contract: str, sender: str) -> bool:
         data = {"to": contract, "data": "0x" + codec.allowance_call_data(sender, codec.PAY_MANY).hex()}
