@@ -26,7 +26,9 @@ CASE = Case("accept", "postgresql", 1, 0)
 @pytest.mark.slow
 def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_path, postgres_url):
     report = tmp_path / "bench.html"
-    only = [word for part in ("accept", "query", "settle", "batched", "webhooks", "mixed", "sign") for word in ("--only", part)]
+    only = [
+        word for part in ("accept", "query", "settle", "batched", "batched-evm", "webhooks", "mixed", "sign") for word in ("--only", part)
+    ]
     words = [
         "bench",
         "--quick",
@@ -46,7 +48,7 @@ def test_a_quick_run_counts_its_orders_on_both_databases_and_compares_them(tmp_p
     parts = {(row["part"], row["store"]) for row in found["results"]}
     assert parts == {
         (part, store)
-        for part in ("accept", "query-1", "query-100", "settle", "batched", "webhooks", "mixed", "sign")
+        for part in ("accept", "query-1", "query-100", "settle", "batched", "batched-evm", "webhooks", "mixed", "sign")
         for store in ("sqlite", "postgresql")
     }
     for row in found["results"]:
@@ -115,7 +117,7 @@ def test_how_much_is_measured_is_what_was_asked_for(asked, requests, lives, roun
 
 
 def test_a_part_that_there_is_not_is_named():
-    assert run.chosen([]) == ["accept", "internal", "query", "settle", "batched", "webhooks", "mixed", "sign"]
+    assert run.chosen([]) == ["accept", "internal", "query", "settle", "batched", "batched-evm", "webhooks", "mixed", "sign"]
     with pytest.raises(ValueError, match="no part is called fast; there are accept, internal"):
         run.chosen(["fast"])
 

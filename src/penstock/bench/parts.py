@@ -16,11 +16,12 @@ from penstock.bench.load import Measured, Plan, names
 from penstock.bench.place import Gateway, Place, counted, first_step, gateway, wal_bytes
 from penstock.bench.processes import Meter, Used, answered, result_of
 
-PARTS: Final = ("accept", "internal", "query", "settle", "batched", "webhooks", "mixed", "sign")
+PARTS: Final = ("accept", "internal", "query", "settle", "batched", "batched-evm", "webhooks", "mixed", "sign")
 REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
 """Those that ask a gateway which sends nothing."""
-LIVES: Final = ("settle", "batched", "webhooks", "mixed")
-"""Those in which orders are sent, confirmed, settled and told to their merchant; `batched` is `settle` where a transaction pays many."""
+LIVES: Final = ("settle", "batched", "batched-evm", "webhooks", "mixed")
+"""Those in which orders are sent, confirmed, settled and told to their merchant; `batched` (Bitcoin) and `batched-evm` are `settle` where a
+transaction pays many."""
 CONNECTIONS: Final = 128
 CROWD: Final = 256
 """Connections of callers who are many: each waits longer, and a commit is shared by more."""

@@ -28,13 +28,17 @@ from penstock.wiring import Product
 
 BLOCK_MS: Final = 200
 ACCOUNTS: Final = 200
+OPENED_S: Final = 60.0
+"""Until a house can use its tokens."""
 _BOUND: Final = "SELECT MIN(at_ms) AS at_ms FROM order_history WHERE after = 'sending' AND at_ms >= :since_ms"
 _SENT: Final = "SELECT MIN(at_ms) AS at_ms FROM webhook_send WHERE at_ms >= :since_ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What a house pays on: `settings` are the product's own, `recipient` says who gets the order of a number, `value` how much."""
+    """What a house pays on: `settings` are the product's own, `recipient` says who gets the order of a number, `value` how much. Where
+    it `opens` its tokens, the hot address allows a contract to pay them to many.
+    """
 
     chain: str
     symbol: str
@@ -43,6 +47,7 @@ class Network:
     credit: str
     value: str
     recipient: Callable[[int], str]
+    opens: bool = False
 
 
 EVM: Final = Network(
@@ -55,6 +60,13 @@ EVM: Final = Network(
     recipient=lambda _: "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
 )
 """A transaction for each order."""
+EVM_MANY: Final = replace(
+    EVM,
+    settings={**EVM.settings, "batch_max": 100},
+    recipient=lambda number: "0x" + (number + 10**6).to_bytes(20, "big").hex(),
+    opens=True,
+)
+"""A transaction for up to a hundred of them."""
 BITCOIN: Final = Network(
     "BTC",
     "BTC",
@@ -122,7 +134,17 @@ async def opened_place(
             # Only now: what was preloaded has no receiver, so its events are parked and nobody sends them.
             for app_id, _ in place.merchants:
                 await Commands(product).set_merchant(app_id, webhook_url=f"{url_outside}/webhook", disabled=None, ip_allow=None)
+        if network.opens:
+            await _opened(place)
         yield replace(place, preloaded=preload)
+
+
+async def _opened(place: Place) -> None:
+    """Its hot address allows what it must allow, as an operator has it do that. Raises TimeoutError."""
+    async with asyncio.timeout(OPENED_S), gateway(place, "all"), _house(place.settings) as product:
+        while (await _asked(place, "SELECT COUNT(*) AS n FROM attempt WHERE state = 'final'"))["n"] == 0:
+            await Commands(product).open_tokens(place.network.chain)
+            await asyncio.sleep(OPENED_S / 100)
 
 
 @contextlib.asynccontextmanager

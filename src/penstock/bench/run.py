@@ -21,13 +21,13 @@ import psycopg
 
 from penstock.bench import baseline
 from penstock.bench.parts import CROWD, LIVES, PARTS, REQUESTS, Case, Round, Sample
-from penstock.bench.place import BITCOIN, EVM, Network, Place, audited, gateway, opened_place
+from penstock.bench.place import BITCOIN, EVM, EVM_MANY, Network, Place, audited, gateway, opened_place
 from penstock.db import open_database
 from penstock.runtime import SystemRuntime
 
 BASELINES: Final = ((64, 1), (64, 1_000), (8, 1_000))
 """Clients and accounts of each pgbench."""
-NETWORKS: Final = {"batched": BITCOIN}
+NETWORKS: Final = {"batched": BITCOIN, "batched-evm": EVM_MANY}
 """Of the parts that are not measured on EVM."""
 
 
@@ -142,7 +142,7 @@ async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
             for network, there in _networks(parts, preloaded):
                 with ExitStack() as stack:
                     url = stack.enter_context(baseline.own_database(server)) if store == "postgresql" else ""
-                    home = state.folder / f"{store}-{network.chain}-{preloaded}"
+                    home = state.folder / f"{store}-{there[0]}-{preloaded}"
                     async with opened_place(
                         store, url, home, merchants=state.size.merchants, preload=preloaded, say=state.say, network=network
                     ) as place:
@@ -151,7 +151,7 @@ async def _measure(state: Bench, parts: Sequence[str], server: str) -> None:
 
 def _networks(parts: Sequence[str], preloaded: int) -> list[tuple[Network, list[str]]]:
     """A house for each network, and what is measured there. Whatever the past, a transaction that pays many is the same."""
-    houses = (EVM,) if preloaded else (EVM, BITCOIN)
+    houses = (EVM,) if preloaded else (EVM, EVM_MANY, BITCOIN)
     return [(network, there) for network in houses if (there := [part for part in parts if NETWORKS.get(part, EVM) is network])]
 
 

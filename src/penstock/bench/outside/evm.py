@@ -1,12 +1,14 @@
 """An EVM node for a benchmark: whatever it is given is in its next block.
 
 It executes nothing, because a benchmark must not measure somebody else's node; what it was given it remembers. The rail's own checks meet
-honest answers: receipts with the Transfer, balances that fall, a head that rises.
+honest answers: receipts with their Transfers, balances that fall, allowances that were given, a head that rises.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
+from importlib import resources
 from typing import Any, Final
 
 import rlp
@@ -18,7 +20,10 @@ CHAIN_ID: Final = 1_337
 FUNDS: Final = 10**33
 """Of everything, for whoever asks."""
 GAS: Final = 50_000
+"""Of a transaction that pays one; each payment of one that pays many takes as much."""
 BASE_FEE: Final = 10**9
+GAS_LIMIT: Final = 60_000_000
+"""Of a block."""
 
 
 def _hash(data: bytes) -> str:
@@ -26,22 +31,43 @@ def _hash(data: bytes) -> str:
 
 
 TRANSFER: Final = _hash(b"Transfer(address,address,uint256)")
+PAY: Final = _hash(b"pay(address,bytes32[])")[2:10]
+APPROVE: Final = _hash(b"approve(address,uint256)")[2:10]
+ALLOWANCE: Final = _hash(b"allowance(address,address)")[2:10]
 
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """One transaction: its place, and what its receipt says."""
+    """One transaction: its place, and what its receipt says. Whoever is paid, in 20 bytes, gets so many units of the contract; nobody is where
+    it allows somebody else to move them.
+    """
 
     block: int
     contract: str
-    recipient: str
-    units: int
+    payments: list[tuple[bytes, int]]
     price: int
+
+    @classmethod
+    def of(cls, to: bytes, data: bytes, price: int) -> Paid:
+        """A call of a token, or of the contract that pays many."""
+        what = data[:4].hex()
+        if what == PAY:
+            words = [data[at : at + 32] for at in range(100, len(data), 32)]
+            return cls(0, "0x" + data[16:36].hex(), [(word[:20], int.from_bytes(word[20:], "big")) for word in words], price)
+        payments = [] if what == APPROVE else [(data[16:36], int.from_bytes(data[36:68], "big"))]
+        return cls(0, "0x" + to.hex(), payments, price)
+
+    @property
+    def gas(self) -> int:
+        """What it used."""
+        return GAS * max(1, len(self.payments))
 
 
 @dataclass(slots=True)
 class Chain:
-    """A ledger of one sender's ERC-20 transfers, in blocks that are final when they are made."""
+    """A ledger of one sender's ERC-20 transfers, in blocks that are final when they are made. `allowed` are contracts whose units another
+    contract may move for the sender.
+    """
 
     sender: str = ""
     number: int = 1
@@ -51,6 +77,7 @@ class Chain:
     """How many transactions are in each block and those before it."""
     spent: list[dict[str, int]] = field(default_factory=lambda: [{}, {}])
     """What they moved, by contract; "" is the native coin."""
+    allowed: set[str] = field(default_factory=set)
 
     def take(self, raw: bytes) -> str:
         """A signed transaction of type 2; its id."""
@@ -59,8 +86,7 @@ class Chain:
         number = int.from_bytes(nonce, "big")
         if txid not in self.paid and number not in self.pool:
             price = min(int.from_bytes(most, "big"), BASE_FEE + int.from_bytes(tip, "big"))
-            recipient, units = "0x" + data[16:36].hex(), int.from_bytes(data[36:68], "big")
-            self.pool[number] = txid, Paid(0, "0x" + to.hex(), recipient, units, price)
+            self.pool[number] = txid, Paid.of(to, data, price)
         return txid
 
     def mine(self) -> None:
@@ -69,9 +95,11 @@ class Chain:
         used, spent = self.nonces[-1], dict(self.spent[-1])
         while used in self.pool:
             txid, p = self.pool.pop(used)
-            self.paid[txid] = Paid(self.number, p.contract, p.recipient, p.units, p.price)
-            spent[p.contract] = spent.get(p.contract, 0) + p.units
-            spent[""] = spent.get("", 0) + GAS * p.price
+            self.paid[txid] = replace(p, block=self.number)
+            spent[p.contract] = spent.get(p.contract, 0) + sum(units for _, units in p.payments)
+            spent[""] = spent.get("", 0) + p.gas * p.price
+            if not p.payments:
+                self.allowed.add(p.contract)
             used += 1
         self.nonces.append(used)
         self.spent.append(spent)
@@ -85,16 +113,24 @@ class Chain:
         p = self.paid.get(txid)
         if p is None:
             return None
-        topics = [TRANSFER, *("0x" + "0" * 24 + address[2:] for address in (self.sender, p.recipient))]
+        sender = "0x" + "0" * 24 + self.sender[2:]
         return {
             "transactionHash": txid,
             "blockNumber": hex(p.block),
             "blockHash": block_hash(p.block),
             "from": self.sender,
             "status": "0x1",
-            "gasUsed": hex(GAS),
+            "gasUsed": hex(p.gas),
             "effectiveGasPrice": hex(p.price),
-            "logs": [{"address": p.contract, "topics": topics, "data": f"0x{p.units:064x}", "removed": False}],
+            "logs": [
+                {
+                    "address": p.contract,
+                    "topics": [TRANSFER, sender, "0x" + "0" * 24 + recipient.hex()],
+                    "data": f"0x{units:064x}",
+                    "removed": False,
+                }
+                for recipient, units in p.payments
+            ],
         }
 
 
@@ -104,9 +140,11 @@ def block_hash(number: int) -> str:
 
 
 class EvmNode:
-    """JSON-RPC over a chain."""
+    """JSON-RPC over a chain on which whoever is asked about is the contract that pays many."""
 
     def __init__(self) -> None:
+        contracts = resources.files("penstock").joinpath("rails/evm/contracts/compiled.json").read_text("utf-8")
+        code = json.loads(contracts)["contracts"]["PayMany"]["code"]
         self._chain = chain = Chain()
         self.mine = chain.mine
         self.methods: Methods = {
@@ -117,16 +155,26 @@ class EvmNode:
             "eth_getTransactionCount": self._count,
             "eth_getBlockByNumber": self._block,
             "eth_getBalance": lambda p: hex(FUNDS - chain.spent[chain.block(p[1])].get("", 0)),
-            "eth_call": lambda p: f"0x{FUNDS - chain.spent[chain.block(p[1])].get(p[0]['to'].lower(), 0):064x}",
+            "eth_call": lambda p: f"0x{self._called(p[0]['to'].lower(), p[0]['data'], p[1]):064x}",
             "eth_estimateGas": lambda _: hex(GAS),
             "eth_feeHistory": lambda _: {"baseFeePerGas": [hex(BASE_FEE)], "reward": [[hex(10**8)]]},
-            "eth_getCode": lambda _: "0x",
+            "eth_getCode": lambda _: code,
         }
 
     def told(self) -> dict[str, Any]:
         """Transfers and units in blocks."""
         paid = self._chain.paid.values()
-        return {"transfers": len(paid), "units": str(sum(p.units for p in paid))}
+        moved = [units for p in paid for _, units in p.payments]
+        return {"transactions": len(paid), "transfers": len(moved), "units": str(sum(moved))}
+
+    def _called(self, to: str, data: str, tag: str) -> int:
+        """An allowance, how many would be paid, or a balance."""
+        what = data[2:10]
+        if what == ALLOWANCE:
+            return 2**256 - 1 if to in self._chain.allowed else 0
+        if what == PAY:
+            return int(data[138:202], 16)
+        return FUNDS - self._chain.spent[self._chain.block(tag)].get(to, 0)
 
     def _knows(self, txid: str) -> bool:
         return txid in self._chain.paid or any(txid == waiting for waiting, _ in self._chain.pool.values())
@@ -137,4 +185,4 @@ class EvmNode:
 
     def _block(self, params: list[Any]) -> dict[str, Any]:
         number = self._chain.block(params[0])
-        return {"number": hex(number), "hash": block_hash(number), "baseFeePerGas": hex(BASE_FEE)}
+        return {"number": hex(number), "hash": block_hash(number), "baseFeePerGas": hex(BASE_FEE), "gasLimit": hex(GAS_LIMIT)}
