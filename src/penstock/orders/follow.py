@@ -31,6 +31,8 @@ log = structlog.get_logger()
 UNREACHABLE_RETRY_MS: Final = 3_000
 BATCHES_AT_ONCE: Final = 2
 """Of one network: while what was seen of one is written, nodes are asked about the next."""
+PAYMENTS_AT_ONCE: Final = 400
+"""How many orders one transaction settles, unless a single attempt pays more."""
 VERSIONS_MAX: Final = 20
 
 
@@ -142,7 +144,7 @@ class Follower:
         """Write what was decided and do what follows; the ids of those that are over."""
         verdicts = await self._buried(seen)
         if verdicts:
-            await self._settle(verdicts)
+            await self._settle(_lots(verdicts))
         written = {verdict.attempt.id for verdict in verdicts}
         await self._look_again([attempt for attempt in watched if attempt.id not in written])
         again = [v.attempt for v in verdicts if v.decision.outcome in (Outcome.RESEND, Outcome.UNDO) or _doubtful(v)]
@@ -195,27 +197,32 @@ class Follower:
 
         await self._database.write("follow.later", job)
 
-    async def _settle(self, verdicts: list[Verdict]) -> None:
-        """All in one transaction; where one of them is refused, each alone, so that no order holds up another."""
-        try:
-            await self._settler.apply(verdicts)
-        except DatabaseUnavailable:
-            raise
-        except (LostRace, Conflict, InvariantBroken) as error:
-            if len(verdicts) == 1:
-                if isinstance(error, InvariantBroken):
-                    raise
-                log.warning("attempt.settle.refused", attempt=verdicts[0].attempt.id, error=type(error).__name__, detail=str(error)[:200])
-                await self._look_again([verdicts[0].attempt])
-                return
-            broken: InvariantBroken | None = None
-            for verdict in verdicts:
+    async def _settle(self, lots: Sequence[Sequence[Verdict]]) -> None:
+        """Each lot in one transaction; where one of its verdicts is refused, each alone, so that no order holds up another. Raises
+        InvariantBroken when all were tried.
+        """
+        broken: InvariantBroken | None = None
+        for lot in lots:
+            try:
+                await self._settler.apply(lot)
+            except DatabaseUnavailable:
+                raise
+            except (LostRace, Conflict, InvariantBroken) as error:
                 try:
-                    await self._settle([verdict])
+                    await self._refused(lot, error)
                 except InvariantBroken as found:
                     broken = found
-            if broken is not None:
-                raise broken from error
+        if broken is not None:
+            raise broken
+
+    async def _refused(self, lot: Sequence[Verdict], error: LostRace | Conflict | InvariantBroken) -> None:
+        if len(lot) > 1:
+            await self._settle([[verdict] for verdict in lot])
+        elif isinstance(error, InvariantBroken):
+            raise error
+        else:
+            log.warning("attempt.settle.refused", attempt=lot[0].attempt.id, error=type(error).__name__, detail=str(error)[:200])
+            await self._look_again([lot[0].attempt])
 
     async def _bump(self, attempt: Attempt, *, cancel: bool) -> None:
         """A new version on the same slot, stored before it is signed. Under the cap or not at all."""
@@ -247,6 +254,19 @@ class Follower:
         if version is not None:
             await self._stages.submit(await self._stages.sign([version]))
             self._runtime.crash_point("bump:sent")
+
+
+def _lots(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    """As they go into one transaction: an attempt may pay hundreds, and others wait for what it locks."""
+    lots: list[list[Verdict]] = []
+    paid = 0
+    for verdict in verdicts:
+        paid += max(1, len(verdict.attempt.newest.intent.payments))
+        if not lots or paid > PAYMENTS_AT_ONCE:
+            lots.append([])
+            paid = max(1, len(verdict.attempt.newest.intent.payments))
+        lots[-1].append(verdict)
+    return lots
 
 
 def _doubtful(verdict: Verdict) -> bool:
