@@ -56,11 +56,11 @@ class Batching:
                 return alone
             trial = _Trial(self._nodes, token, sender, fees.terms["gas_limit"], needed=self._needed)
             small = [payment for payment in payments if payment.units <= codec.UNITS_MAX]
-            paid = [await trial.paid(small[start : start + most]) for start in range(0, len(small), most)]
+            lots = [await trial.fit(small[start : start + most]) for start in range(0, len(small), most)]
         except NodeUnreachable as error:
             log.info("batch.untried", chain=self._network.chain, detail=str(error))
             return alone
-        fit = {payment.order_id for lot in paid for payment in lot}
+        fit = {payment.order_id for lot in lots for payment in lot}
         shared = replace(fees, together=most)
         return [shared if payment.order_id in fit else fees for payment in payments]
 
@@ -131,23 +131,32 @@ class _Trial:
         self._gas_each = gas_each
         self._tries = 0
 
-    async def paid(self, payments: Sequence[Payment]) -> list[Payment]:
+    async def fit(self, payments: Sequence[Payment]) -> list[Payment]:
         """Those that can be paid together; who is refused is looked for by halves. Raises NodeUnreachable."""
-        if not payments or self._tries >= TRIES_MAX:
-            return []
+        if await self._pays(payments):
+            return list(payments)
+        # What is paid by halves need not be paid at once: two may have coins for one.
+        found = await self._halves(payments)
+        return found if await self._pays(found) else []
+
+    async def _halves(self, payments: Sequence[Payment]) -> list[Payment]:
+        half, found = len(payments) // 2, list[Payment]()
+        for part in (payments[:half], payments[half:]) if half else ():
+            if self._tries < TRIES_MAX:
+                found += part if await self._pays(part) else await self._halves(part)
+        return found
+
+    async def _pays(self, payments: Sequence[Payment]) -> bool:
+        if not payments:
+            return False
         self._tries += 1
         data = codec.pay_call_data(self._contract, [(payment.recipient, payment.units) for payment in payments])
         call = {"from": self._sender, "to": codec.PAY_MANY, "gas": hex(self._gas_each * max(2, len(payments))), "data": "0x" + data.hex()}
-        wanted = f"0x{len(payments):064x}"
         try:
-            if await self._nodes.agreed(Call("eth_call", (call, "latest")), str, needed=self._needed) == wanted:
-                return list(payments)
+            said = await self._nodes.agreed(Call("eth_call", (call, "latest")), str, needed=self._needed)
         except NodeRefused:
-            pass
-        if len(payments) == 1:
-            return []
-        half = len(payments) // 2
-        return await self.paid(payments[:half]) + await self.paid(payments[half:])
+            return False
+        return said == f"0x{len(payments):064x}"
 
 
 def _is_enough(answer: object) -> bool:

@@ -61,6 +61,7 @@ __all__ = [
     "address",
     "address_of_public_key",
     "allowance_call_data",
+    "approve_call_data",
     "balance_of_call_data",
     "broken_rules",
     "build",
