@@ -167,8 +167,9 @@ def build(intent: Intent) -> UnsignedTransaction:
     """The one transaction that this intent means.
 
     Pay: the native coin goes to the recipient as value, a token by a call of its contract, and to many by PayMany. Cancel: nothing to the
-    sender itself, which uses the nonce up. Open: PayMany may move the sender's units of a token. `terms`: gas_limit, and gas_price or max_fee_per_gas with max_priority_fee_per_gas;
-    optionally l1_fee (wei, OP-stack), which counts against the cap. The memo has no place in an EVM transaction.
+    sender itself, which uses the nonce up. Open: PayMany may move the sender's units of a token. `terms`: gas_limit, and gas_price or
+    max_fee_per_gas with max_priority_fee_per_gas; optionally l1_fee (wei, OP-stack), which counts against the cap. The memo has no
+    place in an EVM transaction.
     Raises ValueError for anything else, and when the whole fee could exceed `fee_cap`.
     """
     if intent.family != "evm":
