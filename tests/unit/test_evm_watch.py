@@ -1,13 +1,31 @@
 """What nodes show of an attempt, and what it proves; each line of the mapping."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from penstock.core.event import Absent, FailedOnChain, Included, Pending, Suspicious
 from penstock.core.event import Final as FinalOnChain
-from penstock.rails.base import NodeUnreachable
-from tests.fixtures.evm_bench import FEE, GWEI, NATIVE, SENDER, STRANGER, USDT, Bench, attempt, network, receipt, transfer_log, version_of
+from penstock.core.intent import Payment
+from penstock.rails.base import LaneView, NodeUnreachable
+from penstock.rails.evm import codec
+from tests.fixtures.evm_bench import (
+    FEE,
+    GWEI,
+    NATIVE,
+    RECIPIENT,
+    SENDER,
+    STRANGER,
+    USDT,
+    Bench,
+    attempt,
+    estimate_of,
+    network,
+    receipt,
+    transfer_log,
+    version_of,
+)
 from tests.fixtures.scripted import Error
 
 # Observe: one node
@@ -96,6 +114,75 @@ def test_a_final_revert_is_failed_on_chain():
     bench, version = Bench(), attempt()
     bench.land(version, status="0x0", logs=[])
     assert bench.observe(version) == FailedOnChain(version.txid, 85, FEE, "the transaction reverted")
+
+
+def attempt_of(*paid, slot=5):
+    payments = [Payment(n, recipient, "", units) for n, (recipient, units) in enumerate(paid, start=1)]
+    fees = dataclasses.replace(estimate_of(), together=len(paid))
+    rail = Bench(fee_max=10**18).rail
+    return version_of(rail.bind(payments, USDT, LaneView("ETH", SENDER, slot), fees, attempt_id=slot))
+
+
+SEVEN, EIGHT = (RECIPIENT, 7), (STRANGER, 8)
+
+
+def logs_of(*paid):
+    return [transfer_log(units=units, recipient=recipient) for recipient, units in paid]
+
+
+@pytest.mark.parametrize("logs", [logs_of(SEVEN, EIGHT, SEVEN), logs_of(EIGHT, SEVEN, SEVEN), logs_of((SENDER, 1), SEVEN, SEVEN, EIGHT)])
+def test_many_are_paid_when_each_has_its_event_as_often_as_it_is_paid(logs):
+    bench, version = Bench(), attempt_of(SEVEN, SEVEN, EIGHT)
+    bench.land(version, logs=logs)
+    assert bench.observe(version) == FinalOnChain(version.txid, 85, FEE)
+
+
+@pytest.mark.parametrize(
+    "logs",
+    [
+        [],
+        logs_of(SEVEN, EIGHT),
+        logs_of(SEVEN, SEVEN),
+        logs_of(SEVEN, SEVEN, SEVEN),
+        logs_of(SEVEN, SEVEN, SEVEN, EIGHT),
+        logs_of(SEVEN, SEVEN, EIGHT, EIGHT),
+        logs_of(SEVEN, (STRANGER, 7), (RECIPIENT, 8)),
+        logs_of((RECIPIENT, 14), EIGHT),
+        [*logs_of(SEVEN, EIGHT), transfer_log(units=7, contract=STRANGER)],
+        [*logs_of(SEVEN, EIGHT), transfer_log(units=7, sender=codec.PAY_MANY)],
+        [*logs_of(SEVEN, EIGHT), transfer_log(units=7) | {"removed": True}],
+    ],
+)
+def test_many_of_whom_one_has_no_event_or_one_too_many_are_for_a_person(logs):
+    bench, version = Bench(), attempt_of(SEVEN, SEVEN, EIGHT)
+    bench.land(version, logs=logs)
+    assert isinstance(bench.observe(version), Suspicious)
+
+
+def test_many_that_reverted_were_not_paid_and_an_opening_needs_no_payment():
+    bench, version = Bench(), attempt_of(SEVEN, SEVEN, EIGHT)
+    bench.land(version, status="0x0", logs=[])
+    assert bench.observe(version) == FailedOnChain(version.txid, 85, FEE, "the transaction reverted")
+    opening = version_of(bench.rail.open(USDT, LaneView("ETH", SENDER, 6), estimate_of(), attempt_id=10))
+    bench.land(opening, logs=[])
+    assert bench.observe(opening) == FinalOnChain(opening.txid, 85, FEE)
+    bench.land(opening, status="0x0", logs=[])
+    assert bench.observe(opening) == FailedOnChain(opening.txid, 85, FEE, "the transaction reverted")
+
+
+def test_receipts_of_many_come_in_smaller_requests():
+    """A receipt of 500 payments is as long as 26 ordinary ones; two of them fit no request of 50."""
+    bench = Bench()
+    versions = [attempt_of(*[(RECIPIENT, n) for n in range(1, 501)], slot=slot) for slot in range(5, 10)]
+    for version in versions:
+        bench.land(version, logs=logs_of(*((paid.recipient, paid.units) for paid in version.intent.payments)))
+
+    async def all_at_once():
+        return await asyncio.gather(*(bench.rail.observe([version]) for version in versions))
+
+    assert asyncio.run(all_at_once()) == [FinalOnChain(version.txid, 85, FEE) for version in versions]
+    # Its chain id; the heads and counts with the first receipt, the other four; the block they are in.
+    assert bench.node.posts == 1 + 5 + 1
 
 
 def test_our_own_cancel_is_failed_on_chain_and_an_older_version_may_win():

@@ -7,6 +7,7 @@ import pytest
 
 from penstock.rails.base import NodeUnreachable, WrongNetwork
 from penstock.rails.rpc import (
+    CALLS_MAX,
     BadAnswer,
     Call,
     Fault,
@@ -220,6 +221,40 @@ def test_many_calls_are_answered_in_their_order(takes_batches):
     answers, posts = asyncio.run(ask())
     assert answers == [Fault(-32000, "odd") if n % 2 else hex(n) for n in range(120)]
     assert posts == (3 if takes_batches else 121)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "requests"),
+    [
+        ([1] * 50, [50]),
+        ([1] * 51, [50, 1]),
+        ([25, 25, 1], [2, 1]),
+        ([26, 25, 1], [1, 2]),
+        ([1, 50, 1], [1, 1, 1]),
+        ([51, 1, 1], [1, 2]),
+        ([1, 400, 400, 49, 1, 1], [1, 1, 1, 2, 1]),
+        ([26] * 100, [1] * 100),
+    ],
+)
+def test_calls_with_long_answers_go_in_smaller_requests_in_their_order(sizes, requests):
+    """What is too long for any company goes alone."""
+    node, sent = ScriptedNode(), []
+    node.answers["eth_getTransactionReceipt"] = lambda params: params[0]
+    network = network_of([node])
+
+    async def post(url, body, timeout_s, **_):
+        said = json.loads(body)
+        sent.append([int(call["params"][0], 16) for call in (said if isinstance(said, list) else [said]) if call["params"]])
+        return await network.post(url, body, timeout_s)
+
+    nodes = nodes_of(network.urls, post, ManualRuntime())
+    calls = [Call("eth_getTransactionReceipt", (hex(n),), size=size) for n, size in enumerate(sizes)]
+    answers = asyncio.run(nodes.read_many(calls, [number] * len(calls)))
+    assert answers == list(range(len(sizes)))
+    assert sent[0] == []  # who it is
+    assert [len(part) for part in sent[1:]] == requests
+    assert [n for part in sent for n in part] == answers
+    assert all(len(part) == 1 or sum(sizes[n] for n in part) <= CALLS_MAX for part in sent)
 
 
 @pytest.mark.parametrize(
