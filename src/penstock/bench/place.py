@@ -142,8 +142,9 @@ async def opened_place(
 async def _opened(place: Place) -> None:
     """Its hot address allows what it must allow, as an operator has it do that. Raises TimeoutError."""
     async with asyncio.timeout(OPENED_S), gateway(place, "all"), _house(place.settings) as product:
-        while (await _asked(place, "SELECT COUNT(*) AS n FROM attempt WHERE state = 'final'"))["n"] == 0:
-            await Commands(product).open_tokens(place.network.chain)
+        opened: list[Any] = []  # nothing yet while there is no hot address
+        while not opened or (await _asked(place, "SELECT COUNT(*) AS n FROM attempt WHERE state <> 'final'"))["n"]:
+            opened = opened or await Commands(product).open_tokens(place.network.chain)
             await asyncio.sleep(OPENED_S / 100)
 
 
