@@ -21,7 +21,8 @@ REQUESTS: Final = ("accept", "internal", "query-1", "query-100")
 """Those that ask a gateway which sends nothing."""
 LIVES: Final = ("settle", "batched", "batched-evm", "webhooks", "mixed")
 """Those in which orders are sent, confirmed, settled and told to their merchant; `batched` (Bitcoin) and `batched-evm` are `settle` where a
-transaction pays many."""
+transaction pays many.
+"""
 CONNECTIONS: Final = 128
 CROWD: Final = 256
 """Connections of callers who are many: each waits longer, and a commit is shared by more."""

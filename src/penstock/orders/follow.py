@@ -261,11 +261,12 @@ def _lots(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     lots: list[list[Verdict]] = []
     paid = 0
     for verdict in verdicts:
-        paid += max(1, len(verdict.attempt.newest.intent.payments))
-        if not lots or paid > PAYMENTS_AT_ONCE:
+        many = max(1, len(verdict.attempt.newest.intent.payments))
+        if not lots or paid + many > PAYMENTS_AT_ONCE:
             lots.append([])
-            paid = max(1, len(verdict.attempt.newest.intent.payments))
+            paid = 0
         lots[-1].append(verdict)
+        paid += many
     return lots
 
 

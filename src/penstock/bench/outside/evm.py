@@ -165,7 +165,7 @@ class EvmNode:
         """Transfers and units in blocks."""
         paid = self._chain.paid.values()
         moved = [units for p in paid for _, units in p.payments]
-        return {"transactions": len(paid), "transfers": len(moved), "units": str(sum(moved))}
+        return {"transfers": len(moved), "units": str(sum(moved))}
 
     def _called(self, to: str, data: str, tag: str) -> int:
         """An allowance, how many would be paid, or a balance."""
