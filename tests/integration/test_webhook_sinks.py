@@ -9,6 +9,7 @@ import ssl
 import time
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from penstock.runtime import SystemRuntime
@@ -67,7 +68,7 @@ def run(body, **options):
 
     runtime = SystemRuntime()
     try:
-        return asyncio.run(job())
+        return uvloop.run(job())  # the loop of `serve`
     finally:
         runtime.close()
 
@@ -160,6 +161,116 @@ def test_a_compressed_bomb_stays_folded():
     assert "success" not in reply.text
 
 
+READ_ALIKE = {
+    "with its length": [plain()],
+    "byte by byte": [bytes([byte]) for byte in plain()],
+    "in chunks, with trailers": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsucc\r\n3;x=y\r\ness\r\n0\r\nX: y\r\n\r\n"],
+    "until the connection ends": [b"HTTP/1.1 200 OK\r\n\r\nsucc", b"ess"],
+    "HTTP/1.0": [b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nsuccess"],
+    "after interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + plain()],
+}
+
+
+@pytest.mark.parametrize("parts", READ_ALIKE.values(), ids=READ_ALIKE)
+def test_an_answer_is_read_however_it_comes(parts):
+    reply, got = post_to(answer(*parts))
+    assert (reply.status, reply.text, len(got)) == (200, "success", 1)
+
+
+NOT_KEPT = {
+    "a second answer": plain() + plain(b"failure", b"500 No"),
+    "a second answer that is none": plain() + b"garbage",
+    "close": plain(b"success", b"200 OK", b"Connection: close"),
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nsuccess",
+    "a body that is cut": plain(b"z" * 70_000),
+}
+
+
+@pytest.mark.parametrize("whole", NOT_KEPT.values(), ids=NOT_KEPT)
+def test_a_connection_on_which_more_came_than_was_asked_for_is_not_used_again(whole):
+    ports = []
+
+    async def talk(writer, got):
+        ports.append(writer.get_extra_info("peername")[1])
+        writer.write(whole)
+        return True
+
+    async def body(out):
+        async with sink(talk) as (port, _):
+            return [(await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")).status for _ in range(3)]
+
+    assert run(body) == [200] * 3
+    assert len(set(ports)) == 3
+
+
+def test_what_comes_unasked_closes_the_connection_and_is_nobodys_answer():
+    ports = []
+
+    async def talk(writer, got):
+        ports.append(writer.get_extra_info("peername")[1])
+        writer.write(plain(b"answer %d" % len(got)))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(plain(b"unasked"))
+        return True
+
+    async def body(out):
+        async with sink(talk) as (port, _):
+            for number in (1, 2):
+                assert (await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")).text == f"answer {number}"
+                await asyncio.sleep(0.1)
+
+    run(body)
+    assert len(set(ports)) == 2
+
+
+def test_a_connection_that_nobody_uses_is_closed_and_one_that_the_receiver_closed_is_not_tried(monkeypatch):
+    monkeypatch.setattr(targets, "KEEP_ALIVE_S", 0.2)
+    ended = []
+
+    async def body(out):
+        for keep in (True, False):
+            async with sink(answer(plain(), keep=keep)) as (port, got):
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+                (line,) = next(iter(out._kept.values()))
+                await asyncio.sleep(0.1)
+                ended.append(not line.is_open)
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+                await asyncio.sleep(0.5)
+                assert (len(got), out._kept) == (2, {})
+
+    run(body)
+    assert ended == [False, True]
+
+
+def test_a_send_that_is_given_up_leaves_no_answer_to_the_next(quick):
+    async def talk(writer, got):
+        if len(got) == 1:
+            await asyncio.sleep(0.7)
+        writer.write(plain(b"answer %d" % len(got)))
+        return True
+
+    async def body(out):
+        async with sink(talk) as (port, _):
+            with pytest.raises(TargetFailed, match=r"no answer within 0\.5 s"):
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+            return (await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")).text
+
+    assert run(body) == "answer 2"
+
+
+def test_what_stands_in_a_url_stays_one_line_of_a_request():
+    _, got = post_to(answer(plain()), 'http://127.0.0.1:{}/a/../b%20c/{{x}}?q=%2F&r="<|>')
+    assert got[0][0].split(b"\r\n")[0] == b"POST /a/../b%20c/%7Bx%7D?q=%2F&r=%22%3C%7C%3E HTTP/1.1"
+
+    async def body(out):
+        for value in ("1\r\nHost: other", "1\nX: y", "1\r"):
+            with pytest.raises(TargetFailed, match="more than one line"):
+                await out.post("http://127.0.0.1:1/", {"Appid": value}, b"{}")
+
+    run(body)
+
+
 def drip(first, byte):
     async def talk(writer, got):
         writer.write(first)
@@ -212,7 +323,7 @@ def test_nobody_listens():
         port = free.getsockname()[1]
 
     async def body(out):
-        with pytest.raises(TargetFailed, match=r"no connection \("):
+        with pytest.raises(TargetFailed, match=r"no connection \(Connection refused\)"):
             await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
 
     run(body)
@@ -240,62 +351,57 @@ def test_plain_http_to_a_public_address_is_never_sent_whatever_is_allowed():
     run(body, lookup=lambda *_: [(socket.AF_INET, "1.1.1.1")])
 
 
-def test_of_many_addresses_only_those_that_may_be_are_tried():
+def test_of_many_addresses_only_those_that_may_be_are_tried(monkeypatch):
     tried = []
 
-    class Watched(targets._Connector):
-        def _socket(self, addr_info):
-            tried.append(addr_info[4][0])
-            raise OSError(111, "Connection refused")
+    def watched(reach, info):
+        tried.append(info[4][0])
+        raise OSError(111, "Connection refused")
 
     async def body(out):
-        out._sessions["https"] = targets.aiohttp.ClientSession(
-            connector=Watched(out._runtime, out._lookup, targets.reach_of("https", allow_private=False))
-        )
         with pytest.raises(TargetFailed, match="no connection"):
             await out.post("https://shop.example/", HEADERS, b"{}")
 
+    monkeypatch.setattr(targets, "_socket", watched)
     mixed = ["10.0.0.1", "1.1.1.1", "64:ff9b::7f00:1", "127.0.0.1"]
     run(body, allow_private=False, lookup=lambda *_: [(socket.AF_INET6 if ":" in a else socket.AF_INET, a) for a in mixed])
     assert set(tried) == {"1.1.1.1"}
 
 
-def test_a_name_that_changes_its_mind_between_check_and_connect_gets_nothing():
-    """Rebinding: the resolver is asked once; the socket judges again should anything slip between."""
+def sent_to_shop_example(**options):
+    """The reason why nothing was sent, and what the sink got all the same."""
 
     async def body(out):
         async with sink(answer(plain())) as (port, got):
-            with pytest.raises(TargetFailed, match="not sent"):
+            with pytest.raises(TargetFailed) as failed:
                 await out.post(f"https://shop.example:{port}/", HEADERS, b"{}")
-            return got
+            await asyncio.sleep(0.05)
+            return str(failed.value), got
 
-    answers = iter([[(socket.AF_INET, "127.0.0.1")], [(socket.AF_INET, "1.1.1.1")]])
-    assert run(body, allow_private=False, lookup=lambda *_: next(answers)) == []
+    return run(body, allow_private=False, **options)
 
-    async def slipped(out):
-        async with sink(answer(plain())) as (port, got):
-            session = out._session("https")
-            session.connector._resolver = targets._Resolver(out._runtime, lambda *_: LOOPBACK, targets.Reach(public=True, private=True))
-            with pytest.raises(TargetFailed, match=r"127\.0\.0\.1 is not a public address"):
-                await out.post(f"https://shop.example:{port}/", HEADERS, b"{}")
-            return got
 
-    assert run(slipped, allow_private=False) == []
+def test_a_name_that_changes_its_mind_between_check_and_connect_gets_nothing(monkeypatch):
+    """Rebinding: the resolver is asked once; the socket judges again should anything slip between."""
+    answers = iter([LOOPBACK, [(socket.AF_INET, "1.1.1.1")]])
+    assert sent_to_shop_example(lookup=lambda *_: next(answers)) == ("not sent: 127.0.0.1 is not a public address", [])
+
+    def slipped(found, port, reach):
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port)) for family, text in found]
+
+    monkeypatch.setattr(targets, "judged", slipped)
+    assert sent_to_shop_example(lookup=lambda *_: LOOPBACK) == ("not sent: 127.0.0.1 is not a public address", [])
 
 
 def test_the_peer_is_judged_before_the_first_byte(monkeypatch):
-    async def body(out):
-        async with sink(answer(plain())) as (port, got):
-            session = out._session("http")
-            connector = session.connector
-            monkeypatch.setattr(connector, "_socket_factory", None)
-            connector._reach = targets.Reach(public=True, private=False)
-            with pytest.raises(TargetFailed, match=r"127\.0\.0\.1 is not a public address"):
-                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
-            await asyncio.sleep(0.05)
-            return got
+    async def elsewhere(infos, **_):
+        connected = socket.create_connection(("127.0.0.1", infos[0][4][1]))
+        connected.setblocking(False)
+        return connected
 
-    assert run(body) == []
+    monkeypatch.setattr(targets, "start_connection", elsewhere)
+    reason, got = sent_to_shop_example(lookup=lambda *_: [(socket.AF_INET, "1.1.1.1")])
+    assert (reason, got) == ("not sent: 127.0.0.1 is not a public address", [])
 
 
 def test_names_that_do_not_resolve():
@@ -354,7 +460,8 @@ def test_tls_is_verified_against_the_name_though_we_connect_to_an_address(tmp_pa
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     if trusted:
-        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=path))
+        trusting = ssl.create_default_context(cafile=path)
+        monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
 
     async def hook(request):
         assert request.host.startswith("shop.example")

@@ -11,28 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
+import ssl
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Final, Literal
-from urllib.parse import SplitResult, urlsplit
+from typing import Final, Literal
+from urllib.parse import SplitResult, quote, urlsplit
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from penstock.runtime import Runtime
 from penstock.webhooks.deliver import Reply, TargetFailed
+from penstock.webhooks.line import Line, NoAnswer
 
 CONNECT_S: Final = 5.0
 TOTAL_S: Final = 20.0
-BODY_BYTES_MAX: Final = 64 * 1024
 KEEP_ALIVE_S: Final = 4.0
 """Below the 5 s after which many servers close an idle connection, so that no send meets one that is closing."""
 URL_MAX: Final = 2_048
 URLS_REMEMBERED: Final = 4_096
 DNS_THREADS: Final = 32
+_TARGET_SAFE: Final = "%/?:@!$&'()*+,;=~[]"
+"""What may stand in a request's target as it is; `check_url` has let nothing through but visible ASCII."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
@@ -166,8 +170,8 @@ def reach_of(scheme: str, *, allow_private: bool) -> Reach:
     return Reach(public=scheme == "https", private=allow_private)
 
 
-class _Refused(OSError):
-    """An address that must not be connected to; aiohttp carries it as the cause of its own error."""
+class Refused(OSError):
+    """An address that must not be connected to."""
 
 
 def system_lookup(host: str, port: int) -> list[tuple[int, str]]:
@@ -179,99 +183,63 @@ def system_lookup(host: str, port: int) -> list[tuple[int, str]]:
 Lookup = Callable[[str, int], Sequence[tuple[int, str]]]
 
 
-class _Resolver(AbstractResolver):
-    """Resolves a name and hands out only those of its addresses that may be connected to."""
-
-    def __init__(self, runtime: Runtime, lookup: Lookup, reach: Reach) -> None:
-        self._runtime = runtime
-        self._lookup = lookup
-        self._reach = reach
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002
-    ) -> list[ResolveResult]:
-        """Addresses to connect to. Raises _Refused when there is none that may be."""
-        found = await self._runtime.in_thread("dns", lambda: self._lookup(host, port), width=DNS_THREADS)
-        verdicts = [(kind, text, judge(canonical(text), self._reach) or "") for kind, text in found]
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        good = [
-            ResolveResult(hostname=host, host=text, port=port, family=kind, proto=socket.IPPROTO_TCP, flags=flags)
-            for kind, text, problem in verdicts
-            if not problem
-        ]
-        if not good:
-            raise _Refused(next((problem for _, _, problem in verdicts if problem), "the name has no address"))
-        return good
-
-    async def close(self) -> None:
-        """Nothing to close."""
+def judged(found: Sequence[tuple[int, str]], port: int, reach: Reach) -> list[AddrInfoType]:
+    """Of a name's addresses those that may be connected to. Raises Refused when there is none."""
+    verdicts = [(kind, text, judge(canonical(text), reach) or "") for kind, text in found]
+    good: list[AddrInfoType] = [
+        (kind, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port)) for kind, text, problem in verdicts if not problem
+    ]
+    if not good:
+        raise Refused(next((problem for _, _, problem in verdicts if problem), "the name has no address"))
+    return good
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Connects to judged addresses only, and looks at the peer before the first byte."""
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """What a URL names: whom to connect to, and how each request begins."""
 
-    def __init__(self, runtime: Runtime, lookup: Lookup, reach: Reach) -> None:
-        super().__init__(
-            resolver=_Resolver(runtime, lookup, reach),
-            use_dns_cache=False,
-            family=socket.AF_UNSPEC,
-            limit=0,
-            keepalive_timeout=KEEP_ALIVE_S,
-            socket_factory=self._socket,
-        )
-        self._reach = reach
+    scheme: str
+    host: str
+    port: int
+    head: bytes
 
-    def _socket(self, addr_info: Any) -> socket.socket:
-        family, kind, proto, _, sockaddr = addr_info
-        self._require(str(sockaddr[0]))
-        return socket.socket(family=family, type=kind, proto=proto)
+    @classmethod
+    def of(cls, url: str) -> _Endpoint:
+        """Of a URL that `check_url` has nothing against."""
+        parts = urlsplit(url)
+        target = quote(parts.path or "/", safe=_TARGET_SAFE) + (f"?{quote(parts.query, safe=_TARGET_SAFE)}" if parts.query else "")
+        usual = 443 if parts.scheme == "https" else 80
+        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        host = name if parts.port in (None, usual) else f"{name}:{parts.port}"
+        head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+        return cls(parts.scheme, parts.hostname or "", parts.port or usual, head.encode("ascii"))
 
-    def _require(self, text: str) -> None:
-        problem = judge(canonical(text), self._reach)
-        if problem is not None:
-            raise _Refused(problem)
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109
-        """A connection whose peer has been judged, new or kept."""
-        connection = await super().connect(req, traces, timeout)
-        peer = connection.transport.get_extra_info("peername") if connection.transport is not None else None
-        try:
-            self._require(str(peer[0]) if peer else "0.0.0.0")  # noqa: S104  a peer without a name is refused
-        except _Refused:
-            connection.close()
-            raise
-        return connection
+    def request(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        """The bytes of one POST. Raises ValueError for a header that would not stay one line."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+            raise ValueError("a header has more than one line")
+        return b"%sContent-Length: %d\r\n%s\r\n%s" % (self.head, len(body), lines.encode("latin-1"), body)
 
 
 class HttpTargets:
-    """`Targets` over aiohttp: TLS verified, 5 s to connect, 20 s in all, 64 KiB of the answer, connections kept while they are used."""
+    """`Targets` over HTTP/1.1: TLS verified, 5 s to connect, 20 s in all, 64 KiB of the answer, connections kept while they are used.
+
+    Why this is no general HTTP client: docs/adr/0011.
+    """
 
     def __init__(self, runtime: Runtime, *, allow_private: bool, lookup: Lookup = system_lookup, total_s: float | None = None) -> None:
         self._total_s = TOTAL_S if total_s is None else total_s
         self._runtime = runtime
         self._allow_private = allow_private
         self._lookup = lookup
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._tls = ssl.create_default_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._kept: defaultdict[tuple[str, str, int], list[Line]] = defaultdict(list)
+        self._sweeping: asyncio.TimerHandle | None = None
         self._problem = lru_cache(maxsize=URLS_REMEMBERED)(partial(check_url, allow_private=allow_private))
-        """Of a URL's text, which says the same each time; whom it leads to is judged at each connection and at each send."""
-
-    def _session(self, scheme: str) -> aiohttp.ClientSession:
-        """One a scheme, because plain http may reach less."""
-        session = self._sessions.get(scheme)
-        if session is None:
-            reach = reach_of(scheme, allow_private=self._allow_private)
-            session = self._sessions[scheme] = aiohttp.ClientSession(
-                connector=_Connector(self._runtime, self._lookup, reach),
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),  # `post` bounds the whole with one timer
-                headers={"User-Agent": "Penstock", "Accept-Encoding": "identity"},
-            )
-        return session
+        """Of a URL's text, which says the same each time; whom it leads to is judged at each connection."""
+        self._endpoint = lru_cache(maxsize=URLS_REMEMBERED)(_Endpoint.of)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """One POST. Raises TargetFailed with a reason that is fit for the log of sends."""
@@ -279,49 +247,113 @@ class HttpTargets:
         if problem is not None:
             raise TargetFailed(f"the webhook URL cannot be used: {problem}")
         try:
-            async with (
-                asyncio.timeout(self._total_s),
-                self._session(urlsplit(url).scheme).post(url, data=body, headers=headers, allow_redirects=False) as answer,
-            ):
-                return Reply(answer.status, await _beginning(answer))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise TargetFailed(_reason(error, self._total_s)) from None
+            endpoint = self._endpoint(url)
+            request = endpoint.request(headers, body)
+            async with asyncio.timeout(self._total_s):
+                line = self._take(endpoint) or await self._connect(endpoint)
+                status, content = await line.ask(request)
+            self._keep(endpoint, line)
+            return Reply(status, content.decode("utf-8", "replace"))
+        except TimeoutError:
+            raise TargetFailed(f"no answer within {self._total_s:g} s") from None
+        except NoAnswer as error:
+            raise TargetFailed(str(error)) from None
+        except (OSError, ValueError) as error:
+            raise TargetFailed(_reason(error)) from None
+
+    async def _connect(self, endpoint: _Endpoint) -> Line:
+        """A new connection to one of the addresses that may be. Raises NoAnswer, OSError or ValueError."""
+        reach = reach_of(endpoint.scheme, allow_private=self._allow_private)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                addresses = await self._addresses(endpoint, reach)
+                # One that does not answer holds up the others for a quarter of a second (RFC 8305).
+                connected = await start_connection(addresses, happy_eyeballs_delay=0.25, socket_factory=partial(_socket, reach))
+                try:
+                    _require(str(connected.getpeername()[0]), reach)
+                    tls = self._tls if endpoint.scheme == "https" else None
+                    name = endpoint.host.rstrip(".") if tls else None
+                    return (await asyncio.get_running_loop().create_connection(Line, sock=connected, ssl=tls, server_hostname=name))[1]
+                except BaseException:
+                    connected.close()
+                    raise
+        except TimeoutError:
+            raise NoAnswer(f"no connection within {CONNECT_S:g} s") from None
+
+    async def _addresses(self, endpoint: _Endpoint, reach: Reach) -> list[AddrInfoType]:
+        """What the name leads to now, of it those that may be connected to. Raises as `judged`, and socket.gaierror."""
+        found = await self._runtime.in_thread("dns", lambda: self._lookup(endpoint.host, endpoint.port), width=DNS_THREADS)
+        return judged(found, endpoint.port, reach)
+
+    def _take(self, endpoint: _Endpoint) -> Line | None:
+        """A connection that is kept, the one that was used last; its peer was judged when it was made."""
+        kept, now = self._kept.get((endpoint.scheme, endpoint.host, endpoint.port), []), self._runtime.monotonic()
+        while kept:
+            line = kept.pop()
+            if line.is_open and now - line.idle_since < KEEP_ALIVE_S:
+                return line
+            line.close()
+        return None
+
+    def _keep(self, endpoint: _Endpoint, line: Line) -> None:
+        if not line.is_open:
+            return
+        line.idle_since = self._runtime.monotonic()
+        self._kept[endpoint.scheme, endpoint.host, endpoint.port].append(line)
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what nobody has used for long."""
+        old = self._runtime.monotonic() - KEEP_ALIVE_S
+        for key, lines in list(self._kept.items()):
+            for line in lines:
+                if line.idle_since <= old:
+                    line.close()
+            if fresh := [line for line in lines if line.is_open]:
+                self._kept[key] = fresh
+            else:
+                del self._kept[key]
+        self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep) if self._kept else None
 
     async def close(self) -> None:
         """Close the connections."""
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for lines in self._kept.values():
+            for line in lines:
+                line.close()
+        self._kept.clear()
 
 
-async def _beginning(answer: aiohttp.ClientResponse) -> str:
-    content = bytearray()
-    while len(content) < BODY_BYTES_MAX and not answer.content.at_eof():
-        content += await answer.content.read(BODY_BYTES_MAX - len(content))
-    if not answer.content.at_eof():
-        answer.close()  # the rest is not read, so this connection is not used again
-    return content.decode("utf-8", "replace")
+def _require(text: str, reach: Reach) -> None:
+    problem = judge(canonical(text), reach)
+    if problem is not None:
+        raise Refused(problem)
 
 
-def _reason(error: BaseException, total_s: float) -> str:
+def _socket(reach: Reach, info: AddrInfoType) -> socket.socket:
+    """A socket for an address, which is judged once more."""
+    family, kind, proto, _, address = info
+    _require(str(address[0]), reach)
+    return socket.socket(family=family, type=kind, proto=proto)
+
+
+def _reason(error: OSError | ValueError) -> str:
     """What went wrong in words without addresses of ours, secrets or what the receiver wrote."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, _Refused):
-            return f"not sent: {cause}"
-        cause = getattr(cause, "os_error", None) or cause.__cause__
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_S:g} s"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {total_s:g} s"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name does not resolve"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is not valid"
-    if isinstance(error, aiohttp.ClientSSLError):
-        return "TLS failed"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection ({error.os_error.strerror or type(error.os_error).__name__})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the connection was closed before an answer"
-    return f"no HTTP answer ({type(error).__name__})"
+    match error:
+        case Refused():
+            return f"not sent: {error}"
+        case socket.gaierror():
+            return "its name does not resolve"
+        case ssl.SSLCertVerificationError():
+            return "its certificate is not valid"
+        case ssl.SSLError():
+            return "TLS failed"
+        case OSError(errno=int(number)):
+            return f"no connection ({os.strerror(number)})"
+        case OSError():
+            return f"no connection ({type(error).__name__})"
+        case _:
+            return f"not sent: {error}"

@@ -34,7 +34,8 @@ from penstock.prove.receivers.office import Office
 from penstock.prove.simulated.virtual import Journal, VirtualLoop, VirtualRuntime
 from penstock.runtime import SystemRuntime
 from penstock.webhooks.deliver import SCHEDULE_S, Reply, TargetFailed
-from penstock.webhooks.targets import BODY_BYTES_MAX, TOTAL_S, HttpTargets
+from penstock.webhooks.line import BODY_BYTES_MAX
+from penstock.webhooks.targets import TOTAL_S, HttpTargets
 
 SHORT_S: Final = 1.5
 """Patience with a receiver where only the outcome matters."""

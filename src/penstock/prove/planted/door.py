@@ -207,7 +207,7 @@ DOOR: Final = (
         room="webhooks",
         history="A webhook's name was resolved and judged once, when it was registered; later it led into the house (DNS rebinding).",
         source="https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html",
-        edits=(Edit("penstock.webhooks.targets:_Resolver.resolve", 'judge(canonical(text), self._reach) or ""', '""'),),
+        edits=(Edit("penstock.webhooks.targets:judged", 'judge(canonical(text), reach) or ""', '""'),),
         seed=3,
     ),
     Bug(
@@ -259,7 +259,21 @@ DOOR: Final = (
         room="webhooks",
         history="A receiver answered 302 to a cloud's metadata, and the sender went there.",
         source="https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html",
-        edits=(Edit("penstock.webhooks.targets:HttpTargets.post", "allow_redirects=False", "allow_redirects=True"),),
+        edits=(
+            Edit(
+                "penstock.webhooks.line:_Reading.on_header",
+                "name = name.lower()",
+                "name = name.lower()\n    if name == b'location':\n        type(self).location = value.decode()",
+            ),
+            Edit(
+                "penstock.webhooks.targets:HttpTargets.post",
+                "return Reply(",
+                "from penstock.webhooks.line import _Reading\n"
+                "        if 300 <= status < 400:\n"
+                "            return await self.post(_Reading.location, headers, body)\n"
+                "        return Reply(",
+            ),
+        ),
         test="tests/integration/test_webhook_sinks.py::test_a_redirect_is_an_answer_and_never_followed",
     ),
 )

@@ -245,14 +245,12 @@ async def _not_paid_here(visit: Visit) -> None:
     await visit.refused("a token's contract as address", compact(visit.withdrawal("contract", address=token.contract, **outside)), 14008)
 
 
-async def _webhook_inside(visit: Visit) -> None:
+async def _webhook_inside(visit: Visit) -> None:  # noqa: ARG001  as every trick
     """A merchant's name leads to public addresses while it is registered, and into the house when it is sent to."""
     reach = targets.reach_of("https", allow_private=False)
     for place in (*INSIDE, *DISGUISED):
-        resolver = targets._Resolver(visit.product.runtime, lambda host, port, place=place: [(0, place)], reach)  # type: ignore[misc] # noqa: ARG005
-        with contextlib.suppress(OSError):
-            led_to = await resolver.resolve("rebind.example", 443)
-            raise Tricked(f"a webhook would be sent to {led_to[0]['host']}")
+        with contextlib.suppress(targets.Refused):
+            raise Tricked(f"a webhook would be sent to {targets.judged([(0, place)], 443, reach)}")
         if targets.check_url(f"https://[{place}]/" if ":" in place else f"https://{place}/", allow_private=False) is None:
             raise Tricked(f"{place} was taken for a webhook's address")
 
