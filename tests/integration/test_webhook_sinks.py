@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import gzip
 import socket
 import ssl
@@ -13,7 +14,7 @@ import uvloop
 from aiohttp import web
 
 from penstock.runtime import SystemRuntime
-from penstock.webhooks import targets
+from penstock.webhooks import line, targets
 from penstock.webhooks.deliver import TargetFailed
 from penstock.webhooks.targets import HttpTargets
 
@@ -167,6 +168,15 @@ READ_ALIKE = {
     "in chunks, with trailers": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsucc\r\n3;x=y\r\ness\r\n0\r\nX: y\r\n\r\n"],
     "until the connection ends": [b"HTTP/1.1 200 OK\r\n\r\nsucc", b"ess"],
     "HTTP/1.0": [b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nsuccess"],
+    "line ends without CR": [b"HTTP/1.1 200 OK\nContent-Length: 7\n\nsuccess"],
+    "a folded header, a space before a colon": [b"HTTP/1.1 200 OK\r\nX: 1\r\n  2\r\nContent-Length : 7\r\n\r\nsuccess"],
+    "a space after a chunk's size": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7  \r\nsuccess\r\n0\r\n\r\n"],
+    "a coding that is none of ours": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nsuccess"],
+    "a head of 20 KB in parts": [
+        b"HTTP/1.1 200 OK\r\n",
+        *[b"Set-Cookie: %s\r\n" % (b"c" * 4_000)] * 5,
+        b"Content-Length: 7\r\n\r\nsuccess",
+    ],
     "after interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + plain()],
 }
 
@@ -175,6 +185,11 @@ READ_ALIKE = {
 def test_an_answer_is_read_however_it_comes(parts):
     reply, got = post_to(answer(*parts))
     assert (reply.status, reply.text, len(got)) == (200, "success", 1)
+
+
+def test_only_1xx_is_followed_by_another_answer():
+    reply, _ = post_to(answer(b"HTTP/1.1 099 C\r\nContent-Length: 7\r\n\r\nsuccess" + plain(b"failure")))
+    assert (reply.status, reply.text) == (99, "success")
 
 
 NOT_KEPT = {
@@ -232,15 +247,50 @@ def test_a_connection_that_nobody_uses_is_closed_and_one_that_the_receiver_close
         for keep in (True, False):
             async with sink(answer(plain(), keep=keep)) as (port, got):
                 await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
-                (line,) = next(iter(out._kept.values()))
+                (kept,) = next(iter(out._kept.values()))
                 await asyncio.sleep(0.1)
-                ended.append(not line.is_open)
+                ended.append(not kept.is_open)
                 await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
                 await asyncio.sleep(0.5)
                 assert (len(got), out._kept) == (2, {})
 
     run(body)
     assert ended == [False, True]
+
+
+def test_nothing_of_a_strangers_answer_waits_for_pythons_collector():
+    found = []
+
+    async def body(out):
+        async with sink(answer(plain(b"s" * 60_000), keep=True)) as (port, _):
+            for _ in range(3):
+                await out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+                found.append(sum(isinstance(each, line._Reading) for each in gc.get_objects()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(body)
+    finally:
+        gc.enable()
+    assert found == [0, 0, 0]
+
+
+def test_what_is_under_way_at_the_close_is_answered_and_not_kept():
+    async def talk(writer, got):
+        await asyncio.sleep(0.2)
+        writer.write(plain())
+        return True
+
+    async def body(out):
+        async with sink(talk) as (port, _):
+            sending = asyncio.create_task(out.post(f"http://127.0.0.1:{port}/", HEADERS, b"{}"))
+            await asyncio.sleep(0.1)
+            await out.close()
+            assert (await sending).status == 200
+            assert (out._kept, out._sweeping) == ({}, None)
+
+    run(body)
 
 
 def test_a_send_that_is_given_up_leaves_no_answer_to_the_next(quick):
@@ -264,8 +314,8 @@ def test_what_stands_in_a_url_stays_one_line_of_a_request():
     assert got[0][0].split(b"\r\n")[0] == b"POST /a/../b%20c/%7Bx%7D?q=%2F&r=%22%3C%7C%3E HTTP/1.1"
 
     async def body(out):
-        for value in ("1\r\nHost: other", "1\nX: y", "1\r"):
-            with pytest.raises(TargetFailed, match="more than one line"):
+        for value in ("1\r\nHost: other", "1\nX: y", "1\r", "\u20ac"):
+            with pytest.raises(TargetFailed, match="not one line of ASCII"):
                 await out.post("http://127.0.0.1:1/", {"Appid": value}, b"{}")
 
     run(body)
@@ -302,7 +352,10 @@ def test_a_receiver_that_drips_is_left_when_the_time_is_over(quick, talk):
 NO_HTTP = {
     "closes at once": [],
     "closes within the body": [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsucc"],
+    "closes within the chunks": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked \r\n\r\n64\r\nsuccess"],
     "HTTP/0.9": [b"success"],
+    "a chunk's endless extension": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7;", *[b"x" * 1_000] * 40],
+    "trailers without end": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nsuccess\r\n0\r\n", *[b"X: y\r\n"] * 7_000],
     "garbage": [b"\x00\xff\r\n\r\n"],
     "a long header": [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"],
     "many headers": [b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(5_000)) + b"\r\n"],

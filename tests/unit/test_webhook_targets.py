@@ -135,6 +135,8 @@ BAD = {
     "https://shop.example:99999/": "malformed",
     "https://shop.example:x/": "malformed",
     "https://[::1/": "malformed",
+    "https://[2606:4700::1]shop.example/": "malformed",
+    "https://[::ffff:0:127.0.0.1]/": "not a public address",
     "https://[fe80::1%25eth0]/": "no host",
     "https://0x7f.1/": "usual form",
     "https://0x7f.0.0.0x1/": "usual form",

@@ -13,9 +13,13 @@ import httptools
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """What is read of an answer's body; the rest is not waited for."""
-HEAD_BYTES_MAX: Final = 16 * 1024
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Of headers, and of what comes between two pieces of a body."""
 BYTES_MAX: Final = 512 * 1024
 """Of all that comes for one request, with what chunks take besides their bytes: 64 KiB byte by byte are 384."""
+
+
+_LONG_HEAD: Final = f"no HTTP answer (its head is longer than {HEAD_BYTES_MAX >> 10} KiB)"
 
 
 class NoAnswer(Exception):
@@ -37,7 +41,11 @@ class _Reading:
         self.keeps = False
         """Whether the connection may be used again."""
         self._parser = httptools.HttpResponseParser(self)
-        self._count = self._head = 0
+        # Line ends without CR and other slips of receivers written by hand: no proxy stands between us that could read them otherwise.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._count = self._head = self._dry = 0
         self._body = bytearray()
         self._in_body = False
         self._has_length = False
@@ -45,22 +53,29 @@ class _Reading:
     def take(self, data: bytes) -> None:
         """Bytes, as they come."""
         self._count += len(data)
+        self._dry += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.keeps = False
+            self.keeps = False  # it may stand behind a whole answer
             self._fail(f"no HTTP answer ({type(error).__name__})")
-        if (self._head if self._in_body else self._count) > HEAD_BYTES_MAX:
-            self._fail(f"no HTTP answer (its head is longer than {HEAD_BYTES_MAX >> 10} KiB)")
+        if self._dry > HEAD_BYTES_MAX:
+            self._fail(_LONG_HEAD)
         elif self._count > BYTES_MAX:
-            self._finish()
+            self._fail("no HTTP answer (it does not end)")
 
     def end(self) -> None:
         """The connection is over, which ends a body whose length nobody has told."""
-        if self._in_body and not self._has_length:
-            self._finish()
+        if not self._in_body:
+            self._fail("the connection was closed before an answer")
+        elif self._has_length:
+            self._fail("the connection was closed within the answer")
         else:
-            self._fail("the connection was closed before an answer" if not self._in_body else "the connection was closed within the answer")
+            self._finish()
+
+    def over(self) -> None:
+        """Nobody reads any more. The parser holds what it calls: a circle, which would keep a stranger's bytes until the collector comes."""
+        del self._parser
 
     def on_message_begin(self) -> None:
         """Of an answer; a second one has nothing to say."""
@@ -68,9 +83,11 @@ class _Reading:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """What says where the body ends."""
-        self._head += len(name) + len(value)
-        name = name.lower()
-        if name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked")):
+        self._head += len(name) + len(value) + 4
+        if self._head > HEAD_BYTES_MAX:
+            self._fail(_LONG_HEAD)
+        name = name.lower().strip()
+        if name == b"content-length" or (name == b"transfer-encoding" and value.lower().rpartition(b",")[2].strip() == b"chunked"):
             self._has_length = True
 
     def on_headers_complete(self) -> None:
@@ -79,13 +96,14 @@ class _Reading:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
+        self._dry = 0
         self._body += data
         if len(self._body) > BODY_BYTES_MAX:
             self._finish()
 
     def on_message_complete(self) -> None:
         """An interim answer (1xx) is none: another one follows."""
-        if self._parser.get_status_code() < 200:
+        if 100 <= self._parser.get_status_code() < 200:
             self._in_body = self._has_length = False
         elif not self.answer.done():
             self.keeps = self._parser.should_keep_alive()
@@ -141,6 +159,7 @@ class Line(asyncio.Protocol):
             return await reading.answer
         finally:
             self._reading = None
+            reading.over()
             if not reading.keeps:
                 self.close()
 

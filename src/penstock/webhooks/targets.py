@@ -15,7 +15,6 @@ import os
 import re
 import socket
 import ssl
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -35,7 +34,7 @@ KEEP_ALIVE_S: Final = 4.0
 URL_MAX: Final = 2_048
 URLS_REMEMBERED: Final = 4_096
 DNS_THREADS: Final = 32
-_TARGET_SAFE: Final = "%/?:@!$&'()*+,;=~[]"
+_TARGET_SAFE: Final = "%/?:@!$&'()*+,;=~"
 """What may stand in a request's target as it is; `check_url` has let nothing through but visible ASCII."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -52,7 +51,7 @@ INSIDE: Final = _networks("10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 1
 DENIED: Final = _networks(
     "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 "
     "198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 "
-    "::/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/9 ff00::/8"
+    "::/96 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/9 ff00::/8"
 )
 """Never public, whatever `is_global` says (test plan, section 2): it is True for NAT64, 6to4, multicast and more."""
 
@@ -61,6 +60,7 @@ METADATA: Final = _networks("100.100.100.200/32 169.254.169.254/32 169.254.170.2
 
 _FORM: Final = re.compile(r"(https?)://[\x21-\x7e]+", re.IGNORECASE)
 _NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?", re.IGNORECASE)
+_BRACKETS: Final = re.compile(r"\[[^\]]*\](:[0-9]*)?")
 _NUMBER: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?", re.IGNORECASE)
 _NAMES_INSIDE: Final = ("localhost", "local", "internal", "home.arpa")
 
@@ -152,6 +152,8 @@ def check_url(url: str, *, allow_private: bool) -> str | None:
 def _check_host(host: str, parts: SplitResult, reach: Reach, *, allow_private: bool) -> str | None:
     if not host or "%" in host:
         return "it has no host that can be used"
+    if "[" in parts.netloc and _BRACKETS.fullmatch(parts.netloc) is None:
+        return "its host or port is malformed"
     if "[" in parts.netloc or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
         try:
             return judge(canonical(host), reach)
@@ -203,23 +205,28 @@ class _Endpoint:
     port: int
     head: bytes
 
+    @property
+    def peer(self) -> tuple[str, str, int]:
+        """What all URLs have in common that may share a connection."""
+        return self.scheme, self.host, self.port
+
     @classmethod
     def of(cls, url: str) -> _Endpoint:
         """Of a URL that `check_url` has nothing against."""
         parts = urlsplit(url)
         target = quote(parts.path or "/", safe=_TARGET_SAFE) + (f"?{quote(parts.query, safe=_TARGET_SAFE)}" if parts.query else "")
         usual = 443 if parts.scheme == "https" else 80
-        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        name = (f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "").rstrip(".")
         host = name if parts.port in (None, usual) else f"{name}:{parts.port}"
         head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
         return cls(parts.scheme, parts.hostname or "", parts.port or usual, head.encode("ascii"))
 
     def request(self, headers: Mapping[str, str], body: bytes) -> bytes:
-        """The bytes of one POST. Raises ValueError for a header that would not stay one line."""
+        """The bytes of one POST. Raises ValueError for a header that is not one line of ASCII."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
-            raise ValueError("a header has more than one line")
-        return b"%sContent-Length: %d\r\n%s\r\n%s" % (self.head, len(body), lines.encode("latin-1"), body)
+        if not lines.isascii() or lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+            raise ValueError("a header is not one line of ASCII")
+        return b"%sContent-Length: %d\r\n%s\r\n%s" % (self.head, len(body), lines.encode("ascii"), body)
 
 
 class HttpTargets:
@@ -235,8 +242,9 @@ class HttpTargets:
         self._lookup = lookup
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
-        self._kept: defaultdict[tuple[str, str, int], list[Line]] = defaultdict(list)
+        self._kept: dict[tuple[str, str, int], list[Line]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self._problem = lru_cache(maxsize=URLS_REMEMBERED)(partial(check_url, allow_private=allow_private))
         """Of a URL's text, which says the same each time; whom it leads to is judged at each connection."""
         self._endpoint = lru_cache(maxsize=URLS_REMEMBERED)(_Endpoint.of)
@@ -287,7 +295,7 @@ class HttpTargets:
 
     def _take(self, endpoint: _Endpoint) -> Line | None:
         """A connection that is kept, the one that was used last; its peer was judged when it was made."""
-        kept, now = self._kept.get((endpoint.scheme, endpoint.host, endpoint.port), []), self._runtime.monotonic()
+        kept, now = self._kept.get(endpoint.peer, []), self._runtime.monotonic()
         while kept:
             line = kept.pop()
             if line.is_open and now - line.idle_since < KEEP_ALIVE_S:
@@ -296,10 +304,12 @@ class HttpTargets:
         return None
 
     def _keep(self, endpoint: _Endpoint, line: Line) -> None:
+        if self._is_closed:
+            line.close()
         if not line.is_open:
             return
         line.idle_since = self._runtime.monotonic()
-        self._kept[endpoint.scheme, endpoint.host, endpoint.port].append(line)
+        self._kept.setdefault(endpoint.peer, []).append(line)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep)
 
@@ -317,7 +327,8 @@ class HttpTargets:
         self._sweeping = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._sweep) if self._kept else None
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, those in use when they have their answer."""
+        self._is_closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
