@@ -18,7 +18,6 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 BYTES_MAX: Final = 512 * 1024
 """Of all that comes for one request, with what chunks take besides their bytes: 64 KiB byte by byte are 384."""
 
-
 _LONG_HEAD: Final = f"no HTTP answer (its head is longer than {HEAD_BYTES_MAX >> 10} KiB)"
 
 
